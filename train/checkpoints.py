@@ -1,0 +1,185 @@
+"""Checkpoints: the whole `TrainState` plus a JSON note, written atomically by Orbax.
+
+A checkpoint is a flat set of named arrays, "params/backbone/norm/scale" and so on, with their shapes in the
+note. So a checkpoint of another model is refused by name before anything is read, and can be opened without
+this code.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from train.state import TrainState
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be written or read; the message is one line that says why."""
+
+
+class CheckpointStore:
+    """The checkpoints of one run, in one folder.
+
+    Parameters
+    ----------
+    folder : path
+        Created by the first `save`, never by a read.
+    max_to_keep : int
+        Older checkpoints are deleted.
+    """
+
+    def __init__(self, folder: str | Path, *, max_to_keep: int = 3) -> None:
+        if max_to_keep < 1:
+            raise ValueError(f"max_to_keep must be positive, got {max_to_keep}")
+        self.folder = Path(folder).resolve()
+        self._max_to_keep = max_to_keep
+        self._manager: ocp.CheckpointManager | None = None
+
+    def __enter__(self) -> "CheckpointStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release Orbax's threads."""
+        if self._manager is not None:
+            self._manager.close()
+            self._manager = None
+
+    def steps(self) -> list[int]:
+        """Steps that have a complete checkpoint, in order."""
+        return sorted(self._open().all_steps()) if self.folder.is_dir() else []
+
+    def save(self, state: TrainState, step: int, extra: Mapping[str, Any] | None = None) -> None:
+        """Write a checkpoint; it appears under its name only once complete.
+
+        Parameters
+        ----------
+        state : TrainState
+            Unreplicated.
+        step : int
+            Its name.
+        extra : dict, optional
+            JSON values to keep beside it, such as the loader's state or the configuration.
+
+        Raises
+        ------
+        CheckpointError
+            If the step exists already, ``extra`` is not JSON, or the disk refuses.
+        """
+        arrays = _flatten(jax.device_get(state))
+        note = {"shapes": _shapes(arrays), "crc32": _checksums(arrays), "extra": dict(extra or {})}
+        try:
+            json.dumps(note)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"cannot save step {step}: extra is not JSON: {_line(error)}") from error
+        if step in self.steps():
+            raise CheckpointError(f"cannot save step {step}: {self.folder} has it already")
+        args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), note=ocp.args.JsonSave(note))
+        try:
+            saved = self._open().save(step, args=args, force=True)
+        except Exception as error:  # Orbax and tensorstore raise many types
+            raise CheckpointError(f"cannot save step {step} to {self.folder}: {_line(error)}") from error
+        if not saved:
+            raise CheckpointError(f"cannot save step {step} to {self.folder}: Orbax skipped it")
+
+    def restore(self, template: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
+        """Read a checkpoint.
+
+        Parameters
+        ----------
+        template : TrainState
+            Unreplicated state of the same model and optimiser, such as that of `create_state`; only its
+            structure, shapes and dtypes are used.
+        step : int, optional
+            The latest by default.
+
+        Returns
+        -------
+        state : TrainState
+        extra : dict
+            As given to `save`.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no such checkpoint, it is damaged, or it is of another model.
+        """
+        step = self._choose(step)
+        wanted = _flatten(template)
+        note = self._read(step, "note", ocp.args.JsonRestore())
+        if not isinstance(note, dict) or not {"shapes", "crc32", "extra"} <= note.keys():
+            raise CheckpointError(f"checkpoint {step} in {self.folder} is damaged: its note is incomplete")
+        self._compare(step, note["shapes"], _shapes(wanted))
+        blank = {name: np.zeros(x.shape, x.dtype) for name, x in wanted.items()}
+        arrays = self._read(step, "state", ocp.args.StandardRestore(blank))
+        # Orbax reads flipped bits without complaint.
+        wrong = [name for name, crc in _checksums(arrays).items() if crc != note["crc32"].get(name)]
+        if wrong:
+            raise CheckpointError(
+                f"checkpoint {step} in {self.folder} is damaged: wrong checksum of {wrong[0]}"
+            )
+        leaves = [jax.numpy.asarray(arrays[name]) for name in wanted]
+        return jax.tree.unflatten(jax.tree.structure(template), leaves), note["extra"]
+
+    def _open(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            # Synchronous: the arrays may be donated to the next step, and a state takes about a second to
+            # write.
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self._max_to_keep, create=True, enable_async_checkpointing=False
+            )
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        return self._manager
+
+    def _choose(self, step: int | None) -> int:
+        if not self.folder.is_dir():
+            raise CheckpointError(f"no checkpoint folder at {self.folder}")
+        steps = self.steps()
+        if not steps:
+            raise CheckpointError(f"no checkpoint in {self.folder}")
+        if step is not None and step not in steps:
+            raise CheckpointError(f"no checkpoint of step {step} in {self.folder}; there are {steps}")
+        return steps[-1] if step is None else step
+
+    def _read(self, step: int, item: str, args: Any) -> Any:
+        try:
+            return self._open().restore(step, args=ocp.args.Composite(**{item: args}))[item]
+        except Exception as error:  # Orbax and tensorstore raise many types
+            raise CheckpointError(f"checkpoint {step} in {self.folder} is damaged: {_line(error)}") from error
+
+    def _compare(self, step: int, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+        for name in sorted(found.keys() | wanted.keys()):
+            if found.get(name) != wanted.get(name):
+                raise CheckpointError(
+                    f"checkpoint {step} in {self.folder} is of another model: {name} is "
+                    f"{found.get(name, 'absent')} there and {wanted.get(name, 'absent')} here"
+                )
+
+
+def _flatten(state: TrainState) -> dict[str, Any]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _shapes(arrays: Mapping[str, Any]) -> dict[str, str]:
+    return {name: f"{x.dtype}{list(x.shape)}" for name, x in arrays.items()}
+
+
+def _checksums(arrays: Mapping[str, Any]) -> dict[str, int]:
+    return {name: zlib.crc32(np.ascontiguousarray(x)) for name, x in arrays.items()}
+
+
+def _line(error: BaseException) -> str:
+    """First line of an error, shortened: tensorstore's run to pages."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

@@ -1,0 +1,84 @@
+"""AdamW as DINO uses it, in optax.
+
+Loshchilov & Hutter 2019 (arXiv:1711.05101) with what the published DINO code adds: each parameter tensor is
+clipped by itself, vectors are not decayed, and the prototypes of the head are frozen at first. Learning rate,
+weight decay and the freeze are arguments of ``update``, so that a skipped step cannot put the optimiser's
+count and the schedules out of step.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from train.config import OptimConfig
+
+LAST_LAYER = "last_layer"
+
+
+def clip_per_tensor(max_norm: float) -> optax.GradientTransformation:
+    """Scale every tensor whose Euclidean norm exceeds ``max_norm`` down to it; 0 does nothing.
+
+    The published code's ``coefficient = max_norm / (norm + 1e-6)``, applied when below 1.
+    """
+    if max_norm == 0.0:
+        return optax.identity()
+
+    def clip(grad: jax.Array) -> jax.Array:
+        return grad * jnp.minimum(1.0, max_norm / (jnp.linalg.norm(grad.ravel()) + 1e-6))
+
+    return optax.stateless(lambda updates, params: jax.tree.map(clip, updates))
+
+
+def decay_and_scale() -> optax.GradientTransformationExtraArgs:
+    """Turn a direction u into ``-lr * (u + weight_decay * p)``; vectors and scalars are not decayed."""
+
+    def update(updates: Any, state: Any, params: Any, *, lr: Any, weight_decay: Any, **_: Any) -> Any:
+        def step(direction: jax.Array, param: jax.Array) -> jax.Array:
+            return -lr * (direction + weight_decay * param if param.ndim > 1 else direction)
+
+        return jax.tree.map(step, updates, params), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def hold_while_frozen(inner: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    """Give no update and keep ``inner``'s state while ``frozen`` is true.
+
+    A zero gradient would not do: weight decay would still act, and Adam's bias correction would count the
+    frozen steps, which makes the first steps after the thaw three times too large.
+    """
+
+    def update(updates: Any, state: Any, params: Any, *, frozen: jax.Array, **extra: Any) -> Any:
+        new_updates, new_state = inner.update(updates, state, params, **extra)
+        new_updates = jax.tree.map(lambda u: jnp.where(frozen, jnp.zeros_like(u), u), new_updates)
+        return new_updates, jax.tree.map(lambda old, new: jnp.where(frozen, old, new), state, new_state)
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+def label_params(params: Any) -> Any:
+    """Tree of "last_layer" (the head's prototypes) or "body"."""
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        return LAST_LAYER if any(getattr(key, "key", None) == LAST_LAYER for key in path) else "body"
+
+    return jax.tree_util.tree_map_with_path(label, params)
+
+
+def make_optimizer(config: OptimConfig) -> optax.GradientTransformationExtraArgs:
+    """Build the optimiser.
+
+    Returns
+    -------
+    GradientTransformationExtraArgs
+        ``update(grads, state, params, lr=..., weight_decay=..., frozen=...)``, the last a boolean for the
+        prototypes.
+    """
+
+    def adamw() -> optax.GradientTransformationExtraArgs:
+        return optax.chain(optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8), decay_and_scale())
+
+    groups = {"body": adamw(), LAST_LAYER: hold_while_frozen(adamw())}
+    return optax.chain(clip_per_tensor(config.clip_grad), optax.partition(groups, label_params))

@@ -1,0 +1,94 @@
+"""Data parallelism: the only module that knows about ``jax.pmap``.
+
+Every device holds the whole state and a share of the batch; gradients and centre are averaged over the axis
+"device". Moving to ``shard_map`` is a change to this file.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.dino_head import DINOModel
+from train.config import OptimConfig
+from train.state import TrainState
+from train.step import Metrics, train_step
+
+AXIS = "device"
+ParallelStep = Callable[[TrainState, Mapping[str, np.ndarray]], tuple[TrainState, Metrics]]
+
+
+def replicate(tree: Any, n_devices: int | None = None) -> Any:
+    """Copy every leaf to the first ``n_devices`` local devices (all by default): () becomes (device,)."""
+    n_devices = _count(n_devices)
+    # pmap places its own outputs, which works in every version of JAX, single- and multi-process.
+    spread = jax.pmap(lambda _, x: x, in_axes=(0, None), devices=jax.local_devices()[:n_devices])
+    return spread(jnp.arange(n_devices), tree)
+
+
+def unreplicate(tree: Any) -> Any:
+    """First copy of every leaf of a replicated tree, without the device axis."""
+
+    def first(x: jax.Array) -> jax.Array:
+        # One shard, not x[0]: indexing a sharded array compiles a gather over all devices.
+        return x.addressable_shards[0].data.reshape(x.shape[1:])
+
+    return jax.tree.map(first, tree)
+
+
+def shard(batch: Mapping[str, np.ndarray], n_devices: int | None = None) -> dict[str, np.ndarray]:
+    """Split a host batch over the local devices.
+
+    Parameters
+    ----------
+    batch : dict of (V, B, ...)
+        Views first; B is the batch of this host.
+    n_devices : int, optional
+        All local devices by default.
+
+    Returns
+    -------
+    dict of (device, V, B / device, ...)
+
+    Raises
+    ------
+    ValueError
+        If B is not divisible by the number of devices.
+    """
+    n_devices = _count(n_devices)
+
+    def split(name: str, x: np.ndarray) -> np.ndarray:
+        views, size, *rest = x.shape
+        if size % n_devices:
+            raise ValueError(f"batch size {size} of {name!r} is not divisible by {n_devices} devices")
+        return np.moveaxis(np.asarray(x).reshape(views, n_devices, size // n_devices, *rest), 1, 0)
+
+    return {name: split(name, x) for name, x in batch.items()}
+
+
+def make_parallel_step(
+    model: DINOModel, optim: OptimConfig, *, total_steps: int, n_devices: int | None = None
+) -> ParallelStep:
+    """Compile `train_step` for several devices.
+
+    Returns
+    -------
+    callable
+        ``(state, batch) -> (state, metrics)`` on replicated states, sharded batches and replicated metrics.
+        The state passed in is donated: it must not be used again.
+    """
+    step = partial(train_step, model=model, optim=optim, total_steps=total_steps, axis_name=AXIS)
+    devices = None if n_devices is None else jax.local_devices()[: _count(n_devices)]
+    return jax.pmap(step, axis_name=AXIS, devices=devices, donate_argnums=(0,))
+
+
+def _count(n_devices: int | None) -> int:
+    available = jax.local_device_count()
+    if n_devices is None:
+        return available
+    if not 0 < n_devices <= available:
+        raise ValueError(f"{n_devices} devices wanted, {available} available")
+    return n_devices

@@ -1,0 +1,49 @@
+"""vis2img: from radio-interferometer visibilities to learned representations.
+
+The public names below are imported on first use, so that ``import vis2img`` and the light commands
+(``vis2img info``) load neither JAX nor Dask.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "open_ms": "vis2img.measurementset",
+    "MeasurementSet": "vis2img.measurementset",
+    "Selection": "vis2img.params",
+    "ImagingParams": "vis2img.params",
+    "Image": "vis2img.imaging",
+    "Visibilities": "vis2img.visibilities",
+    "ImagingPrior": "vis2img.prior",
+    "Loader": "vis2img.loader",
+    "LoaderConfig": "vis2img.loader",
+    "SimulateConfig": "vis2img.simulate",
+    "simulate": "vis2img.simulate",
+    "Vis2imgError": "vis2img.errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+if TYPE_CHECKING:
+    from vis2img.errors import Vis2imgError
+    from vis2img.imaging import Image
+    from vis2img.loader import Loader, LoaderConfig
+    from vis2img.measurementset import MeasurementSet, open_ms
+    from vis2img.params import ImagingParams, Selection
+    from vis2img.prior import ImagingPrior
+    from vis2img.simulate import SimulateConfig, simulate
+    from vis2img.visibilities import Visibilities
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'vis2img' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

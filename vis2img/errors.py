@@ -1,0 +1,17 @@
+"""The errors that a user can cause and can mend: one line each, shown without a traceback."""
+
+
+class Vis2imgError(Exception):
+    """Something the user can put right; the message names the file, the column and the remedy."""
+
+
+class MeasurementSetError(Vis2imgError):
+    """A measurement set that cannot be opened or read, or holds nothing that can be imaged."""
+
+
+class ParameterError(Vis2imgError, ValueError):
+    """A parameter outside its legal range, or at odds with the data."""
+
+
+class OutputError(Vis2imgError):
+    """An output that exists already or cannot be written."""

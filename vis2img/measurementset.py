@@ -1,0 +1,164 @@
+"""Open a measurement set, look at it, and image it: the entry point of notebooks.
+
+>>> ms = open_ms("observation.ms")          # doctest: +SKIP
+>>> ms                                      # what it holds
+>>> image = ms.image(ms.imaging_params(npix=1024), psf=True)
+>>> image.to_fits("dirty.fits")
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vis2img.errors import MeasurementSetError
+from vis2img.imaging import Image, check_memory, make_image
+from vis2img.metadata import Metadata, read_metadata, suggest_pixsize
+from vis2img.options import format_angle
+from vis2img.params import MIN_NPIX, ImagingParams, Selection
+from vis2img.reading import Progress, read_visibilities, resolve
+from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
+
+_DEFAULT_MAX_NPIX = 2048  # of a suggested image; a whole primary beam at full resolution may need more
+_WIDEST_FOV = 1.9  # rad; the SIN projection ends at 2
+
+
+class MeasurementSet:
+    """A measurement set opened read-only; made by :func:`open_ms`.
+
+    Attributes
+    ----------
+    meta : Metadata
+        Telescope, fields, spectral windows, correlations, times, columns, flags, uv range.
+    """
+
+    def __init__(self, meta: Metadata) -> None:
+        self.meta = meta
+
+    @property
+    def path(self) -> Path:
+        """The folder of the measurement set."""
+        return self.meta.path
+
+    def read(
+        self, selection: Selection | None = None, *, nthreads: int | None = None, progress: Progress | None = None
+    ) -> Visibilities:
+        """Return the Stokes I visibilities of a selection; see :func:`vis2img.reading.read_visibilities`."""
+        return read_visibilities(
+            self.meta, selection or Selection(), nthreads=nthreads or _cores(), progress=progress
+        )
+
+    def imaging_params(self, selection: Selection | None = None, **changes: Any) -> ImagingParams:
+        """Return parameters that suit this data: a third of a fringe per pixel, up to the primary beam.
+
+        Parameters
+        ----------
+        selection : Selection, optional
+            Its spectral window sets the resolution.
+        **changes
+            Any field of :class:`ImagingParams`; ``npix`` may be one number.
+
+        Raises
+        ------
+        MeasurementSetError
+            If no baseline has a length, so that no pixel size can be suggested.
+        """
+        if isinstance(changes.get("npix"), int):
+            changes["npix"] = (changes["npix"], changes["npix"])
+        npix = changes.pop("npix", None)
+        pixsize = changes.pop("pixsize", None)
+        if pixsize is None:
+            pixsize = self._pixsize(selection or Selection())
+            pixsize = min(pixsize, _WIDEST_FOV / max(npix or (MIN_NPIX,)))
+        if npix is None:
+            fov = min(_WIDEST_FOV, self.meta.suggested_fov or 512 * pixsize)
+            side = min(_DEFAULT_MAX_NPIX, max(64, math.ceil(fov / pixsize)))
+            npix = (side + side % 2,) * 2
+        return ImagingParams(npix=npix, pixsize=pixsize, **changes)
+
+    def _pixsize(self, selection: Selection) -> float:
+        spw = self.meta.spws[resolve(self.meta, selection).partition.spw]
+        pixsize = suggest_pixsize(self.meta.uv_range_m[1] * spw.chan_freq.max() / SPEED_OF_LIGHT)
+        if pixsize is None:
+            reason = "; ".join(self.meta.problems) or "no baseline has a length"
+            raise MeasurementSetError(f"{self.path} cannot be imaged: {reason}")
+        return pixsize
+
+    def image(
+        self,
+        params: ImagingParams | None = None,
+        selection: Selection | None = None,
+        *,
+        psf: bool = False,
+        nthreads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Make a dirty image.
+
+        Parameters
+        ----------
+        params : ImagingParams, optional
+            Default: :meth:`imaging_params`.
+        selection : Selection, optional
+            Which visibilities; default: the first field and spectral window with data.
+        psf : bool
+            Make the point spread function as well.
+        nthreads : int, optional
+            Default: all cores.
+        progress : callable, optional
+            Called with (rows read, rows in all).
+
+        Raises
+        ------
+        MeasurementSetError, ParameterError
+            See :func:`read_visibilities` and :func:`vis2img.imaging.make_image`.
+        """
+        params = params or self.imaging_params(selection)
+        check_memory(params)
+        vis = self.read(selection, nthreads=nthreads, progress=progress)
+        return make_image(vis, params, psf=psf, nthreads=nthreads or _cores())
+
+    def draw(self, seed: int, index: int, selection: Selection | None = None, **changes: Any) -> Image:
+        """Image under the parameters that a full prior draws for (seed, field 0, index)."""
+        from vis2img.prior import ImagingPrior, draw_rng
+
+        prior = replace(ImagingPrior.for_ms(self, selection), **changes)
+        return self.image(prior.draw(draw_rng(seed, 0, index)), selection)
+
+    def __repr__(self) -> str:
+        m = self.meta
+        lines = [f"MeasurementSet({str(m.path)!r}): {m.telescope}, {m.nrow:,} rows, {len(m.antennas)} antennas"]
+        for p in m.partitions[:4]:
+            spw = m.spws[p.spw]
+            lines.append(
+                f"  field {p.field} {m.fields[p.field].name!r}, spw {p.spw}: {len(spw.chan_freq)} channels "
+                f"{spw.chan_freq.min() / 1e6:.1f} to {spw.chan_freq.max() / 1e6:.1f} MHz, "
+                f"{','.join(p.corrs) or 'no correlation'}, {p.nrow:,} rows"
+            )
+        if len(m.partitions) > 4:
+            lines.append(f"  ... {len(m.partitions)} fields and spectral windows in all")
+        if m.suggested_pixsize:
+            lines.append(
+                f"  {m.ntimes} times, longest baseline {m.uv_max:,.0f} wavelengths, "
+                f"pixel {format_angle(m.suggested_pixsize, 3)}, columns {', '.join(m.data_columns)}"
+            )
+        lines += [f"  problem: {text}" for text in m.problems]
+        return "\n".join(lines)
+
+
+def open_ms(path: str | Path) -> MeasurementSet:
+    """Open the measurement set at ``path``: metadata only, read-only, at once on any size.
+
+    Raises
+    ------
+    MeasurementSetError
+        If ``path`` is no measurement set, or is damaged; one line that names the table.
+    """
+    return MeasurementSet(read_metadata(path))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,158 @@
+"""How people write angles, ranges and directions: the text forms of the option types.
+
+The command line and YAML files share these parsers, because a configuration file is read as the command
+line that it stands for. In memory every value is in the units of ``conventions``: radians, wavelengths,
+indices.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from tyro.constructors import PrimitiveConstructorSpec
+
+_ARCSEC = math.pi / 180 / 3600
+_ANGLE_UNITS = {
+    "rad": 1.0,
+    "deg": math.pi / 180,
+    "arcmin": 60 * _ARCSEC,
+    "amin": 60 * _ARCSEC,
+    "arcsec": _ARCSEC,
+    "asec": _ARCSEC,
+    "mas": 1e-3 * _ARCSEC,
+    "masec": 1e-3 * _ARCSEC,
+}
+_ANGLE = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([a-z]+)\s*")
+
+
+def parse_angle(text: str) -> float:
+    """Return the angle ``text`` (``2arcsec``, ``0.5deg``, ``1.5mas``) in radians.
+
+    Raises
+    ------
+    ValueError
+        If the number or the unit is missing: a bare number would be degrees to WSClean and
+        arcseconds to CASA, so none is assumed.
+    """
+    match = _ANGLE.fullmatch(text)
+    if not match or match[2] not in _ANGLE_UNITS:
+        units = ", ".join(_ANGLE_UNITS)
+        raise ValueError(f"{text!r} is not an angle; write a number and a unit ({units}), e.g. 2arcsec")
+    return float(match[1]) * _ANGLE_UNITS[match[2]]
+
+
+def format_angle(radians: float, digits: int = 6) -> str:
+    """Return ``radians`` in the unit that reads best, in a form that :func:`parse_angle` takes back."""
+    size = abs(radians)
+    unit = "deg" if size >= _ANGLE_UNITS["deg"] else "arcsec" if size >= 0.1 * _ARCSEC or size == 0 else "mas"
+    return f"{radians / _ANGLE_UNITS[unit]:.{digits}g}{unit}"
+
+
+def parse_index_range(text: str) -> tuple[int | None, int | None]:
+    """Return ``start:stop`` as a half-open range of indices; either end may be left out, ``7`` is one index."""
+    parts = text.split(":")
+    try:
+        if len(parts) == 1:
+            start = int(parts[0])
+            return start, start + 1
+        low, high = parts
+        return (int(low) if low.strip() else None), (int(high) if high.strip() else None)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a range of indices; write start:stop, e.g. 0:32") from None
+
+
+def format_index_range(value: tuple[int | None, int | None]) -> str:
+    """Return the text form of a half-open index range."""
+    return ":".join("" if end is None else str(end) for end in value)
+
+
+def parse_uv_range(text: str) -> tuple[float, float]:
+    """Return ``min:max`` in wavelengths; a ``k`` behind a number means thousands (``0.1k:20k``)."""
+
+    def wavelengths(part: str, empty: float) -> float:
+        part = part.strip().removesuffix("lambda")
+        if not part:
+            return empty
+        return float(part[:-1]) * 1e3 if part.endswith("k") else float(part)
+
+    try:
+        low, high = text.split(":")
+        return wavelengths(low, 0.0), wavelengths(high, math.inf)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not a uv range; write min:max in wavelengths, e.g. 100:20000 or 0.1k:20k"
+        ) from None
+
+
+def format_uv_range(value: tuple[float, float]) -> str:
+    """Return the text form of a uv range in wavelengths."""
+    return f"{value[0]:g}:" + ("" if math.isinf(value[1]) else f"{value[1]:g}")
+
+
+def parse_npix(text: str) -> tuple[int, int]:
+    """Return ``1024`` or ``1024,768`` as (npix_x, npix_y)."""
+    try:
+        sides = [int(part) for part in text.split(",")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise ValueError(f"{text!r} is not an image size; write 1024 or 1024,768 (x,y)")
+    return sides[0], sides[-1]
+
+
+def parse_direction(text: str) -> tuple[float, float]:
+    """Return ``RA,DEC`` (ICRS) in radians: ``12h30m49.4s,12d23m28s``, or two numbers in degrees."""
+    from astropy.coordinates import Angle
+    from astropy.units import UnitsError
+
+    try:
+        ra_text, dec_text = (part.strip() for part in text.split(","))
+        ra = Angle(ra_text, unit=None if re.search("[a-z:]", ra_text) and ":" not in ra_text else _ra_unit(ra_text))
+        dec = Angle(dec_text) if re.search("[a-z]", dec_text) else Angle(dec_text, unit="deg")
+    except (ValueError, UnitsError):
+        raise ValueError(
+            f"{text!r} is not a direction; write RA,DEC, e.g. 12h30m49.4s,12d23m28s or 187.706,12.391 (degrees)"
+        ) from None
+    if not abs(dec.rad) <= math.pi / 2:
+        raise ValueError(f"{text!r}: the declination is beyond the pole")
+    return float(ra.rad), float(dec.rad)
+
+
+def _ra_unit(text: str) -> str:
+    return "hourangle" if ":" in text else "deg"
+
+
+def format_direction(value: tuple[float, float]) -> str:
+    """Return a direction as two numbers in degrees, which :func:`parse_direction` takes back."""
+    return f"{math.degrees(value[0]):.9g},{math.degrees(value[1]):.9g}"
+
+
+def parse_antennas(text: str) -> tuple[str, ...]:
+    """Return a comma-separated list of antenna names or numbers."""
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise ValueError("the list of antennas is empty; write names or numbers, e.g. m000,m001")
+    return names
+
+
+def _spec(parse: Callable[[str], Any], show: Callable[[Any], str], metavar: str) -> PrimitiveConstructorSpec:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda args: parse(args[0]),
+        is_instance=lambda value: isinstance(value, (float, int, tuple)),
+        str_from_instance=lambda value: [show(value)],
+    )
+
+
+Angle = Annotated[float, _spec(parse_angle, format_angle, "ANGLE")]
+IndexRange = Annotated[
+    tuple[int | None, int | None], _spec(parse_index_range, format_index_range, "START:STOP")
+]
+UVRange = Annotated[tuple[float, float], _spec(parse_uv_range, format_uv_range, "MIN:MAX")]
+Npix = Annotated[tuple[int, int], _spec(parse_npix, lambda v: f"{v[0]},{v[1]}", "X[,Y]")]
+Direction = Annotated[tuple[float, float], _spec(parse_direction, format_direction, "RA,DEC")]
+Antennas = Annotated[tuple[str, ...], _spec(parse_antennas, ",".join, "A,B,...")]

@@ -1,0 +1,83 @@
+"""Opening casacore tables safely: read-only, without locks, with errors a user can act on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from casacore.tables import table
+
+from vis2img.errors import MeasurementSetError
+
+_SAMPLE_BLOCKS = 64
+
+
+def open_table(path: Path, name: str = "") -> table:
+    """Open the main table of a measurement set, or its sub-table ``name``, read-only and unlocked.
+
+    Raises
+    ------
+    MeasurementSetError
+        If there is none, or casacore cannot read it.
+    """
+    target = path / name if name else path
+    if not path.exists():
+        raise MeasurementSetError(f"{path} does not exist")
+    if not (path / "table.dat").is_file():
+        kind = "a file" if path.is_file() else "a folder without table.dat"
+        raise MeasurementSetError(f"{path} is not a measurement set: it is {kind}")
+    if not (target / "table.dat").is_file():
+        raise MeasurementSetError(f"{path} is not a whole measurement set: its sub-table {name} is missing")
+    try:
+        return table(str(target), ack=False, readonly=True, lockoptions="usernoread")
+    except RuntimeError as error:
+        raise MeasurementSetError(f"{target} cannot be opened, a file of it is damaged: {error}".strip()) from error
+
+
+def subtable(path: Path, name: str) -> table:
+    """Return the sub-table ``name`` as a context manager that closes it."""
+    opened = open_table(path, name)
+    check_storage(opened, path / name)
+    return opened
+
+
+def check_storage(opened: table, path: Path) -> None:
+    """Refuse a table whose tiled data files are shorter than its hypercubes.
+
+    casacore maps tiled files into memory and returns what it finds: a truncated file would give wrong
+    numbers without an error. The other storage managers notice on their own.
+
+    Raises
+    ------
+    MeasurementSetError
+        Names the file, the columns and the sizes.
+    """
+    for manager in opened.getdminfo().values():
+        spec: dict[str, Any] = manager["SPEC"]
+        need = sum(_cube_bytes(cube) for cube in spec.get("HYPERCUBES", {}).values())
+        if not need:
+            continue
+        pattern = f"table.f{spec['SEQNR']}_TSM*"
+        have = sum(file.stat().st_size for file in path.glob(pattern))
+        if have < need:
+            raise MeasurementSetError(
+                f"{path}/{pattern[:-1]} is truncated: {have:,} of {need:,} bytes of {', '.join(manager['COLUMNS'])}; "
+                "copy the measurement set again"
+            )
+
+
+def _cube_bytes(cube: dict[str, Any]) -> int:
+    shape, tile = np.asarray(cube["CubeShape"], int), np.asarray(cube["TileShape"], int)
+    if not shape.size or not tile.size or not tile.all():
+        return 0
+    return int(np.prod(-(-shape // tile))) * int(cube["BucketSize"])
+
+
+def row_sample(nrow: int, budget: int) -> np.ndarray:
+    """Return all row numbers up to ``budget``, else that many in evenly spread blocks of neighbours."""
+    if nrow <= budget:
+        return np.arange(nrow)
+    width = max(1, budget // _SAMPLE_BLOCKS)
+    starts = np.linspace(0, nrow - width, _SAMPLE_BLOCKS).astype(int)
+    return np.unique((starts[:, None] + np.arange(width)).ravel())
