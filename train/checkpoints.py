@@ -17,9 +17,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from train.state import TrainState
+from vis2img.errors import Vis2imgError
 
 
-class CheckpointError(Exception):
+class CheckpointError(Vis2imgError):
     """A checkpoint cannot be written or read; the message is one line that says why."""
 
 

@@ -88,13 +88,13 @@ def _collapse(recent: Sequence[Mapping[str, float]], out_dim: int, tolerance: fl
         message = (
             f"uniform collapse: loss {losses[-1]:.3f} and teacher entropy {entropies[-1]:.3f} have been at "
             f"ln({out_dim}) = {uniform:.3f} for {len(recent)} steps; sharpen the teacher (lower "
-            "warmup_teacher_temp and teacher_temp), raise the learning rate, or use stronger differences between views"
+            "warmup_teacher_temp and teacher_temp), raise base_lr, or make the views differ more"
         )
         return Finding("uniform collapse", message, stop=False)
     if max(entropies) < margin and max(used) < 1.5:
         message = (
             f"one-dimension collapse: teacher entropy {entropies[-1]:.4f} and 1 of {out_dim} outputs used "
-            f"for {len(recent)} steps; lower centre_momentum, raise teacher_temp, or freeze the last layer longer"
+            f"for {len(recent)} steps; lower centre_momentum, raise teacher_temp or freeze_last_layer_steps"
         )
         return Finding("one-dimension collapse", message, stop=False)
     return None

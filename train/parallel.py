@@ -25,7 +25,9 @@ def replicate(tree: Any, n_devices: int | None = None) -> Any:
     """Copy every leaf to the first ``n_devices`` local devices (all by default): () becomes (device,)."""
     n_devices = _count(n_devices)
     # pmap places its own outputs, which works in every version of JAX, single- and multi-process.
-    spread = jax.pmap(lambda _, x: x, in_axes=(0, None), devices=jax.local_devices()[:n_devices])
+    devices = jax.local_devices()[:n_devices]
+    # The step's axis name is part of the sharding: with another one the step would compile a second time.
+    spread = jax.pmap(lambda _, x: x, axis_name=AXIS, in_axes=(0, None), devices=devices)
     return spread(jnp.arange(n_devices), tree)
 
 

@@ -14,7 +14,7 @@ Step = int | jax.Array
 
 
 def scaled_lr(base_lr: float, batch: int) -> float:
-    """Peak learning rate of a global batch, ``base_lr * batch / 256`` (Goyal et al. 2017, arXiv:1706.02677)."""
+    """Peak rate of a global batch, ``base_lr * batch / 256`` (Goyal et al. 2017, arXiv:1706.02677)."""
     return base_lr * batch / 256.0
 
 

@@ -4,9 +4,9 @@ Images are ``[y, x]``: x to the right, along decreasing right ascension, y up, a
 declination, the reference pixel at ``npix // 2`` (0-based). For a source of flux S at direction cosines
 (l, m, n) from the phase centre a CASA measurement set holds
 
-    V(u, v, w) = S exp(-2 pi i (u l + v m + w (n - 1)) nu / c) ,
+    V(u, v, w) = S exp(+2 pi i (u l + v m + w (n - 1)) nu / c) ,
 
-with l east and m north, as CASA and WSClean read it. ducc0 returns ``[npix_x, npix_y]``; with ``flip_v`` and one
+with l east and m north: the sign by which CASA, WSClean and simms read and write the UVW column. ducc0 returns ``[npix_x, npix_y]``; with ``flip_v`` and one
 transpose the image has the orientation above (checked against an explicit DFT and WSClean).
 
 Reference: Arras et al. 2021, A&A 646, A58 (the w-gridding of ducc0).

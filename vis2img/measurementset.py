@@ -44,7 +44,11 @@ class MeasurementSet:
         return self.meta.path
 
     def read(
-        self, selection: Selection | None = None, *, nthreads: int | None = None, progress: Progress | None = None
+        self,
+        selection: Selection | None = None,
+        *,
+        nthreads: int | None = None,
+        progress: Progress | None = None,
     ) -> Visibilities:
         """Return the Stokes I visibilities of a selection; see :func:`vis2img.reading.read_visibilities`."""
         return read_visibilities(
@@ -130,7 +134,9 @@ class MeasurementSet:
 
     def __repr__(self) -> str:
         m = self.meta
-        lines = [f"MeasurementSet({str(m.path)!r}): {m.telescope}, {m.nrow:,} rows, {len(m.antennas)} antennas"]
+        lines = [
+            f"MeasurementSet({str(m.path)!r}): {m.telescope}, {m.nrow:,} rows, {len(m.antennas)} antennas"
+        ]
         for p in m.partitions[:4]:
             spw = m.spws[p.spw]
             lines.append(

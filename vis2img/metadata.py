@@ -88,7 +88,10 @@ class Metadata:
     def data_columns(self) -> tuple[str, ...]:
         """Visibility columns present, the preferred one first."""
         known = [name for name in DATA_COLUMNS if name in self.columns]
-        return (*known, *(c for c in self.columns if c.endswith("_DATA") and c not in known and c != "FLOAT_DATA"))
+        return (
+            *known,
+            *(c for c in self.columns if c.endswith("_DATA") and c not in known and c != "FLOAT_DATA"),
+        )
 
     @cached_property
     def uv_max(self) -> float:
@@ -98,7 +101,12 @@ class Metadata:
     @property
     def _freq_range(self) -> tuple[float, float]:
         used = {p.spw for p in self.partitions} or {s.id for s in self.spws}
-        freqs = [f for s in self.spws if s.id in used and len(s.chan_freq) for f in (s.chan_freq.min(), s.chan_freq.max())]
+        freqs = [
+            f
+            for s in self.spws
+            if s.id in used and len(s.chan_freq)
+            for f in (s.chan_freq.min(), s.chan_freq.max())
+        ]
         return (min(freqs), max(freqs)) if freqs else (math.nan, math.nan)
 
     @property
@@ -138,9 +146,15 @@ def read_metadata(path: str | Path) -> Metadata:
     main = open_table(path)
     check_storage(main, path)
     columns = tuple(main.colnames())
-    missing = [c for c in ("UVW", "TIME", "ANTENNA1", "ANTENNA2", "FIELD_ID", "DATA_DESC_ID", "FLAG") if c not in columns]
+    missing = [
+        c
+        for c in ("UVW", "TIME", "ANTENNA1", "ANTENNA2", "FIELD_ID", "DATA_DESC_ID", "FLAG")
+        if c not in columns
+    ]
     if missing:
-        raise MeasurementSetError(f"{path} lacks the column {', '.join(missing)}, which every measurement set has")
+        raise MeasurementSetError(
+            f"{path} lacks the column {', '.join(missing)}, which every measurement set has"
+        )
     problems: list[str] = []
     spws = _spectral_windows(path)
     setups = _data_descriptions(path, len(spws), problems)
@@ -159,7 +173,9 @@ def read_metadata(path: str | Path) -> Metadata:
     length = np.hypot(sample["UVW"][cross, 0], sample["UVW"][cross, 1])
     length = length[np.isfinite(length)]
     if main.nrows() and not np.any(length > 0):
-        problems.append("all UVW are zero or not a number" if cross.any() else "there are autocorrelations only")
+        problems.append(
+            "all UVW are zero or not a number" if cross.any() else "there are autocorrelations only"
+        )
     return Metadata(
         path=path,
         telescope=telescope,
@@ -198,12 +214,21 @@ def _spectral_windows(path: Path) -> tuple[SpectralWindow, ...]:
 def _data_descriptions(path: Path, nspw: int, problems: list[str]) -> list[tuple[int, tuple[str, ...]]]:
     """Return (spectral window, correlation names) of each DATA_DESC_ID."""
     with subtable(path, "POLARIZATION") as t:
-        corrs = [tuple(CORR_NAMES.get(int(c), f"type{c}") for c in t.getcell("CORR_TYPE", i)) for i in range(t.nrows())]
+        corrs = [
+            tuple(CORR_NAMES.get(int(c), f"type{c}") for c in t.getcell("CORR_TYPE", i))
+            for i in range(t.nrows())
+        ]
     if not corrs:
         problems.append("the POLARIZATION table has no row, so the correlations are unknown")
     with subtable(path, "DATA_DESCRIPTION") as t:
-        ids = list(zip(t.getcol("SPECTRAL_WINDOW_ID"), t.getcol("POLARIZATION_ID"), strict=True)) if t.nrows() else []
-    bad = [i for i, (spw, pol) in enumerate(ids) if not 0 <= spw < nspw or (corrs and not 0 <= pol < len(corrs))]
+        ids = (
+            list(zip(t.getcol("SPECTRAL_WINDOW_ID"), t.getcol("POLARIZATION_ID"), strict=True))
+            if t.nrows()
+            else []
+        )
+    bad = [
+        i for i, (spw, pol) in enumerate(ids) if not 0 <= spw < nspw or (corrs and not 0 <= pol < len(corrs))
+    ]
     if bad or not ids:
         raise MeasurementSetError(
             f"{path}: DATA_DESCRIPTION {'row ' + str(bad[0]) if bad else ''} points to a spectral window or "

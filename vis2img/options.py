@@ -110,7 +110,9 @@ def parse_direction(text: str) -> tuple[float, float]:
 
     try:
         ra_text, dec_text = (part.strip() for part in text.split(","))
-        ra = Angle(ra_text, unit=None if re.search("[a-z:]", ra_text) and ":" not in ra_text else _ra_unit(ra_text))
+        ra = Angle(
+            ra_text, unit=None if re.search("[a-z:]", ra_text) and ":" not in ra_text else _ra_unit(ra_text)
+        )
         dec = Angle(dec_text) if re.search("[a-z]", dec_text) else Angle(dec_text, unit="deg")
     except (ValueError, UnitsError):
         raise ValueError(

@@ -65,7 +65,7 @@ def rotate(vis: Visibilities, centre: tuple[float, float]) -> Visibilities:
         rows = slice(start, start + step)
         # In turns, and modulo one turn before going to single precision: delays are thousands of turns.
         turns = np.outer(delay[rows], vis.chan_freq)
-        phase = (2 * np.pi * (turns - np.rint(turns))).astype(np.float32)
+        phase = (-2 * np.pi * (turns - np.rint(turns))).astype(np.float32)
         rotated[rows] = vis.vis[rows] * (np.cos(phase) + 1j * np.sin(phase))
     return Visibilities(
         uvw=uvw,

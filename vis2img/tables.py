@@ -32,7 +32,9 @@ def open_table(path: Path, name: str = "") -> table:
     try:
         return table(str(target), ack=False, readonly=True, lockoptions="usernoread")
     except RuntimeError as error:
-        raise MeasurementSetError(f"{target} cannot be opened, a file of it is damaged: {error}".strip()) from error
+        raise MeasurementSetError(
+            f"{target} cannot be opened, a file of it is damaged: {error}".strip()
+        ) from error
 
 
 def subtable(path: Path, name: str) -> table:

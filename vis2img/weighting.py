@@ -104,9 +104,7 @@ def _cells(
         yield rows, np.where(inside, y * nx + x, nx * (ny // 2)).astype(np.int64)
 
 
-def _density(
-    uvw: np.ndarray, chan_freq: np.ndarray, weight: np.ndarray, params: ImagingParams
-) -> np.ndarray:
+def _density(uvw: np.ndarray, chan_freq: np.ndarray, weight: np.ndarray, params: ImagingParams) -> np.ndarray:
     """Return the sum of weights per cell, float64 [ny / 2 * nx + 1]; what is outside is not counted."""
     nx, ny = (density_grid_size(n) for n in params.npix)
     size = nx * (ny // 2) + 1

@@ -22,7 +22,7 @@ def test_head_matches_numpy(learned):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4, 3)).astype(np.float32)
     model = head(norm_last_layer=not learned)
-    params = jax.jit(model.init)(jax.random.key(0), x)["params"]
+    params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
     params = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
     got = jax.jit(model.apply)({"params": params}, x)
 
@@ -41,7 +41,7 @@ def test_head_matches_numpy(learned):
 
 def test_length_is_learned_only_on_request():
     x = np.ones((1, 3), np.float32)
-    fixed = jax.jit(head().init)(jax.random.key(0), x)["params"]["last_layer"]
+    fixed = jax.eval_shape(head().init, jax.random.key(0), x)["params"]["last_layer"]
     learned = jax.jit(head(norm_last_layer=False).init)(jax.random.key(0), x)["params"]["last_layer"]
     assert set(fixed) == {"v"}
     assert set(learned) == {"v", "g"}
@@ -58,13 +58,14 @@ def test_model_joins_resolutions_in_order():
     model = DINOModel(ViT(patch=4, dim=8, depth=1, heads=2, img_size=8), head())
     rng = np.random.default_rng(0)
     large, small = (rng.normal(size=(n, s, s, 1)).astype(np.float32) for n, s in ((2, 8), (3, 4)))
-    variables = jax.jit(model.init)(jax.random.key(0), [large])
+    variables = jax.eval_shape(model.init, jax.random.key(0), [large])
+    variables = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), variables)
     logits, embeddings = jax.jit(model.apply)(variables, [large, small])
     assert set(variables["params"]) == {"backbone", "head"}
     backbone = {"params": variables["params"]["backbone"]}
     run = jax.jit(model.backbone.apply)
     expected = np.concatenate([run(backbone, x)[0] for x in (large, small)])
-    np.testing.assert_allclose(embeddings, expected, atol=1e-6)
+    np.testing.assert_allclose(embeddings, expected, atol=1e-4)
     projected = jax.jit(model.head.apply)({"params": variables["params"]["head"]}, expected)
     np.testing.assert_allclose(logits, projected, atol=1e-5)
 

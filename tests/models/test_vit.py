@@ -22,7 +22,8 @@ def apply(model, params, x, rngs=None, **kwargs):
 
 @pytest.fixture(scope="module")
 def variables():
-    return jax.jit(tiny().init)(jax.random.key(0), np.zeros((1, 16, 16, 1), np.float32))
+    shapes = jax.eval_shape(tiny().init, jax.random.key(0), np.zeros((1, 16, 16, 1), np.float32))
+    return spread(shapes, 1)
 
 
 def np_norm(x, p):
@@ -66,7 +67,7 @@ def spread(tree, seed):
 
 
 def test_whole_network_matches_numpy(variables):
-    params = spread(variables["params"], 1)
+    params = variables["params"]
     images = np.random.default_rng(2).normal(size=(1, 16, 16, 1)).astype(np.float32)
     cls, out = apply(tiny(), params, images, return_attention=True)
 
@@ -136,8 +137,7 @@ def test_rows_stay_rows_in_a_non_square_image(variables):
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_any_number_of_channels(channels):
     images = np.random.default_rng(0).normal(size=(2, 8, 8, channels)).astype(np.float32)
-    init = jax.jit(tiny(img_size=8, depth=1).init_with_output)
-    (cls, _), variables = init(jax.random.key(0), images)
+    (cls, _), variables = jax.eval_shape(tiny(img_size=8).init_with_output, jax.random.key(0), images)
     assert cls.shape == (2, DIM)
     assert variables["params"]["patch_embed"]["kernel"].shape == (PATCH * PATCH * channels, DIM)
 
@@ -162,7 +162,7 @@ def test_drop_path_drops_whole_samples_and_rescales_the_others(variables):
     rate, x = 0.5, np.random.default_rng(0).normal(size=(64, 3, DIM)).astype(np.float32)
     block = Block(HEADS, 4.0, rate)
     # Without a second branch (fc2 = 0) the output is x + mask / keep * attention.
-    params = jax.tree.map(np.asarray, variables["params"]["block01"])
+    params = variables["params"]["block01"]
     params = {**params, "fc2": jax.tree.map(np.zeros_like, params["fc2"])}
     plain, _ = apply(block, params, x, train=False)
     dropped, _ = apply(block, params, x, train=True, rngs={"drop_path": jax.random.key(3)})

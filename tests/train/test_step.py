@@ -1,5 +1,7 @@
 """One whole step against the paper's algorithm, and what must not change."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,14 +133,20 @@ def test_a_warmup_longer_than_the_run_is_refused(model, initial, make_batch):
         train_step(initial, make_batch(0), model=model, optim=OptimConfig(warmup_steps=50), total_steps=20)
 
 
+def test_the_teacher_starts_as_the_student(initial):
+    assert same(initial.params, initial.teacher)
+    assert not np.any(initial.centre)
+    assert np.std(initial.params["backbone"]["block00"]["fc1"]["kernel"]) == pytest.approx(0.0176, rel=0.1)
+
+
 def test_create_state_from_configs():
     config = ModelConfig(variant="micro", patch=16, out_dim=8, hidden=4, bottleneck=3, norm_last_layer=False)
     model = build_model(config, 32)
-    state = create_state(jax.random.PRNGKey(0), model, OptimConfig(), (32, 32, 2))
+    make = partial(create_state, model=model, optim=OptimConfig(), image_shape=(32, 32, 2))
+    state = jax.eval_shape(make, jax.random.PRNGKey(0))
     assert state.params["backbone"]["pos_embed"].shape == (1, 5, 96)
     assert state.params["head"]["last_layer"]["v"].shape == (3, 8)
     assert model.backbone.drop_path == config.drop_path
-    assert same(state.params, state.teacher)
     assert state.centre.shape == (8,)
     with pytest.raises(ValueError, match="known"):
         build_model(ModelConfig(variant="giant"), 32)

@@ -1,0 +1,195 @@
+"""What a representation is worth: k-NN classification of labelled sky patches, beside its baselines.
+
+The baselines are the same network with random weights and the pixels themselves. Folds are whole fields:
+a source is never classified by its neighbours in the same image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from train.embed import cut_patches, embed_images, evaluation_draw
+from train.run_config import TrainConfig
+from train.state import build_model, create_state
+from vis2img.draws import FieldSource
+from vis2img.errors import Vis2imgError
+
+K_NEIGHBOURS = 7
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPatches:
+    """Labelled patches of several fields, each imaged in the fixed way and in a varied way.
+
+    Parameters
+    ----------
+    fixed, varied : float32 [patch, size, size, 1]
+        The same sky, imaged as the prior's centre and under a random draw of each field.
+    label : str [patch]
+        Class.
+    field : int [patch]
+        Which field.
+    position : float64 [patch, 2]
+        RA and Dec in rad.
+    """
+
+    fixed: np.ndarray
+    varied: np.ndarray
+    label: np.ndarray
+    field: np.ndarray
+    position: np.ndarray
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy of one representation: mean and standard deviation over seeds, and the values."""
+
+    name: str
+    imaging: str
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy."""
+        return float(np.mean(self.values))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over seeds; 0 for a single one."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else 0.0
+
+
+def labelled_patches(
+    config: TrainConfig, sources: list[FieldSource], catalogues: Sequence[Path], *, fields: Sequence[int] | None = None
+) -> LabelledPatches:
+    """Cut the catalogued sources of each field.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Says how patches are cut.
+    sources : list of FieldSource
+        One for each catalogue.
+    catalogues : list of Path
+        Truth as written by ``vis2img simulate`` (FITS table with ra_deg, dec_deg, class).
+    fields : list of int, optional
+        Numbers that stand for the fields; default: 0, 1, ...
+
+    Raises
+    ------
+    Vis2imgError
+        If a catalogue cannot be read, or fewer than two fields or classes are left.
+    """
+    from vis2img.sky import read_catalogue
+
+    parts: list[tuple[np.ndarray, ...]] = []
+    for i, (source, path) in enumerate(zip(sources, catalogues, strict=True)):
+        truth = [s for s in read_catalogue(path) if s.class_name != "background"]
+        position = np.array([[s.ra, s.dec] for s in truth]).reshape(-1, 2)
+        labels = np.array([s.class_name for s in truth])
+        fixed = cut_patches(evaluation_draw(source), source, config.data.views, position)
+        varied = cut_patches(evaluation_draw(source, varied=1 + i), source, config.data.views, position)
+        both, at_fixed, at_varied = np.intersect1d(fixed.kept, varied.kept, return_indices=True)
+        number = np.full(len(both), i if fields is None else fields[i])
+        parts.append(
+            (fixed.images[at_fixed], varied.images[at_varied], labels[both], number, fixed.position[at_fixed])
+        )
+    result = LabelledPatches(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    if len(np.unique(result.field)) < 2 or len(np.unique(result.label)) < 2:
+        raise Vis2imgError("evaluation needs labelled sources of at least two classes in at least two fields")
+    return result
+
+
+def knn_accuracy(
+    gallery: np.ndarray, queries: np.ndarray, label: np.ndarray, field: np.ndarray, k: int = K_NEIGHBOURS
+) -> float:
+    """Return the balanced accuracy of cosine k-NN, each field classified by all the others.
+
+    Parameters
+    ----------
+    gallery, queries : float [patch, dim]
+        Vectors of the same patches; the gallery's rows of other fields classify a query.
+    label : [patch]
+        Class.
+    field : [patch]
+        Fold.
+    k : int
+        Neighbours that vote, weighted by similarity.
+    """
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.preprocessing import StandardScaler
+
+    guess = np.empty_like(label)
+    for fold in np.unique(field):
+        here = field == fold
+        scale = StandardScaler().fit(gallery[~here])
+        classifier = KNeighborsClassifier(min(k, int((~here).sum())), metric="cosine", weights="distance")
+        classifier.fit(scale.transform(gallery[~here]), label[~here])
+        guess[here] = classifier.predict(scale.transform(queries[here]))
+    return float(balanced_accuracy_score(label, guess))
+
+
+def pixels(images: np.ndarray) -> np.ndarray:
+    """Return images [patch, y, x, 1] as vectors of their pixels."""
+    return images.reshape(len(images), -1)
+
+
+def random_params(config: TrainConfig, seed: int) -> Any:
+    """Return parameters of the network of ``config`` as they are before training with ``seed``."""
+    model = build_model(config.model, config.data.views.global_size)
+    size = config.data.views.global_size
+    return create_state(jax.random.key(seed), model, config.optim, (size, size, 1)).params
+
+
+def score_representations(
+    patches: LabelledPatches,
+    model: Any,
+    trained: Sequence[Any],
+    untrained: Sequence[Any],
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Score]:
+    """Score trained networks, the same networks with random weights, and raw pixels.
+
+    Parameters
+    ----------
+    patches : LabelledPatches
+        Sources to classify.
+    model : DINOModel
+        The network.
+    trained, untrained : list of params
+        One for each seed.
+
+    Returns
+    -------
+    list of Score
+        For gallery and queries imaged alike (``same``), and for varied queries against a fixed gallery
+        (``across``).
+    """
+    encoders: list[tuple[str, list[Callable[[np.ndarray], np.ndarray]]]] = [
+        ("trained", [_encoder(model, params) for params in trained]),
+        ("random weights", [_encoder(model, params) for params in untrained]),
+        ("pixels", [pixels]),
+    ]
+    scores, done, total = [], 0, sum(len(functions) for _, functions in encoders)
+    for name, functions in encoders:
+        same, across = [], []
+        for encode in functions:
+            gallery = encode(patches.fixed)
+            same.append(knn_accuracy(gallery, gallery, patches.label, patches.field))
+            across.append(knn_accuracy(gallery, encode(patches.varied), patches.label, patches.field))
+            done += 1
+            if progress:
+                progress(done, total)
+        scores += [Score(name, "same", tuple(same)), Score(name, "across", tuple(across))]
+    return scores
+
+
+def _encoder(model: Any, params: Any) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda images: embed_images(model, params, images)

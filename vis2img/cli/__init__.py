@@ -1,0 +1,125 @@
+"""The command line ``vis2img``: a table of commands, and every error as one line.
+
+A command is a module with ``run(argv, prog) -> exit status``, imported only when it is called, so that
+``vis2img info`` waits for neither JAX nor Dask.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from vis2img import __version__
+from vis2img.errors import Vis2imgError
+
+COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("info", "vis2img.cli.info", "show what a measurement set holds"),
+    ("image", "vis2img.cli.image", "make a dirty image of a measurement set (FITS and PNG)"),
+    ("simulate", "vis2img.cli.simulate", "write simulated measurement sets with labels"),
+    ("train", "vis2img.cli.train", "train a DINO model from a configuration file"),
+    ("embed", "vis2img.cli.embed", "turn measurement sets into embeddings with a trained model"),
+    ("evaluate", "vis2img.cli.evaluate", "score a trained model on labelled sources, with a report"),
+    ("demo", "vis2img.cli.demo", "simulate, train and evaluate a small model, start to end"),
+)
+
+EXIT_ERROR = 1  # something about the data, the disk or the machine
+EXIT_USAGE = 2  # the command line itself
+EXIT_INTERRUPTED = 130
+
+
+class UsageError(Vis2imgError):
+    """A command line that cannot be understood."""
+
+    exit_code = EXIT_USAGE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``vis2img`` and return its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the program's name; default: those of the process.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    try:
+        with warnings.catch_warnings():
+            if not debug and not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            status = _dispatch(args)
+        sys.stdout.flush()
+        return status
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else EXIT_ERROR if stop.code else 0
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; nothing must be written any more, at exit neither.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except (KeyboardInterrupt, Exception) as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        else:
+            print(f"vis2img: error: {_one_line(error)}", file=sys.stderr)
+        return _exit_code(error)
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if args[0] in ("-V", "--version"):
+        print(f"vis2img {__version__}")
+        return 0
+    name, *rest = args
+    for command, module, _ in COMMANDS:
+        if command == name:
+            return int(importlib.import_module(module).run(rest, f"vis2img {name}"))
+    near = difflib.get_close_matches(name, [command for command, _, _ in COMMANDS], n=1)
+    guess = f"; did you mean {near[0]}?" if near else ""
+    raise UsageError(f"unknown command {name!r}{guess} (vis2img --help lists the commands)")
+
+
+def _overview() -> str:
+    commands = "\n".join(f"  {name:<10}{text}" for name, _, text in COMMANDS)
+    return f"""usage: vis2img COMMAND [OPTIONS]
+
+Self-supervised learning straight from radio-interferometer measurement sets.
+
+commands:
+{commands}
+
+options:
+  -h, --help  show this help; `vis2img COMMAND --help` shows a command's options and examples
+  --version   show the version
+  --debug     show the traceback of an error, and warnings of the libraries"""
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, Vis2imgError):
+        return text
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, MemoryError):
+        return "not enough memory; choose a smaller image (--npix) or less data (--channels, --times)"
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("vis2img"):
+        return f"this command needs the package {error.name}, which is not installed (pip install {error.name})"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"this is a bug in vis2img: {type(error).__name__}: {text}; rerun with --debug for the traceback"
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    return int(getattr(error, "exit_code", EXIT_ERROR))

@@ -1,0 +1,69 @@
+"""``vis2img embed``: one vector for each sky patch of measurement sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import arg
+
+EXAMPLES = """Embed sky patches with a trained network.
+
+examples:
+  vis2img embed runs/first new.ms -o patches.npz
+  vis2img embed runs/first a.ms b.ms --student -o patches.npz
+
+The output holds plain arrays: vector [patch, dim], ra_deg, dec_deg, ms, params (JSON), index.
+"""
+
+
+@dataclass(frozen=True)
+class EmbedCommand:
+    """Options of ``vis2img embed``."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder of ``vis2img train``."""
+    ms: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Measurement sets; default: those of the run."""
+    output: Annotated[Path, arg(aliases=["-o"])] = Path("embeddings.npz")
+    """Output file (.npz)."""
+    student: bool = False
+    """Use the student instead of the teacher."""
+    overwrite: bool = False
+    """Replace an existing output."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+def run(argv: list[str], prog: str) -> int:
+    """Run the command; return the exit code."""
+    command = tyro.cli(EmbedCommand, args=argv, prog=prog, description=EXAMPLES)
+    from dataclasses import replace
+
+    from vis2img.errors import OutputError
+
+    if command.output.exists() and not command.overwrite:
+        raise OutputError(f"{command.output} exists; choose another with -o or use --overwrite")
+    from train.embed import embed_sources, write_embeddings
+    from train.run import load_run
+    from vis2img.cli.progress import Bars
+    from vis2img.loader import field_sources
+
+    config, state, model = load_run(command.run)
+    if command.ms:
+        config = replace(config, data=replace(config.data, ms=command.ms))
+    params = state.params if command.student else state.teacher
+    with Bars(command.quiet) as bars:
+        table = embed_sources(
+            config,
+            model,
+            params,
+            field_sources(config.data),
+            progress=lambda done, total: bars.update("embedding", done, total),
+        )
+    write_embeddings(table, command.output, command.overwrite)
+    count, dim = table["vector"].shape
+    print(f"{command.output}: {count} patches of {len(config.data.ms)} fields, {dim} numbers each")
+    return 0

@@ -1,0 +1,48 @@
+"""``vis2img train``: train a DINO model from a configuration file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HELP = """usage: vis2img train CONFIG [--steps N] [--data.batch-size N] [--KEY VALUE ...]
+
+Train a DINO model straight from measurement sets, as a YAML configuration says. Every key of the
+file is an option too and takes precedence; --help behind CONFIG lists them all.
+The same command goes on from the last checkpoint of the run folder (key 'out').
+
+examples:
+  vis2img train run.yaml
+  vis2img train run.yaml --steps 20000 --out runs/longer
+  vis2img train run.yaml --help
+
+a small run.yaml:
+  out: runs/first
+  steps: 2000
+  data:
+    ms: [a.ms, b.ms]
+    batch_size: 64
+  model: {variant: tiny, patch: 8}
+  optim: {warmup_steps: 200}
+"""
+
+
+def run(argv: list[str], prog: str) -> int:
+    """Run the command; return the exit code."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP)
+        return 0 if argv else 2
+    from train.run_config import load_config
+
+    quiet = "--quiet" in argv
+    config = load_config(Path(argv[0]), [a for a in argv[1:] if a != "--quiet"], f"{prog} {argv[0]}")
+    from train.run import train
+    from vis2img.cli.progress import TrainingProgress
+
+    with TrainingProgress(quiet=quiet) as bar:
+        result = train(config, progress=bar.step, on_fill=bar.fill)
+    for finding in result.findings:
+        print(f"{prog}: warning: {finding.message}", file=sys.stderr)
+    state = "finished" if result.finished else "stopped, run the same command to go on"
+    print(f"{result.folder}: step {result.step} of {config.steps}, {state}")
+    return 0

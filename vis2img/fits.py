@@ -1,0 +1,264 @@
+"""Images as FITS files that CASA, CARTA, DS9 and WSClean users find familiar, written whole or not at all.
+
+Four axes [stokes, freq, y, x] and the SIN projection of Greisen & Calabretta 2002, A&A 395, 1061 and 1077.
+The imaging parameters travel in a HISTORY record, from which :func:`read_params` takes them back, so that an
+image can always be made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vis2img import __version__
+from vis2img.errors import OutputError, ParameterError
+from vis2img.params import ImagingParams
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+    from astropy.wcs import WCS
+
+    from vis2img.imaging import Image
+
+_ARCSEC = math.pi / 180 / 3600
+_PARAMS_MARK = "vis2img imaging parameters: "
+# Frames of the measurement set (casacore MDirection) as FITS names, with the equinox where one is needed.
+_FRAMES = {"J2000": ("FK5", 2000.0), "FK5": ("FK5", 2000.0), "B1950": ("FK4", 1950.0), "ICRS": ("ICRS", None)}
+_MJD_OF_UNIX_EPOCH = 40587
+_SECONDS_PER_DAY = 86400.0
+
+
+def check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
+    """Refuse outputs that could not be written later, before any work is done.
+
+    Raises
+    ------
+    OutputError
+        If one exists and ``overwrite`` is false, or is a folder, or its folder is missing or read-only.
+    """
+    for path in paths:
+        folder = path.parent
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; name a file in it, e.g. {path / 'image.fits'}")
+        if os.path.lexists(path) and not overwrite:
+            raise OutputError(f"{path} exists already; use --overwrite to replace it")
+        if not folder.is_dir():
+            raise OutputError(f"{path} cannot be written: the folder {folder} does not exist")
+        # The real user of the process may differ from the effective one, and it is the latter who writes.
+        effective = os.access in os.supports_effective_ids
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+            raise OutputError(f"{path} cannot be written: no permission to write in the folder {folder}")
+
+
+@contextlib.contextmanager
+def atomic_output(path: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary file in the same folder that becomes ``path`` when the block ends without an error.
+
+    Raises
+    ------
+    OutputError
+        As :func:`check_outputs`, or when the disk refuses (full, gone).
+    """
+    check_outputs([path], overwrite)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            yield temporary
+            _to_disk(temporary)
+            check_outputs([path], overwrite)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def psf_path(path: Path) -> Path:
+    """Return where the point spread function of the image ``path`` goes: ``NAME-psf.fits``."""
+    return path.with_name(f"{path.stem}-psf{path.suffix}")
+
+
+def celestial_wcs(image: Image) -> WCS:
+    """Return the two-dimensional celestial WCS (SIN projection) of ``image.data``; axis 1 is x."""
+    from astropy.wcs import WCS
+
+    nx, ny = image.params.npix
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---SIN", "DEC--SIN"]
+    wcs.wcs.cunit = ["deg", "deg"]
+    wcs.wcs.cdelt = [-math.degrees(image.params.pixsize), math.degrees(image.params.pixsize)]
+    wcs.wcs.crpix = [nx // 2 + 1, ny // 2 + 1]
+    wcs.wcs.crval = _centre_deg(image)
+    wcs.wcs.lonpole = 180.0  # the default would be 0 at the pole itself
+    radesys, equinox = _frame(image)
+    if radesys:
+        wcs.wcs.radesys = radesys
+    if equinox:
+        wcs.wcs.equinox = equinox
+    wcs.wcs.set()
+    wcs.pixel_shape = (nx, ny)
+    return wcs
+
+
+def image_header(image: Image) -> Header:
+    """Return the FITS header of ``image``: axes, beam, source and imaging parameters."""
+    from astropy.io.fits import Header
+
+    nx, ny = image.params.npix
+    pixel_deg = math.degrees(image.params.pixsize)
+    ra_deg, dec_deg = _centre_deg(image)
+    freq, bandwidth = image.freq
+    header = Header()
+    axes = [
+        ("RA---SIN", ra_deg, -pixel_deg, nx // 2 + 1, "deg"),
+        ("DEC--SIN", dec_deg, pixel_deg, ny // 2 + 1, "deg"),
+        ("FREQ", freq, bandwidth, 1, "Hz"),
+        ("STOKES", 1.0, 1.0, 1, ""),
+    ]
+    for number, (ctype, crval, cdelt, crpix, cunit) in enumerate(axes, start=1):
+        header[f"CTYPE{number}"] = ctype
+        header[f"CRPIX{number}"] = float(crpix)
+        header[f"CRVAL{number}"] = crval
+        header[f"CDELT{number}"] = cdelt
+        header[f"CUNIT{number}"] = cunit
+    header["LONPOLE"] = 180.0
+    radesys, equinox = _frame(image)
+    if radesys:
+        header["RADESYS"] = radesys
+    if equinox:
+        header["EQUINOX"] = equinox
+    header["SPECSYS"] = "TOPOCENT"
+    header["BUNIT"] = "JY/BEAM"
+    header["BTYPE"] = "Intensity"
+    for name, angle in zip(("BMAJ", "BMIN", "BPA"), image.beam, strict=True):
+        header[name] = math.degrees(angle)
+    _add_source(header, image.meta)
+    header["ORIGIN"] = f"vis2img {__version__}"
+    _add_params(header, image)
+    return header
+
+
+def write_image(image: Image, path: str | Path, overwrite: bool = False) -> list[Path]:
+    """Write ``image`` as FITS to ``path``, and its point spread function beside it as ``NAME-psf.fits``.
+
+    Parameters
+    ----------
+    image : Image
+        What to write; the header holds all that made it.
+    path : path
+        Name of the file.
+    overwrite : bool
+        Replace existing files; else they are left as they are.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    OutputError
+        If a file exists already, or cannot be written. A file is either whole or not there.
+    """
+    path = Path(path)
+    planes = {path: image.data}
+    if image.psf is not None:
+        planes[psf_path(path)] = image.psf
+    check_outputs(planes, overwrite)
+    header = image_header(image)
+    for target, data in planes.items():
+        _write_plane(target, data, header, overwrite)
+    return list(planes)
+
+
+def read_params(path: str | Path) -> ImagingParams:
+    """Return the imaging parameters that made the FITS image ``path``, from its HISTORY.
+
+    Raises
+    ------
+    ParameterError
+        If the file was not written by vis2img.
+    """
+    from astropy.io import fits
+
+    history = "".join(fits.getheader(path).get("HISTORY", []))
+    _, mark, text = history.partition(_PARAMS_MARK.rstrip())
+    if not mark:
+        raise ParameterError(f"{path} holds no vis2img imaging parameters in its HISTORY")
+    record, _ = json.JSONDecoder().raw_decode(text.lstrip())
+    return ImagingParams.from_dict(record)
+
+
+def utc_text(mjd_seconds: float) -> str | None:
+    """Return a measurement set time (s, MJD UTC) as ISO 8601, or None when it is no date."""
+    from datetime import UTC, datetime, timedelta
+
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(
+            seconds=mjd_seconds - _MJD_OF_UNIX_EPOCH * _SECONDS_PER_DAY
+        )
+    except (OverflowError, ValueError):
+        return None
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds")
+
+
+def _centre_deg(image: Image) -> tuple[float, float]:
+    ra, dec = image.phase_centre
+    return math.degrees(ra) % 360, math.degrees(dec)
+
+
+def _frame(image: Image) -> tuple[str | None, float | None]:
+    return _FRAMES.get(str(image.meta.get("frame", "ICRS")), (None, None))
+
+
+def _add_source(header: Header, meta: dict[str, Any]) -> None:
+    header["TELESCOP"] = _ascii(meta.get("telescope", "unknown"))
+    header["OBJECT"] = _ascii(meta.get("field", ""))
+    date = utc_text(float(meta.get("time_start", math.nan)))
+    if date:
+        header["DATE-OBS"] = date
+        header["TIMESYS"] = "UTC"
+
+
+def _add_params(header: Header, image: Image) -> None:
+    params = image.params
+    header["VI_WEIGH"] = (params.weighting, "density weighting")
+    header["VI_ROBUS"] = (params.robust, "Briggs robustness")
+    header["VI_TAPER"] = (params.taper / _ARCSEC, "[arcsec] FWHM of the Gaussian taper, 0 none")
+    header["VI_UVMIN"] = (params.uvrange[0], "[wavelengths] shortest baseline kept")
+    if math.isfinite(params.uvrange[1]):
+        header["VI_UVMAX"] = (params.uvrange[1], "[wavelengths] longest baseline kept")
+    header["VI_NVIS"] = (image.nvis, "visibilities with weight")
+    header["VI_WSUM"] = (image.weight_sum, "sum of the imaging weights")
+    header["VI_COLUM"] = (_ascii(image.meta.get("column", "")), "data column")
+    if "spw" in image.meta:
+        header["VI_SPW"] = (int(image.meta["spw"]), "SPECTRAL_WINDOW_ID")
+    # No blanks in the record: FITS drops those at the end of a card, and long records span cards.
+    header.add_history(_PARAMS_MARK + json.dumps(params.to_dict(), separators=(",", ":")))
+
+
+def _ascii(value: object) -> str:
+    """Return ``value`` as FITS can hold it: printable ASCII, short enough for one card."""
+    text = str(value).encode("ascii", "replace").decode()
+    return "".join(c if c.isprintable() else " " for c in text).strip()[:60]
+
+
+def _write_plane(path: Path, data: np.ndarray, header: Header, overwrite: bool) -> None:
+    from astropy.io.fits import PrimaryHDU
+
+    hdu = PrimaryHDU(np.asarray(data, dtype=np.float32)[np.newaxis, np.newaxis], header)
+    with atomic_output(path, overwrite) as temporary:
+        hdu.writeto(temporary)

@@ -1,0 +1,161 @@
+"""A prior over imaging parameters: what varies from one draw of a field to the next, and how far.
+
+Every draw replays from (seed, field, index): ``prior.draw(draw_rng(seed, field, index))``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vis2img.errors import ParameterError
+from vis2img.options import Angle
+from vis2img.params import MIN_NPIX, ImagingParams, Weighting
+
+if TYPE_CHECKING:
+    from vis2img.measurementset import MeasurementSet
+    from vis2img.params import Selection
+
+
+def draw_rng(seed: int, field: int, index: int) -> np.random.Generator:
+    """Return the generator of draw ``index`` of ``field`` in a run with ``seed``."""
+    return np.random.default_rng(np.random.SeedSequence([seed, field, index]))
+
+
+@dataclass(frozen=True)
+class ImagingPrior:
+    """Ranges that imaging parameters are drawn from, uniformly unless said otherwise.
+
+    A range whose ends agree fixes the parameter.
+    """
+
+    fov: Angle
+    """Side of the square field that every draw covers."""
+    pixsize: tuple[Angle, Angle]
+    """Pixel scale, smallest and largest; log-uniform. The image size follows from the field of view."""
+    weightings: tuple[Weighting, ...] = ("natural", "briggs", "briggs", "uniform")
+    """Weightings to choose from, alike likely; repeat one to make it likelier."""
+    robust: tuple[float, float] = (-1.5, 1.5)
+    """Briggs robustness."""
+    taper: tuple[Angle, Angle] = (0.0, 0.0)
+    """FWHM of the Gaussian taper."""
+    taper_probability: float = 0.5
+    """How often a draw is tapered at all."""
+    uv_min: tuple[float, float] = (0.0, 0.0)
+    """Shortest baseline kept, wavelengths: hides extended emission."""
+    uv_max: tuple[float, float] = (math.inf, math.inf)
+    """Longest baseline kept, wavelengths: lowers the resolution."""
+    band_fraction: tuple[float, float] = (0.4, 1.0)
+    """Width of the contiguous part of the band that is kept, at a random place in the band."""
+    time_fraction: tuple[float, float] = (0.4, 1.0)
+    """Length of the contiguous part of the observation that is kept, at a random place in time."""
+    keep_times: tuple[float, float] = (0.7, 1.0)
+    """Fraction of its timesteps kept at random."""
+    keep_antennas: tuple[float, float] = (0.8, 1.0)
+    """Fraction of the antennas kept at random."""
+    keep_baselines: tuple[float, float] = (0.7, 1.0)
+    """Fraction of the baselines kept at random."""
+
+    def __post_init__(self) -> None:
+        for name in ("robust", "taper", "uv_min", "uv_max", "pixsize"):
+            low, high = getattr(self, name)
+            if not low <= high or (name != "robust" and low < 0):
+                raise ParameterError(f"prior {name} = ({low}, {high}) must be (low, high) with low <= high")
+        for name in ("band_fraction", "time_fraction", "keep_times", "keep_antennas", "keep_baselines"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise ParameterError(
+                    f"prior {name} = ({low}, {high}) must be fractions, 0 < low <= high <= 1"
+                )
+        if not 0 <= self.taper_probability <= 1:
+            raise ParameterError(f"prior taper_probability = {self.taper_probability} must be from 0 to 1")
+        if not self.weightings:
+            raise ParameterError("prior weightings is empty")
+        if self.uv_min[1] >= self.uv_max[0]:
+            raise ParameterError("prior uv_min must stay below uv_max")
+        if not 0 < self.pixsize[0] or self.fov / self.pixsize[1] < MIN_NPIX:
+            raise ParameterError(
+                f"prior fov {self.fov:.3g} rad holds fewer than {MIN_NPIX} pixels of {self.pixsize[1]:.3g} rad"
+            )
+
+    @classmethod
+    def for_ms(
+        cls, ms: MeasurementSet, selection: Selection | None = None, *, npix: int | None = None
+    ) -> ImagingPrior:
+        """Return the full prior that suits the resolution of ``ms``.
+
+        Parameters
+        ----------
+        ms : MeasurementSet
+            Its longest baseline sets pixel scale, taper and uv range.
+        selection : Selection, optional
+            Field and spectral window.
+        npix : int, optional
+            Sets the field of view: ``npix`` pixels of the suggested size; default: the primary beam, at most 2048.
+        """
+        params = ms.imaging_params(selection, **({} if npix is None else {"npix": npix}))
+        uv_max = 1 / (3 * params.pixsize)
+        return cls(
+            fov=min(1.6, params.fov[0]),
+            pixsize=(0.85 * params.pixsize, 1.18 * params.pixsize),
+            taper=(1.5 * params.pixsize, 4 * params.pixsize),
+            uv_min=(0.0, 0.01 * uv_max),
+            uv_max=(0.6 * uv_max, 1.2 * uv_max),
+        )
+
+    def fixed(self) -> ImagingPrior:
+        """Return the prior without variation: Briggs 0, all data, the middle pixel scale.
+
+        It is the classical baseline, and how a patch is imaged for evaluation.
+        """
+        middle = math.sqrt(self.pixsize[0] * self.pixsize[1])
+        return ImagingPrior(
+            fov=self.fov,
+            pixsize=(middle, middle),
+            weightings=("briggs",),
+            robust=(0.0, 0.0),
+            taper_probability=0.0,
+            band_fraction=(1.0, 1.0),
+            time_fraction=(1.0, 1.0),
+            keep_times=(1.0, 1.0),
+            keep_antennas=(1.0, 1.0),
+            keep_baselines=(1.0, 1.0),
+        )
+
+    def draw(self, rng: np.random.Generator) -> ImagingParams:
+        """Return one set of imaging parameters; the same generator state gives the same parameters."""
+        pixsize = math.exp(rng.uniform(math.log(self.pixsize[0]), math.log(self.pixsize[1])))
+        npix = 2 * math.ceil(self.fov / pixsize / 2 - 1e-9)
+        weighting = self.weightings[int(rng.integers(len(self.weightings)))]
+        robust, taper = rng.uniform(*self.robust), rng.uniform(*self.taper)
+        tapered = rng.random() < self.taper_probability
+        uv_min = rng.uniform(*self.uv_min)
+        uv_max = math.inf if math.isinf(self.uv_max[1]) else rng.uniform(*self.uv_max)
+        spans = [_span(rng, *limits) for limits in (self.band_fraction, self.time_fraction)]
+        keeps = [
+            rng.uniform(*limits) for limits in (self.keep_times, self.keep_antennas, self.keep_baselines)
+        ]
+        return ImagingParams(
+            npix=(npix, npix),
+            pixsize=pixsize,
+            weighting=weighting,
+            robust=robust if weighting == "briggs" else 0.0,
+            taper=taper if tapered else 0.0,
+            uvrange=(uv_min, uv_max),
+            band=spans[0],
+            time_span=spans[1],
+            keep_times=keeps[0],
+            keep_antennas=keeps[1],
+            keep_baselines=keeps[2],
+            sampling_seed=int(rng.integers(2**31)),
+        )
+
+
+def _span(rng: np.random.Generator, low: float, high: float) -> tuple[float, float]:
+    """Return the ends of a part of 0 to 1 of random length (low to high) at a random place."""
+    length = rng.uniform(low, high)
+    start = rng.uniform(0.0, 1.0 - length)
+    return start, min(1.0, start + length)
