@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,62 +62,70 @@ class TrainConfig:
                 )
 
 
-def load_config(path: Path, overrides: Sequence[str] = (), prog: str = "vis2img train CONFIG") -> TrainConfig:
-    """Read a YAML file, with options of the command line taking precedence.
+def load_config(path: Path) -> TrainConfig:
+    """Read the configuration in a YAML file.
 
-    Relative measurement-set and output paths are relative to the current directory, as on the command line.
+    Paths in it are relative to the current directory, as on the command line.
+
+    Raises
+    ------
+    Vis2imgError
+        If the file cannot be read, a key is unknown or a value illegal; the message names file and key.
+    SystemExit
+        From the parser, for a value of the wrong type.
+    """
+    import tyro
+
+    try:
+        return tyro.cli(
+            TrainConfig, args=config_arguments(path), prog=str(path), config=(tyro.conf.FlagCreatePairsOff,)
+        )
+    except ValueError as error:
+        raise ParameterError(f"{path}: {error}") from error
+
+
+def config_arguments(path: Path) -> list[str]:
+    """Return the command line that a YAML file stands for.
 
     Raises
     ------
     Vis2imgError
         If the file cannot be read, or a key is unknown; the message names file and key.
-    SystemExit
-        From the parser, for values that do not parse.
     """
-    import tyro
-
     try:
         record = yaml.safe_load(path.read_text())
     except OSError as error:
         raise Vis2imgError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        line = str(error).replace("\n", " ")
-        raise ParameterError(f"{path} is not valid YAML: {line}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(record, dict):
         raise ParameterError(f"{path} must hold keys and values, such as 'steps: 1000'")
-    _check_keys(record, TrainConfig, path)
-    args = list(_arguments(record))
-    try:
-        return tyro.cli(TrainConfig, args=[*args, *overrides], prog=prog, description=__doc__.splitlines()[0])
-    except ValueError as error:
-        raise ParameterError(f"{path}: {error}") from error
+    return list(_arguments(record, TrainConfig, path))
 
 
-def _check_keys(record: dict[str, Any], cls: type, path: Path, prefix: str = "") -> None:
+def _arguments(record: dict[str, Any], cls: Any, path: Path, prefix: str = "") -> Iterator[str]:
     hints = typing.get_type_hints(cls)
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
     for key, value in record.items():
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, 1)
             advice = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(hints)}"
             raise ParameterError(f"{path}: unknown key {prefix}{key}{advice}")
+        nested = dataclasses.is_dataclass(hints[key])
+        if nested != isinstance(value, dict):
+            raise ParameterError(f"{path}: {prefix}{key} takes {'keys of its own' if nested else 'a value, not keys'}")
+        leaf = key.replace("_", "-")
         if isinstance(value, dict):
-            if not dataclasses.is_dataclass(hints[key]):
-                raise ParameterError(f"{path}: {prefix}{key} takes a value, not keys")
-            _check_keys(value, hints[key], path, f"{prefix}{key}.")
-
-
-def _arguments(record: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in record.items():
-        name = f"{prefix}{str(key).replace('_', '-')}"
-        if isinstance(value, dict):
-            yield from _arguments(value, f"{name}.")
+            yield from _arguments(value, hints[key], path, f"{prefix}{key}.")
         elif isinstance(value, bool):
-            *parents, leaf = name.split(".")
-            yield "--" + ".".join([*parents, leaf if value else f"no-{leaf}"])
+            # A flag is spelled only to change it: --x where it is off, --no-x where it is on.
+            if value != defaults[key]:
+                yield f"--{prefix}{leaf if value else 'no-' + leaf}".replace("_", "-")
         elif isinstance(value, list):
-            yield from (f"--{name}", *map(str, value))
-        else:
-            yield f"--{name}={value}"
+            yield from (f"--{prefix}{leaf}".replace("_", "-"), *map(str, value))
+        elif value is not None:
+            yield f"--{prefix}{leaf}".replace("_", "-")
+            yield str(value)
 
 
 def to_record(config: Any) -> Any:

@@ -107,7 +107,9 @@ class ImagingParams:
         if self.phase_centre is not None:
             ra, dec = self.phase_centre
             if not (math.isfinite(ra) and abs(dec) <= math.pi / 2):
-                raise ParameterError(f"phase_centre ({ra}, {dec}) must be RA and Dec in rad, Dec within +-pi/2")
+                raise ParameterError(
+                    f"phase_centre ({ra}, {dec}) must be RA and Dec in rad, Dec within +-pi/2"
+                )
         for name in ("band", "time_span"):
             low, high = getattr(self, name)
             if not 0 <= low < high <= 1:

@@ -323,14 +323,16 @@ class _Reader:
             _hand(pick(data), pick(flag), None if weight is None else pick(weight), i, self.chans)
             for i in plan.corr_index
         ]
-        value = sum(part[0] for part in parts) / len(parts)
         flagged = np.logical_or.reduce([part[1] for part in parts])
         if "FLAG_ROW" in chunk:
             flagged |= pick(chunk["FLAG_ROW"])[:, None]
-        # The variance of the mean of n hands is the sum of theirs over n^2.
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            value = sum(part[0] for part in parts) / len(parts)
+            # The variance of the mean of n hands is the sum of theirs over n^2.
             combined = len(parts) ** 2 / sum(1 / part[2] for part in parts)
-            usable_weight = np.isfinite(combined) & np.logical_and.reduce([part[2] > 0 for part in parts])
+            # An infinite weight of one hand alone would still combine to a finite one.
+            positive = [(part[2] > 0) & np.isfinite(part[2]) for part in parts]
+            usable_weight = np.isfinite(combined) & np.logical_and.reduce(positive)
         finite = np.isfinite(value)
         good = ~flagged & finite & usable_weight
         self.vis[out] = np.where(good, value, 0)

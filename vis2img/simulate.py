@@ -543,9 +543,9 @@ def _draw_flags(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flag a ``fraction`` of the data: RFI [time, chan] and lost antennas [time, baseline].
 
-    About a third of the flags are antennas missing for up to a quarter of the observation; the rest are blocks
-    of up to an eighth of the band and a quarter of the time on all baselines, the last of which is cut so
-    that the fraction is met to one channel at one time.
+    About a third of the flags are antennas missing for up to a quarter of the observation; the rest are
+    blocks of up to an eighth of the band and a quarter of the time on all baselines, the last of which is
+    cut so that the fraction is met to one channel at one time.
 
     Parameters
     ----------

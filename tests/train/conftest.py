@@ -33,8 +33,14 @@ def initial(model, optim):
 
 
 @pytest.fixture(scope="session")
-def step(model, optim):
-    return jax.jit(partial(train_step, model=model, optim=optim, total_steps=TOTAL_STEPS))
+def quick_jit():
+    """``jax.jit`` without optimisation, as these tests spend most of their time in the compiler."""
+    return partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.fixture(scope="session")
+def step(model, optim, quick_jit):
+    return quick_jit(partial(train_step, model=model, optim=optim, total_steps=TOTAL_STEPS))
 
 
 @pytest.fixture(scope="session")

@@ -121,24 +121,24 @@ def test_feature_std_is_one_on_the_sphere_and_zero_after_a_collapse():
     assert float(feature_std(scaled)) < 1e-6
 
 
-def test_views_of_one_resolution_share_a_pass_and_keep_their_order(model, initial, make_batch):
+def test_views_of_one_resolution_share_a_pass_and_keep_their_order(model, initial, make_batch, quick_jit):
     batch = make_batch(0)
-    got, embeddings = jax.jit(partial(forward_views, model, local=True))(initial.params, batch)
+    got, embeddings = quick_jit(partial(forward_views, model, local=True))(initial.params, batch)
     assert got.shape == (4, 4, 16)
     assert embeddings.shape == (4, 4, 24)
     singles = [batch["global"][0], batch["global"][1], batch["local"][0], batch["local"][1]]
-    run = jax.jit(lambda crops: model.apply({"params": initial.params}, [crops])[0])
+    run = quick_jit(lambda crops: model.apply({"params": initial.params}, [crops])[0])
     for view, crops in enumerate(singles):
         expected = run(crops)
         np.testing.assert_allclose(got[view], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("with_empty", [True, False])
-def test_no_local_views(model, initial, make_batch, with_empty):
+def test_no_local_views(model, initial, make_batch, quick_jit, with_empty):
     batch = make_batch(0, n_local=0)
     if not with_empty:
         del batch["local"]
-    got, _ = jax.jit(partial(forward_views, model, local=True))(initial.params, batch)
-    expected, _ = jax.jit(partial(forward_views, model, local=False))(initial.params, make_batch(0))
+    got, _ = quick_jit(partial(forward_views, model, local=True))(initial.params, batch)
+    expected, _ = quick_jit(partial(forward_views, model, local=False))(initial.params, make_batch(0))
     assert got.shape == (2, 4, 16)
     np.testing.assert_allclose(got, expected, atol=1e-6)

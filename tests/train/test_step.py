@@ -36,11 +36,11 @@ def loop_loss(model, params, teacher, batch, rng):
     return total / 6
 
 
-def test_first_step_follows_the_paper(model, optim, initial, step, make_batch):
+def test_first_step_follows_the_paper(model, initial, step, make_batch, quick_jit):
     batch = make_batch(0)
     state, metrics = step(initial, batch)
     rng = jax.random.fold_in(jax.random.wrap_key_data(initial.rng), 0)
-    loss, grads = jax.jit(jax.value_and_grad(lambda p: loop_loss(model, p, initial.teacher, batch, rng)))(
+    loss, grads = quick_jit(jax.value_and_grad(lambda p: loop_loss(model, p, initial.teacher, batch, rng)))(
         initial.params
     )
     assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-4)
@@ -107,7 +107,7 @@ def test_training_lowers_the_loss(model, initial, step, make_batch):
     assert float(kl(state.params)) < 0.6 * float(kl(initial.params))
 
 
-def test_drop_path_differs_between_steps(model, optim, initial, step, make_batch):
+def test_drop_path_differs_between_steps(initial, step, make_batch):
     first, _ = step(initial, make_batch(0))
     again, _ = step(initial, make_batch(0))
     later, _ = step(initial.replace(step=jnp.asarray(1, jnp.int32)), make_batch(0))

@@ -9,19 +9,19 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
-EXAMPLES = """Embed sky patches with a trained network.
-
-examples:
-  vis2img embed runs/first new.ms -o patches.npz
-  vis2img embed runs/first a.ms b.ms --student -o patches.npz
-
-The output holds plain arrays: vector [patch, dim], ra_deg, dec_deg, ms, params (JSON), index.
-"""
+from vis2img.cli.app import parse
 
 
 @dataclass(frozen=True)
 class EmbedCommand:
-    """Options of ``vis2img embed``."""
+    """Embed sky patches with a trained network.
+
+    examples:
+      vis2img embed runs/first new.ms -o patches.npz
+      vis2img embed runs/first a.ms b.ms --student -o patches.npz
+
+    The output holds plain arrays: vector [patch, dim], ra_deg, dec_deg, ms, params (JSON), index.
+    """
 
     run: tyro.conf.Positional[Path]
     """Run folder of ``vis2img train``."""
@@ -39,7 +39,7 @@ class EmbedCommand:
 
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
-    command = tyro.cli(EmbedCommand, args=argv, prog=prog, description=EXAMPLES)
+    command = parse(EmbedCommand, argv, prog)
     from dataclasses import replace
 
     from vis2img.errors import OutputError

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import tyro
 
-EXAMPLES = """Score a run: k-NN classification of labelled sources.
-
-examples:
-  vis2img evaluate runs/first
-  vis2img evaluate runs/first --ms c.ms d.ms --seeds 5 --json
-
-The classes come from the catalogue beside each measurement set (c.ms -> c.truth.fits), as
-'vis2img simulate' writes it: a FITS table with ra_deg, dec_deg and class. Each field is
-classified by the sources of all others.
-"""
+from vis2img.cli.app import parse
 
 
 @dataclass(frozen=True)
 class EvaluateCommand:
-    """Options of ``vis2img evaluate``."""
+    """Score a run: k-NN classification of labelled sources.
+
+    examples:
+      vis2img evaluate runs/first
+      vis2img evaluate runs/first --ms c.ms d.ms --seeds 5 --json
+
+    The classes come from the catalogue beside each measurement set (c.ms -> c.truth.fits), as
+    'vis2img simulate' writes it: a FITS table with ra_deg, dec_deg and class. Each field is
+    classified by the sources of all others.
+    """
 
     run: tyro.conf.Positional[Path]
     """Run folder of ``vis2img train``."""
@@ -40,7 +40,7 @@ class EvaluateCommand:
 
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
-    command = tyro.cli(EvaluateCommand, args=argv, prog=prog, description=EXAMPLES)
+    command = parse(EvaluateCommand, argv, prog)
     from train.evaluate import labelled_patches, random_params, score_representations
     from train.run import load_run
     from vis2img.cli.progress import Bars

@@ -126,7 +126,9 @@ def _check(command: ImageCommand) -> None:
     folder = command.ms.resolve()
     for path in command.outputs():
         if folder in (path.resolve(), *path.resolve().parents):
-            raise OutputError(f"{path} would be inside the measurement set {command.ms}; choose another folder")
+            raise OutputError(
+                f"{path} would be inside the measurement set {command.ms}; choose another folder"
+            )
     check_outputs(command.outputs(), command.overwrite)
 
 
@@ -150,9 +152,22 @@ def _no_progress() -> Iterator[Reporters]:
 def _progress() -> Iterator[Reporters]:
     """Show on stderr how many rows are read, and then that gridding goes on; gone when done."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading rows", total=None)
 

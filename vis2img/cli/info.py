@@ -80,7 +80,13 @@ def describe(meta: Metadata) -> dict[str, Any]:
             for s in meta.spws
         ],
         "partitions": [
-            {"field": p.field, "spw": p.spw, "data_desc_id": p.ddid, "correlations": list(p.corrs), "nrow": p.nrow}
+            {
+                "field": p.field,
+                "spw": p.spw,
+                "data_desc_id": p.ddid,
+                "correlations": list(p.corrs),
+                "nrow": p.nrow,
+            }
             for p in meta.partitions
         ],
         "time": {
@@ -133,9 +139,15 @@ def report(meta: Metadata) -> str:
             f"{meta.uv_range_m[0]:,.1f} to {meta.uv_range_m[1]:,.1f} m, {low:,.0f} to {high:,.0f} wavelengths",
         )
     if meta.suggested_pixsize:
-        add("pixel size", f"{format_angle(meta.suggested_pixsize, 3)} (suggested: a third of the finest fringe)")
+        add(
+            "pixel size",
+            f"{format_angle(meta.suggested_pixsize, 3)} (suggested: a third of the finest fringe)",
+        )
     if meta.suggested_fov:
-        add("field of view", f"{format_angle(meta.suggested_fov, 3)} (suggested: primary beam, lowest frequency)")
+        add(
+            "field of view",
+            f"{format_angle(meta.suggested_fov, 3)} (suggested: primary beam, lowest frequency)",
+        )
     add("problems", *(meta.problems or ("none found",)))
     return "\n".join(lines)
 

@@ -32,10 +32,12 @@ def run(argv: list[str], prog: str) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    from train.run_config import load_config
+    from train.run_config import TrainConfig, config_arguments
+    from vis2img.cli.app import parse
 
     quiet = "--quiet" in argv
-    config = load_config(Path(argv[0]), [a for a in argv[1:] if a != "--quiet"], f"{prog} {argv[0]}")
+    options = [option for option in argv[1:] if option != "--quiet"]
+    config = parse(TrainConfig, [*config_arguments(Path(argv[0])), *options], f"{prog} {argv[0]}")
     from train.run import train
     from vis2img.cli.progress import TrainingProgress
 

@@ -1,0 +1,58 @@
+"""One self-contained HTML page about a run: figures inside, no other file needed."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
+
+from vis2img.errors import OutputError
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: title, text, and an optional figure or table of (row header, cells)."""
+
+    title: str
+    text: str
+    figure: Figure | None = None
+    table: tuple[tuple[str, ...], ...] = ()
+
+
+def figure_data_uri(figure: Figure, dpi: int = 110) -> str:
+    """Return a figure as a PNG data URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def write_report(path: Path, title: str, summary: str, sections: Sequence[Section]) -> None:
+    """Write the page in one move.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    environment = Environment(loader=PackageLoader("train", "."), autoescape=True)
+    parts = [
+        {
+            "title": s.title,
+            "text": s.text,
+            "table": s.table,
+            "image": figure_data_uri(s.figure) if s.figure is not None else None,
+        }
+        for s in sections
+    ]
+    page = environment.get_template("report.html.j2").render(title=title, summary=summary, sections=parts)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(page)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
