@@ -175,9 +175,7 @@ class ViT(nn.Module):
         weights = None
         for i in range(self.depth):
             rate = self.drop_path * i / max(self.depth - 1, 1)
-            x, weights = Block(self.heads, self.mlp_ratio, rate, self.dtype, name=f"block{i:02d}")(
-                x, train=train
-            )
+            x, weights = Block(self.heads, self.mlp_ratio, rate, self.dtype, name=f"block{i:02d}")(x, train=train)
             out[f"block{i:02d}"] = x
         out["tokens"] = _norm(self.dtype, "norm")(x)  # (B, T, D)
         if return_attention and weights is not None:
@@ -188,9 +186,7 @@ class ViT(nn.Module):
         if len(shape) != 4:
             raise ValueError(f"images must be (batch, y, x, channel), got shape {shape}")
         if shape[1] % self.patch or shape[2] % self.patch or not shape[1] or not shape[2]:
-            raise ValueError(
-                f"image size {shape[1]} x {shape[2]} is not a multiple of the patch size {self.patch}"
-            )
+            raise ValueError(f"image size {shape[1]} x {shape[2]} is not a multiple of the patch size {self.patch}")
         if self.img_size % self.patch:
             raise ValueError(f"img_size {self.img_size} is not a multiple of the patch size {self.patch}")
         if self.dim % self.heads:

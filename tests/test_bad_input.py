@@ -119,7 +119,8 @@ def test_missing_data_columns(cli, refused, make_ms) -> None:
     made.drop("DATA")
     assert "has no DATA; it has MODEL_DATA" in refused(made.path, "--column", "DATA")
     made.drop("MODEL_DATA")
-    assert "has no a data column" not in refused(made.path)
+    assert refused(made.path).endswith("has no column with visibilities")
+    assert refused(made.path, "--column", "DATA").endswith("has no DATA, and no column with visibilities")
     assert cli("info", made.path).code == 0
 
 
@@ -137,12 +138,12 @@ def test_everything_flagged(refused, make_ms) -> None:
     assert "100% flagged" in refused(made.path)
 
 
-def test_no_rows(cli, refused, make_ms) -> None:
+def test_no_rows(cli, refused, make_ms, tmp_path: Path) -> None:
     from casacore.tables import table
 
-    path = make_ms().path
-    with table(str(path), readonly=False, ack=False) as t:
-        t.removerows(range(t.nrows()))
+    path = tmp_path / "empty.ms"
+    with table(str(make_ms().path), ack=False) as t, t.query("FIELD_ID < 0") as none:
+        none.copy(str(path), deep=True).close()
     assert "no row" in refused(path)
     assert "the main table has no row" in cli("info", path).out
 
@@ -165,9 +166,7 @@ def test_useless_weights_count_as_flagged(imaged, refused, make_ms, column: str,
     rows = np.random.default_rng(4).random(126) < 0.3
     sources = [(1.0, 2e-4, 1e-4), (0.5, -3e-4, 2e-4)]
     with_spectrum = column == "WEIGHT_SPECTRUM"
-    strange, flagged = (
-        make_ms(n, sources=sources, weight_spectrum=with_spectrum) for n in ("strange", "flagged")
-    )
+    strange, flagged = (make_ms(n, sources=sources, weight_spectrum=with_spectrum) for n in ("strange", "flagged"))
     strange.edit(column, lambda w: np.where(rows.reshape(-1, *[1] * (w.ndim - 1)), np.float32(weight), w))
     flagged.edit("FLAG", lambda flag: flag | rows[:, None, None])
     np.testing.assert_array_equal(imaged(strange.path), imaged(flagged.path))
@@ -214,7 +213,7 @@ def test_strange_uvw_rows_are_dropped(imaged, make_ms, poison: float) -> None:
         (["--uvrange", "1000k:"], "keeps no visibility; the longest baseline is"),
         (["--npix", "200000", "--pixsize", "0.1arcsec"], "GB of memory"),
         (["--npix", "100000000", "--pixsize", "0.1mas"], "GB of memory"),
-        (["--pixsize", "5deg"], "too coarse"),
+        (["--pixsize", "1deg", "--npix", "32"], "too coarse"),
         (["--weight-column", "WEIGHT_SPECTRUM"], "has no column WEIGHT_SPECTRUM"),
     ],
 )  # fmt: skip
@@ -251,10 +250,7 @@ def test_outputs_are_checked_before_the_data_are_read(cli, make_ms, tmp_path: Pa
 def test_output_that_is_a_folder(cli, make_ms, tmp_path: Path, overwrite: list[str]) -> None:
     (tmp_path / "d.fits").mkdir()
     for name in (".", "d.fits"):
-        assert (
-            "is a folder"
-            in cli("image", make_ms(f"o{len(name)}").path, "-o", tmp_path / name, *overwrite).error()
-        )
+        assert "is a folder" in cli("image", make_ms(f"o{len(name)}").path, "-o", tmp_path / name, *overwrite).error()
 
 
 @pytest.mark.parametrize("name", ["a", "a.png", "a.ms", "a.fits.gz"])

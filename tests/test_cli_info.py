@@ -46,7 +46,7 @@ def test_overview_lists_every_command(cli) -> None:
 def test_help_has_examples(cli, command: str) -> None:
     done = cli(command, "--help")
     assert done.code == 0
-    assert f"  vis2img {command} " in done.out and "Examples" in done.out
+    assert f"  vis2img {command} " in done.out and "For example" in done.out
     assert "Annotated" not in done.out and "PrimitiveConstructorSpec" not in done.out
 
 
@@ -92,15 +92,11 @@ def test_a_reader_that_stops_early_is_no_error(make_ms) -> None:
 
 
 def test_everything_about_a_synthetic_set(make_ms, cli) -> None:
-    made = make_ms(
-        antennas=5, times=4, channels=3, corrs=("XX", "XY", "YX", "YY"), columns=("DATA", "MODEL_DATA")
-    )
+    made = make_ms(antennas=5, times=4, channels=3, corrs=("XX", "XY", "YX", "YY"), columns=("DATA", "MODEL_DATA"))
     made.edit("FLAG", lambda flag: _first_quarter(flag))
     facts = json.loads(cli("info", made.path, "--json").out)
     assert facts["telescope"] == "MeerKAT" and facts["nrow"] == 40
-    assert (
-        facts["fields"][0]["name"] == "SKY" and facts["fields"][0]["direction"] == "10h00m00.00s -30d00m00.0s"
-    )
+    assert facts["fields"][0]["name"] == "SKY" and facts["fields"][0]["direction"] == "10h00m00.00s -30d00m00.0s"
     assert facts["spectral_windows"][0] | {"name": ""} == {
         "id": 0, "name": "", "nchan": 3, "freq_min_hz": 1e9, "freq_max_hz": 1.01e9, "chan_width_hz": 5e6, "has_data": True,
     }  # fmt: skip

@@ -20,9 +20,7 @@ ARCSEC = math.pi / 648000
 
 
 def an_image(**changes: object) -> Image:
-    params = ImagingParams(
-        npix=(64, 40), pixsize=2 * ARCSEC, robust=0.3, taper=5 * ARCSEC, uvrange=(100.0, math.inf)
-    )
+    params = ImagingParams(npix=(64, 40), pixsize=2 * ARCSEC, robust=0.3, taper=5 * ARCSEC, uvrange=(100.0, math.inf))
     rng = np.random.default_rng(0)
     values: dict = {
         "data": rng.normal(size=(40, 64)).astype(np.float32),
@@ -81,7 +79,7 @@ def test_wcs_agrees_with_the_projection_used_for_imaging(tmp_path: Path, dec: fl
     image = an_image(phase_centre=(math.radians(10.0), math.radians(dec)))
     path = write_image(image, tmp_path / "a.fits")[0]
     x, y = np.array([0.0, 32.0, 63.0, 5.0]), np.array([0.0, 20.0, 39.0, 30.0])
-    l, m = -(x - 32) * 2 * ARCSEC, (y - 20) * 2 * ARCSEC  # noqa: E741
+    l, m = -(x - 32) * 2 * ARCSEC, (y - 20) * 2 * ARCSEC
     ra, dec_rad = sky_position(l, m, image.phase_centre)
     for wcs in (celestial_wcs(image), WCS(fits.getheader(path)).celestial):
         sky_ra, sky_dec = wcs.wcs_pix2world(x, y, 0)
@@ -112,9 +110,7 @@ def test_params_of_a_foreign_file(tmp_path: Path) -> None:
 
 
 def test_names_that_fits_cannot_hold(tmp_path: Path) -> None:
-    image = an_image(
-        meta={"field": "Große\nWolke '$\\x" + "y" * 200, "telescope": "", "time_start": math.nan}
-    )
+    image = an_image(meta={"field": "Große\nWolke '$\\x" + "y" * 200, "telescope": "", "time_start": math.nan})
     header = fits.getheader(write_image(image, tmp_path / "a.fits")[0])
     assert header["OBJECT"].startswith("Gro?e Wolke '$")
     assert "DATE-OBS" not in header
@@ -154,7 +150,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 def test_off_centre_source_lands_where_the_wcs_says(make_ms, tmp_path: Path) -> None:
     """One source, off centre, unequal sides: flux, pixel and sky position agree with an explicit DFT."""
     pixsize = 4 * ARCSEC
-    l, m = -21 * pixsize, 9 * pixsize  # noqa: E741
+    l, m = -21 * pixsize, 9 * pixsize
     ms = open_ms(make_ms(sources=[(2.5, l, m)]).path)
     image = ms.image(ms.imaging_params(npix=(128, 96), pixsize=pixsize, weighting="natural"))
     path = image.to_fits(tmp_path / "a.fits")[0]
@@ -163,9 +159,9 @@ def test_off_centre_source_lands_where_the_wcs_says(make_ms, tmp_path: Path) -> 
     assert (x, y) == (64 + 21, 48 + 9)
     assert data.max() == pytest.approx(2.5, rel=1e-3)
     ra, dec = sky_position(l, m, image.phase_centre)
-    assert WCS(fits.getheader(path)).celestial.wcs_world2pix(
-        np.degrees(ra), np.degrees(dec), 0
-    ) == pytest.approx([85, 57], abs=1e-3)
+    assert WCS(fits.getheader(path)).celestial.wcs_world2pix(np.degrees(ra), np.degrees(dec), 0) == pytest.approx(
+        [85, 57], abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("mjd_s", [math.nan, math.inf, 1e300])
@@ -195,7 +191,7 @@ def test_beam_ellipse_has_the_position_angle() -> None:
     ax = draw_image(image, Figure().add_subplot(projection=image.wcs))
     ellipse = next(p for p in ax.patches if p.get_gid() == "beam")
     assert (ellipse.width, ellipse.height) == (pytest.approx(3.0), pytest.approx(4.5))
-    x, y = max(ellipse.get_co_vertices(), key=lambda end: end[1]) - np.array(ellipse.center)
+    x, y = max(ellipse.get_vertices(), key=lambda end: end[1]) - np.array(ellipse.center)
     assert math.degrees(math.atan2(-x, y)) == pytest.approx(30)
 
 

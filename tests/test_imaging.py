@@ -41,7 +41,7 @@ def direct_vis(uvw, freq, sources):
     The sign is the one by which WSClean reads UVW; tests/test_wsclean.py holds the code to that.
     """
     vis = np.zeros((len(uvw), len(freq)), complex)
-    for flux, l, m in sources:  # noqa: E741
+    for flux, l, m in sources:
         n = math.sqrt(1 - l * l - m * m)
         delay = uvw[:, 0] * l + uvw[:, 1] * m + uvw[:, 2] * (n - 1)
         vis += flux * np.exp(2j * np.pi * np.outer(delay, freq) / C)
@@ -55,7 +55,7 @@ def direct_image(uvw, freq, vis, weight, npix, pixsize):
     image = np.zeros((npix[1], npix[0]))
     for y in range(npix[1]):
         for x in range(npix[0]):
-            l, m = (npix[0] // 2 - x) * pixsize, (y - npix[1] // 2) * pixsize  # noqa: E741
+            l, m = (npix[0] // 2 - x) * pixsize, (y - npix[1] // 2) * pixsize
             n = math.sqrt(1 - l * l - m * m)
             phase = 2 * np.pi * (uvw_lambda @ np.array([l, m, n - 1]))
             image[y, x] = np.sum(wgt * (flat.real * np.cos(phase) + flat.imag * np.sin(phase)))
@@ -78,12 +78,8 @@ def array_uvw(xyz, lst, centre):
     result = np.empty((len(lst), len(xyz), 3))
     for i, h in enumerate(hour):
         result[i, :, 0] = math.sin(h) * x + math.cos(h) * y
-        result[i, :, 1] = (
-            -math.sin(dec) * math.cos(h) * x + math.sin(dec) * math.sin(h) * y + math.cos(dec) * z
-        )
-        result[i, :, 2] = (
-            math.cos(dec) * math.cos(h) * x - math.cos(dec) * math.sin(h) * y + math.sin(dec) * z
-        )
+        result[i, :, 1] = -math.sin(dec) * math.cos(h) * x + math.sin(dec) * math.sin(h) * y + math.cos(dec) * z
+        result[i, :, 2] = math.cos(dec) * math.cos(h) * x - math.cos(dec) * math.sin(h) * y + math.sin(dec) * z
     return result
 
 
@@ -172,7 +168,7 @@ def test_right_ascension_falls_along_x_and_declination_grows_along_y():
 
 def test_image_axes_are_not_swapped_for_tall_images():
     tall = (40, 72)
-    l, m = (20 - 33) * PIXSIZE, (61 - 36) * PIXSIZE  # noqa: E741
+    l, m = (20 - 33) * PIXSIZE, (61 - 36) * PIXSIZE
     data = make_image(random_vis(sources=[(1.0, l, m)]), params(npix=tall)).data
     assert data.shape == (72, 40)
     assert np.unravel_index(data.argmax(), data.shape) == (61, 33)
@@ -494,9 +490,7 @@ def test_keep_baselines_keeps_a_fraction_of_whole_baselines():
 
 def test_antennas_without_data_are_not_counted():
     vis = labelled()
-    vis = replace(
-        vis, antenna1=(vis.antenna1 * 3).astype(np.int32), antenna2=(vis.antenna2 * 3).astype(np.int32)
-    )
+    vis = replace(vis, antenna1=(vis.antenna1 * 3).astype(np.int32), antenna2=(vis.antenna2 * 3).astype(np.int32))
     kept = {a for pair in baselines(select_samples(vis, params(keep_antennas=0.6))) for a in pair}
     assert len(kept) == 6 and all(a % 3 == 0 for a in kept)
 
@@ -505,9 +499,7 @@ def test_antennas_without_data_are_not_counted():
 def test_sampling_replays_from_its_seed_and_differs_between_seeds(name):
     vis = labelled()
     rows = {
-        seed: [
-            select_samples(vis, params(**{name: 0.5}, sampling_seed=seed)).vis[:, 0].real for _ in range(2)
-        ]
+        seed: [select_samples(vis, params(**{name: 0.5}, sampling_seed=seed)).vis[:, 0].real for _ in range(2)]
         for seed in range(4)
     }
     for first, again in rows.values():

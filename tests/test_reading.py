@@ -86,9 +86,7 @@ def write_ms(path: Path, groups: list[Rows], setup: Setup, *, columns=(), order=
         n: (0.0 if n == "WEIGHT_SPECTRUM" else v, "float" if n == "WEIGHT_SPECTRUM" else "complex")
         for n, v in wanted.items()
     }
-    description = maketabdesc(
-        [makearrcoldesc(n, v, ndim=2, valuetype=kind) for n, (v, kind) in wanted.items()]
-    )
+    description = maketabdesc([makearrcoldesc(n, v, ndim=2, valuetype=kind) for n, (v, kind) in wanted.items()])
     default_ms(str(path), description).close()
     _write_subtables(path, setup)
     cells = [(g, i) for g in groups for i in range(len(g))]
@@ -128,9 +126,7 @@ def _write_subtables(path: Path, setup: Setup) -> None:
         "POLARIZATION",
         [{"CORR_TYPE": np.array(setup.corr_types, np.int32), "NUM_CORR": n, "CORR_PRODUCT": product}],
     )
-    fill(
-        "DATA_DESCRIPTION", [{"SPECTRAL_WINDOW_ID": i, "POLARIZATION_ID": 0} for i in range(len(setup.freqs))]
-    )
+    fill("DATA_DESCRIPTION", [{"SPECTRAL_WINDOW_ID": i, "POLARIZATION_ID": 0} for i in range(len(setup.freqs))])
     fill("ANTENNA", [{"NAME": f"m{i:03d}", "DISH_DIAMETER": 13.5} for i in range(setup.nant)])
     fill("FIELD", [{"NAME": f"target{i}", "PHASE_DIR": np.array([CENTRES[i]])} for i in range(setup.nfield)])
     fill("OBSERVATION", [{"TELESCOPE_NAME": "TESTKAT"}])
@@ -330,9 +326,7 @@ def several(tmp_path, nfield=2) -> tuple[Path, dict[tuple[int, int], Rows], list
     """Two spectral windows (5 and 3 channels, the second descending) and fields, all rows shuffled."""
     freqs = [FREQ, 1.4e9 - 1e6 * np.arange(3)]
     groups = {
-        (f, s): random_rows(len(freqs[s]), seed=10 * f + s, field_id=f, ddid=s)
-        for f in range(nfield)
-        for s in range(2)
+        (f, s): random_rows(len(freqs[s]), seed=10 * f + s, field_id=f, ddid=s) for f in range(nfield) for s in range(2)
     }
     total = sum(len(g) for g in groups.values())
     order = np.random.default_rng(9).permutation(total)

@@ -365,9 +365,7 @@ def test_wsclean_finds_sources_where_they_are(tmp_path):
     dec = math.asin(north * math.cos(DEC) + depth * math.sin(DEC))
     ra = RA + math.atan2(east, depth * math.cos(DEC) - north * math.sin(DEC))
     points = ((ra, dec, 1.0), (RA - 0.001, DEC - 0.002, 0.3))
-    result = simulate(
-        config(tmp_path, telescope="meerkat", n_sources=0, points=points, ntimes=3, nchan=4, fov=0.02)
-    )
+    result = simulate(config(tmp_path, telescope="meerkat", n_sources=0, points=points, ntimes=3, nchan=4, fov=0.02))
     command = "wsclean -quiet -niter 0 -size 256 256 -scale 10asec -pol i -no-update-model-required -name img"
     subprocess.run([*command.split(), str(result.ms_path)], cwd=tmp_path, check=True, timeout=120)
     with fits.open(tmp_path / "img-dirty.fits") as hdus:

@@ -113,30 +113,22 @@ def test_sky_replays_from_its_generator():
 
 
 def test_sky_is_in_the_field_balanced_and_without_overlaps():
-    sky = draw_sky(
-        np.random.default_rng(5), CENTRE, 0.01, 40, flux_range=(1e-3, 1e-2), n_background=30, ref_freq=1e9
-    )
+    sky = draw_sky(np.random.default_rng(5), CENTRE, 0.01, 40, flux_range=(1e-3, 1e-2), n_background=30, ref_freq=1e9)
     labelled, background = sky[:40], sky[40:]
     assert [s.source_id for s in sky] == list(range(70))
-    assert {name: sum(s.class_name == name for s in labelled) for name in CLASSES} == dict.fromkeys(
-        CLASSES, 10
-    )
+    assert {name: sum(s.class_name == name for s in labelled) for name in CLASSES} == dict.fromkeys(CLASSES, 10)
     assert {s.class_name for s in background} == {""}
     assert all(1e-3 <= s.flux <= 1e-2 for s in labelled) and all(1e-5 <= s.flux <= 1e-4 for s in background)
     assert all(c.ref_freq == 1e9 for s in sky for c in s.components)
     groups = [np.stack(offsets(s, *CENTRE), axis=1) for s in labelled]
     assert all(np.abs(group).max() < 0.005 for group in groups)
-    gaps = [
-        np.linalg.norm(a[:, None] - b, axis=-1).min() for i, a in enumerate(groups) for b in groups[i + 1 :]
-    ]
+    gaps = [np.linalg.norm(a[:, None] - b, axis=-1).min() for i, a in enumerate(groups) for b in groups[i + 1 :]]
     assert min(gaps) > 30 * ARCSEC
     assert np.std([point[0, 0] for point in groups]) > 0.0015  # spread over the field, not all in the middle
 
 
 def test_fluxes_follow_the_power_law():
-    sky = draw_sky(
-        np.random.default_rng(6), CENTRE, 0.5, 3000, ("compact",), (1e-3, 1.0), (ARCSEC, ARCSEC), 0.0
-    )
+    sky = draw_sky(np.random.default_rng(6), CENTRE, 0.5, 3000, ("compact",), (1e-3, 1.0), (ARCSEC, ARCSEC), 0.0)
     flux = np.array([s.flux for s in sky])
     # N(>S) = (S^-0.7 - 1) / (1e-3^-0.7 - 1) for dN/dS ~ S^-1.7 between 1 mJy and 1 Jy
     expected = (1e-2**-0.7 - 1) / (1e-3**-0.7 - 1)

@@ -130,12 +130,8 @@ def test_robust_approaches_natural_and_uniform():
     natural, uniform = shape(weighting="natural"), shape(weighting="uniform")
     apart = np.linalg.norm(natural - uniform)
     assert apart > 0.3 * np.linalg.norm(natural)
-    distance_to_natural = [
-        np.linalg.norm(shape(weighting="briggs", robust=r) - natural) for r in range(-5, 6)
-    ]
-    distance_to_uniform = [
-        np.linalg.norm(shape(weighting="briggs", robust=r) - uniform) for r in range(-5, 6)
-    ]
+    distance_to_natural = [np.linalg.norm(shape(weighting="briggs", robust=r) - natural) for r in range(-5, 6)]
+    distance_to_uniform = [np.linalg.norm(shape(weighting="briggs", robust=r) - uniform) for r in range(-5, 6)]
     assert distance_to_natural[-1] < 1e-5 * apart and distance_to_uniform[0] < 1e-5 * apart
     assert distance_to_natural[7] < 0.1 * apart  # robust 2
     assert distance_to_uniform[3] < 0.1 * apart  # robust -2
@@ -193,17 +189,13 @@ def test_samples_beyond_the_grid_get_no_weight_and_count_nowhere():
         for chan, freq in enumerate(FREQ):
             alone = np.zeros((len(edge), len(FREQ)), np.float32)
             alone[:, chan] = 1
-            result = imaging_weights(
-                np.concatenate([uvw, edge * C / freq]), FREQ, np.concatenate([weight, alone]), how
-            )
+            result = imaging_weights(np.concatenate([uvw, edge * C / freq]), FREQ, np.concatenate([weight, alone]), how)
             np.testing.assert_array_equal(result[len(uvw) :, chan] > 0, inside)
         outside = np.full((5, 3), 3.0 * EDGE)
         with_outside = imaging_weights(
             np.concatenate([uvw, outside]), FREQ, np.concatenate([weight, np.ones((5, 3), np.float32)]), how
         )
-        np.testing.assert_allclose(
-            with_outside[: len(uvw)], imaging_weights(uvw, FREQ, weight, how), rtol=1e-6
-        )
+        np.testing.assert_allclose(with_outside[: len(uvw)], imaging_weights(uvw, FREQ, weight, how), rtol=1e-6)
 
 
 def test_uv_range_is_in_wavelengths_of_each_channel():
@@ -272,9 +264,7 @@ def test_a_strong_taper_gives_a_point_source_its_fwhm():
     y, x = np.mgrid[0 : NPIX[1], 0 : NPIX[0]]
     r2 = ((x - NPIX[0] // 2) ** 2 + (y - NPIX[1] // 2) ** 2) * PIXSIZE**2
     expected = 2.0 * np.exp(-4 * math.log(2) * r2 / fwhm**2)
-    near = (abs(x - NPIX[0] // 2) < 25) & (
-        abs(y - NPIX[1] // 2) < 25
-    )  # the samples' grid repeats at 66 pixels
+    near = (abs(x - NPIX[0] // 2) < 25) & (abs(y - NPIX[1] // 2) < 25)  # the samples' grid repeats at 66 pixels
     np.testing.assert_allclose(image.data[near], expected[near], atol=2e-3)
     assert image.beam[0] == pytest.approx(fwhm, rel=1e-3)
     assert image.beam[1] == pytest.approx(fwhm, rel=1e-3)
@@ -282,9 +272,7 @@ def test_a_strong_taper_gives_a_point_source_its_fwhm():
 
 def test_blocks_of_rows_change_nothing(monkeypatch):
     uvw, weight = samples()
-    hows = [
-        params(weighting=w, taper=9 * ARCSEC, uvrange=(10.0, 1.5e4)) for w in ("natural", "uniform", "briggs")
-    ]
+    hows = [params(weighting=w, taper=9 * ARCSEC, uvrange=(10.0, 1.5e4)) for w in ("natural", "uniform", "briggs")]
     whole = [imaging_weights(uvw, FREQ, weight, how) for how in hows]
     monkeypatch.setattr(weighting, "_BLOCK_SAMPLES", 20)
     for how, expected in zip(hows, whole, strict=True):

@@ -68,9 +68,7 @@ def unpacked(tmp_path_factory):
     return unpack
 
 
-def wsclean(
-    ms: Path, tmp_path: Path, npix, pixsize_arcsec: float, *options: str, image="dirty"
-) -> np.ndarray:
+def wsclean(ms: Path, tmp_path: Path, npix, pixsize_arcsec: float, *options: str, image="dirty") -> np.ndarray:
     """Return WSClean's image [y, x]."""
     command = [
         "wsclean", "-j", "2", "-niter", "0", "-no-update-model-required", "-no-reorder", "-use-wgridder",
@@ -171,9 +169,7 @@ def test_coarse_pixels_drop_long_baselines_as_wsclean_does(unpacked, tmp_path):
         (("-minuv-l", "500", "-maxuv-l", "9000"), {"uvrange": (500.0, 9000.0)}, 2e-1),
     ],
 )
-def test_taper_and_uv_range_equal_wsclean_s_cell_by_cell(
-    unpacked, tmp_path, weighting, options, changes, bound
-):
+def test_taper_and_uv_range_equal_wsclean_s_cell_by_cell(unpacked, tmp_path, weighting, options, changes, bound):
     """Against our own: 0.9e-2 and 2e-2 (taper), 16e-2 and 10e-2 (range); a cell is 100 wavelengths."""
     ms = unpacked("karabo_oskar_sim")
     scheme = [weighting] if weighting != "briggs" else ["briggs", "0"]
@@ -201,7 +197,7 @@ def test_sign_of_uvw_is_wsclean_s_in_a_wide_field(unpacked, tmp_path):
     npix, pixsize = (320, 256), 120.0
     arcsec = math.pi / 180 / 3600
     pixel = (251, 40)
-    l, m = (160 - pixel[0]) * pixsize * arcsec, (pixel[1] - 128) * pixsize * arcsec  # noqa: E741
+    l, m = (160 - pixel[0]) * pixsize * arcsec, (pixel[1] - 128) * pixsize * arcsec
     with table(f"{ms}/SPECTRAL_WINDOW", ack=False) as t:
         freq = float(t.getcol("CHAN_FREQ")[0, 0])
     rng = np.random.default_rng(2)

@@ -126,9 +126,7 @@ class CheckpointStore:
         # Orbax reads flipped bits without complaint.
         wrong = [name for name, crc in _checksums(arrays).items() if crc != note["crc32"].get(name)]
         if wrong:
-            raise CheckpointError(
-                f"checkpoint {step} in {self.folder} is damaged: wrong checksum of {wrong[0]}"
-            )
+            raise CheckpointError(f"checkpoint {step} in {self.folder} is damaged: wrong checksum of {wrong[0]}")
         leaves = [jax.numpy.asarray(arrays[name]) for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(template), leaves), note["extra"]
 

@@ -123,7 +123,7 @@ def run_demo(config: DemoConfig, report: Report) -> tuple[Path, list[Score]]:
     )
     _, state, model = load_run(settings.out)
     sources = field_sources(settings.data)
-    catalogues = [Path(ms).with_suffix(".truth.fits") for ms in settings.data.ms]
+    catalogues = [Path(f"{ms}.truth.fits") for ms in settings.data.ms]
     report("evaluating", 0, 1, "")
     patches = labelled_patches(settings, sources, catalogues)
     untrained = [random_params(settings, settings.seed + i) for i in range(3)]
@@ -173,7 +173,7 @@ def _write(
     draws = [make_draw(sources[0], settings.seed, 0, index) for index in range(12)]
     # The first patch of the first field that is extended shows best what imaging does.
     first = next(i for i in range(len(patches.label)) if patches.field[i] == 0 and patches.label[i] != "compact")
-    l, m, _ = direction_cosines(*patches.position[first], draws[0].phase_centre)  # noqa: E741
+    l, m, _ = direction_cosines(patches.position[first, 0], patches.position[first, 1], draws[0].phase_centre)
     side = patch_angle(sources[0], settings.data.views)
     vectors = embed_images(model, params, patches.fixed)
     examples = [int(np.flatnonzero(patches.label == name)[0]) for name in np.unique(patches.label)]
@@ -181,7 +181,10 @@ def _write(
     attention = jax.device_get(attention_maps(model, params["backbone"], patches.fixed[shown]))
     table = (
         ("representation", "imaged alike", "imaged otherwise"),
-        *((name, *(_cell(scores, name, how) for how in ("same", "across"))) for name in dict.fromkeys(s.name for s in scores)),
+        *(
+            (name, *(_cell(scores, name, how) for how in ("same", "across")))
+            for name in dict.fromkeys(s.name for s in scores)
+        ),
     )
     meta = ms.meta
     sections = [
@@ -189,13 +192,14 @@ def _write(
             "A field and its point spread function",
             f"{meta.telescope}, {len(meta.antennas)} antennas, {meta.ntimes} times of {meta.interval:.0f} s, "
             f"{len(meta.spws[0].chan_freq)} channels from {meta.spws[0].chan_freq.min() / 1e6:.0f} MHz: "
-            f"{image.nvis:,} visibilities, Briggs 0. Noise {image.noise() * 1e6:.0f} uJy/beam. {config.sources} sources.",
+            f"{image.nvis:,} visibilities, Briggs 0, noise {image.noise() * 1e6:.0f} uJy/beam, "
+            f"{config.sources} sources.",
             figures.field_figure(image),
         ),
         Section(
             "One patch of sky under twelve draws",
-            "How an image is made is itself the augmentation: each picture is the same sky, imaged from the visibilities "
-            "under other weighting, taper, band, time range, uv sampling and pixel scale.",
+            "How an image is made is itself the augmentation: each picture is the same sky, imaged from the "
+            "visibilities under other weighting, taper, band, time range, uv sampling and pixel scale.",
             figures.draws_figure(draws, float(l), float(m), side, 96),
         ),
         Section(
@@ -207,7 +211,8 @@ def _write(
         Section(
             "Does it know what it sees?",
             f"k-NN classification of {len(patches.label)} sources in {len(set(patches.label))} classes; each field is "
-            "classified by the others. 'Imaged otherwise': the queries are imaged under random parameters, the gallery is not. "
+            "classified by the others. 'Imaged otherwise': the queries are imaged under random parameters, the "
+            "gallery is not. "
             "Random weights: mean and standard deviation of three networks.",
             figures.scores_figure(scores, 1 / len(set(patches.label))),
             table,

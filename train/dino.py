@@ -64,9 +64,7 @@ def dino_loss(
     """
     n_views, batch, out_dim = student_logits.shape
     if teacher_logits.shape != (n_global, batch, out_dim) or n_global > n_views:
-        raise ValueError(
-            f"{n_global} teacher views {teacher_logits.shape} do not match {student_logits.shape}"
-        )
+        raise ValueError(f"{n_global} teacher views {teacher_logits.shape} do not match {student_logits.shape}")
     n_pairs = n_global * (n_views - 1)
     if n_pairs == 0:
         raise ValueError("DINO needs at least two views, one of them global")

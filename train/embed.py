@@ -77,7 +77,7 @@ def grid_positions(draw: Draw, source: FieldSource, views: ViewConfig) -> np.nda
     side = patch_angle(source, views)
     count = int((source.prior.fov - 2 * source.prior.pixsize[1]) / side)
     offset = (np.arange(count) - (count - 1) / 2) * side
-    m, l = np.meshgrid(offset, offset, indexing="ij")  # noqa: E741
+    m, l = np.meshgrid(offset, offset, indexing="ij")
     return np.stack(sky_position(l.ravel(), m.ravel(), draw.phase_centre), axis=-1)
 
 
@@ -169,7 +169,7 @@ def write_embeddings(table: dict[str, np.ndarray], path: Path, overwrite: bool =
     partial_path = path.with_name(f".{path.name}.partial")
     try:
         with partial_path.open("wb") as file:
-            np.savez_compressed(file, **table)
+            np.savez_compressed(file, allow_pickle=False, **table)
         partial_path.replace(path)
     except OSError as error:
         partial_path.unlink(missing_ok=True)

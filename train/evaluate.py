@@ -66,7 +66,11 @@ class Score:
 
 
 def labelled_patches(
-    config: TrainConfig, sources: list[FieldSource], catalogues: Sequence[Path], *, fields: Sequence[int] | None = None
+    config: TrainConfig,
+    sources: list[FieldSource],
+    catalogues: Sequence[Path],
+    *,
+    fields: Sequence[int] | None = None,
 ) -> LabelledPatches:
     """Cut the catalogued sources of each field.
 
@@ -86,20 +90,18 @@ def labelled_patches(
     Vis2imgError
         If a catalogue cannot be read, or fewer than two fields or classes are left.
     """
-    from vis2img.sky import read_catalogue
+    from vis2img.sky import UNLABELLED, read_catalogue
 
     parts: list[tuple[np.ndarray, ...]] = []
     for i, (source, path) in enumerate(zip(sources, catalogues, strict=True)):
-        truth = [s for s in read_catalogue(path) if s.class_name != "background"]
+        truth = [s for s in read_catalogue(path) if s.class_name != UNLABELLED]
         position = np.array([[s.ra, s.dec] for s in truth]).reshape(-1, 2)
         labels = np.array([s.class_name for s in truth])
         fixed = cut_patches(evaluation_draw(source), source, config.data.views, position)
         varied = cut_patches(evaluation_draw(source, varied=1 + i), source, config.data.views, position)
         both, at_fixed, at_varied = np.intersect1d(fixed.kept, varied.kept, return_indices=True)
         number = np.full(len(both), i if fields is None else fields[i])
-        parts.append(
-            (fixed.images[at_fixed], varied.images[at_varied], labels[both], number, fixed.position[at_fixed])
-        )
+        parts.append((fixed.images[at_fixed], varied.images[at_varied], labels[both], number, fixed.position[at_fixed]))
     result = LabelledPatches(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     if len(np.unique(result.field)) < 2 or len(np.unique(result.label)) < 2:
         raise Vis2imgError("evaluation needs labelled sources of at least two classes in at least two fields")

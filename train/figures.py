@@ -38,7 +38,7 @@ def field_figure(image: Image) -> Figure:
     return figure
 
 
-def draws_figure(draws: Sequence[Draw], l: float, m: float, side: float, size: int) -> Figure:  # noqa: E741
+def draws_figure(draws: Sequence[Draw], l: float, m: float, side: float, size: int) -> Figure:
     """Show one patch of sky as each of ``draws`` has it, with the parameters that made it."""
     columns = 6
     rows = -(-len(draws) // columns)

@@ -42,7 +42,10 @@ class RunResult:
 
 
 def train(
-    config: TrainConfig, *, progress: Progress | None = None, on_fill: Callable[[int, int], None] | None = None
+    config: TrainConfig,
+    *,
+    progress: Progress | None = None,
+    on_fill: Callable[[int, int], None] | None = None,
 ) -> RunResult:
     """Train until ``config.steps``, from the last checkpoint of ``config.out`` if there is one.
 
@@ -136,9 +139,20 @@ class _Loop:
     """One pass of the loop, with what must be remembered between steps."""
 
     def __init__(
-        self, config: TrainConfig, folder: Path, store: CheckpointStore, loader: Loader, progress: Progress | None
+        self,
+        config: TrainConfig,
+        folder: Path,
+        store: CheckpointStore,
+        loader: Loader,
+        progress: Progress | None,
     ) -> None:
-        self.config, self.folder, self.store, self.loader, self.progress = config, folder, store, loader, progress
+        self.config, self.folder, self.store, self.loader, self.progress = (
+            config,
+            folder,
+            store,
+            loader,
+            progress,
+        )
         self.history: list[dict[str, float]] = []
         self.findings: dict[str, Finding] = {}
         self.waiting: list[tuple[int, Any]] = []
@@ -148,9 +162,7 @@ class _Loop:
     def run(self, state: TrainState, model: Any) -> RunResult:
         config, first = self.config, int(state.step)
         self._cut_metrics(first)
-        step_fn = make_parallel_step(
-            model, config.optim, total_steps=config.steps, n_devices=config.devices
-        )
+        step_fn = make_parallel_step(model, config.optim, total_steps=config.steps, n_devices=config.devices)
         replicated = replicate(state, config.devices)
         saved = first
         step = first

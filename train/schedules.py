@@ -34,9 +34,7 @@ def cosine(step: Step, *, start: float, final: float, total_steps: int) -> jax.A
     return final + 0.5 * (start - final) * (1.0 + jnp.cos(math.pi * progress))
 
 
-def cosine_with_warmup(
-    step: Step, *, peak: float, final: float, total_steps: int, warmup_steps: int
-) -> jax.Array:
+def cosine_with_warmup(step: Step, *, peak: float, final: float, total_steps: int, warmup_steps: int) -> jax.Array:
     """Linear from 0 to ``peak`` over ``warmup_steps``, then half a cosine to ``final`` at ``total_steps``.
 
     Raises
@@ -61,9 +59,7 @@ def teacher_momentum(step: Step, *, start: float = 0.996, final: float = 1.0, to
     return cosine(step, start=start, final=final, total_steps=total_steps)
 
 
-def teacher_temperature(
-    step: Step, *, start: float = 0.04, final: float = 0.07, warmup_steps: int
-) -> jax.Array:
+def teacher_temperature(step: Step, *, start: float = 0.04, final: float = 0.07, warmup_steps: int) -> jax.Array:
     """Teacher temperature: linear from ``start`` to ``final`` over ``warmup_steps``, then constant."""
     progress = jnp.asarray(step, jnp.float32) / warmup_steps if warmup_steps > 0 else jnp.float32(1.0)
     return start + (final - start) * jnp.clip(progress, 0.0, 1.0)

@@ -50,9 +50,7 @@ def build_model(config: ModelConfig, img_size: int) -> DINOModel:
     return DINOModel(backbone, head)
 
 
-def create_state(
-    rng: jax.Array, model: DINOModel, optim: OptimConfig, image_shape: tuple[int, int, int]
-) -> TrainState:
+def create_state(rng: jax.Array, model: DINOModel, optim: OptimConfig, image_shape: tuple[int, int, int]) -> TrainState:
     """State at step 0; the teacher starts as a copy of the student, as in the paper.
 
     Parameters

@@ -115,9 +115,7 @@ def _step_rng(state: TrainState, axis_name: str | None) -> jax.Array:
     return rng if axis_name is None else jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
 
 
-def _apply(
-    state: TrainState, grads: Any, centre: jax.Array, values: Metrics, optim: OptimConfig
-) -> TrainState:
+def _apply(state: TrainState, grads: Any, centre: jax.Array, values: Metrics, optim: OptimConfig) -> TrainState:
     """Update the student, then the teacher from the updated student."""
     updates, opt_state = make_optimizer(optim).update(
         grads,

@@ -26,7 +26,21 @@ _PUBLIC = {
     "Vis2imgError": "vis2img.errors",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "Image",
+    "ImagingParams",
+    "ImagingPrior",
+    "Loader",
+    "LoaderConfig",
+    "MeasurementSet",
+    "Selection",
+    "SimulateConfig",
+    "Vis2imgError",
+    "Visibilities",
+    "__version__",
+    "open_ms",
+    "simulate",
+]
 
 if TYPE_CHECKING:
     from vis2img.errors import Vis2imgError

@@ -74,7 +74,7 @@ def atomic_output(path: Path, overwrite: bool) -> Iterator[Path]:
             yield temporary
             _to_disk(temporary)
             check_outputs([path], overwrite)
-            os.replace(temporary, path)
+            temporary.replace(path)
         except OSError as error:
             raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:

@@ -6,8 +6,9 @@ declination, the reference pixel at ``npix // 2`` (0-based). For a source of flu
 
     V(u, v, w) = S exp(+2 pi i (u l + v m + w (n - 1)) nu / c) ,
 
-with l east and m north: the sign by which CASA, WSClean and simms read and write the UVW column. ducc0 returns ``[npix_x, npix_y]``; with ``flip_v`` and one
-transpose the image has the orientation above (checked against an explicit DFT and WSClean).
+with l east and m north: the sign by which CASA, WSClean and simms read and write the UVW column. ducc0 returns
+``[npix_x, npix_y]``; with ``flip_v`` and one transpose the image has the orientation above (checked against an
+explicit DFT and WSClean).
 
 Reference: Arras et al. 2021, A&A 646, A58 (the w-gridding of ducc0).
 """
@@ -77,7 +78,7 @@ def vis_to_dirty(
     return image
 
 
-def lm_to_pixel(l: float, m: float, npix: tuple[int, int], pixsize: float) -> tuple[float, float]:  # noqa: E741
+def lm_to_pixel(l: float, m: float, npix: tuple[int, int], pixsize: float) -> tuple[float, float]:
     """Return the 0-based pixel (x, y) of direction cosines ``l``, ``m`` relative to the image centre."""
     return npix[0] // 2 - l / pixsize, npix[1] // 2 + m / pixsize
 

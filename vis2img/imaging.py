@@ -168,9 +168,7 @@ def make_image(vis: Visibilities, params: ImagingParams, *, psf: bool = False, n
     if params.phase_centre is not None and params.phase_centre != vis.phase_centre:
         chosen = rotate(chosen, params.phase_centre)
     if not np.any(chosen.uvw):
-        raise MeasurementSetError(
-            "all UVW are zero: the UVW column was not filled; recompute it (e.g. CASA fixvis)"
-        )
+        raise MeasurementSetError("all UVW are zero: the UVW column was not filled; recompute it (e.g. CASA fixvis)")
     weight = imaging_weights(chosen.uvw, chosen.chan_freq, chosen.weight, params)
     nvis = int(np.count_nonzero(weight))
     if nvis == 0:

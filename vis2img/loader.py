@@ -183,9 +183,7 @@ class Loader:
             try:
                 client = Client(self.config.scheduler, timeout="10s", set_as_default=False)
             except (OSError, ValueError) as error:
-                raise Vis2imgError(
-                    f"no Dask scheduler answers at {self.config.scheduler}: {error}"
-                ) from error
+                raise Vis2imgError(f"no Dask scheduler answers at {self.config.scheduler}: {error}") from error
             self._owned = [client]
             return client
         workers = self.config.workers or min(8, os.cpu_count() or 1)
@@ -237,7 +235,7 @@ class Loader:
             reach = (source.prior.fov - patch) / 2 - source.prior.pixsize[1]
             draws = list(self.pool.draws[which])
             peaks = draws[int(rng.integers(len(draws)))].peaks
-            l, m = random_position(rng, reach, patch, peaks, config.near_peaks)  # noqa: E741
+            l, m = random_position(rng, reach, patch, peaks, config.near_peaks)
             global_views, local_views, used = multi_crop(rng, draws, l, m, patch, views)
             samples.append((global_views, local_views))
             positions.append(sky_position(np.array(l), np.array(m), draws[0].phase_centre))

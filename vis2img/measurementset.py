@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +50,7 @@ class MeasurementSet:
         progress: Progress | None = None,
     ) -> Visibilities:
         """Return the Stokes I visibilities of a selection; see :func:`vis2img.reading.read_visibilities`."""
-        return read_visibilities(
-            self.meta, selection or Selection(), nthreads=nthreads or _cores(), progress=progress
-        )
+        return read_visibilities(self.meta, selection or Selection(), nthreads=nthreads or _cores(), progress=progress)
 
     def imaging_params(self, selection: Selection | None = None, **changes: Any) -> ImagingParams:
         """Return parameters that suit this data: a third of a fringe per pixel, up to the primary beam.
@@ -125,18 +122,9 @@ class MeasurementSet:
         vis = self.read(selection, nthreads=nthreads, progress=progress)
         return make_image(vis, params, psf=psf, nthreads=nthreads or _cores())
 
-    def draw(self, seed: int, index: int, selection: Selection | None = None, **changes: Any) -> Image:
-        """Image under the parameters that a full prior draws for (seed, field 0, index)."""
-        from vis2img.prior import ImagingPrior, draw_rng
-
-        prior = replace(ImagingPrior.for_ms(self, selection), **changes)
-        return self.image(prior.draw(draw_rng(seed, 0, index)), selection)
-
     def __repr__(self) -> str:
         m = self.meta
-        lines = [
-            f"MeasurementSet({str(m.path)!r}): {m.telescope}, {m.nrow:,} rows, {len(m.antennas)} antennas"
-        ]
+        lines = [f"MeasurementSet({str(m.path)!r}): {m.telescope}, {m.nrow:,} rows, {len(m.antennas)} antennas"]
         for p in m.partitions[:4]:
             spw = m.spws[p.spw]
             lines.append(

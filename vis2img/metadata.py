@@ -22,8 +22,35 @@ from vis2img.tables import check_storage, open_table, row_sample, subtable
 from vis2img.visibilities import SPEED_OF_LIGHT
 
 # Stokes codes of casacore (measures/Stokes.h) that an interferometer writes.
-CORR_NAMES = dict(enumerate("I Q U V RR RL LR LL XX XY YX YY RX RY LX LY XR XL YR YL".split(), start=1))
+CORR_NAMES = dict(
+    enumerate(
+        [
+            "I",
+            "Q",
+            "U",
+            "V",
+            "RR",
+            "RL",
+            "LR",
+            "LL",
+            "XX",
+            "XY",
+            "YX",
+            "YY",
+            "RX",
+            "RY",
+            "LX",
+            "LY",
+            "XR",
+            "XL",
+            "YR",
+            "YL",
+        ],
+        start=1,
+    )
+)
 DATA_COLUMNS = ("CORRECTED_DATA", "DATA", "MODEL_DATA")  # in order of preference, as WSClean
+LONGEST_BASELINE = 1e10  # m; a longer UVW is no measurement (RadioAstron: 3e8 m)
 _FLAG_BUDGET = 30_000_000  # flags looked at for the flagged fraction
 _ROW_BUDGET = 2_000_000  # rows looked at for times and baselines
 
@@ -102,10 +129,7 @@ class Metadata:
     def _freq_range(self) -> tuple[float, float]:
         used = {p.spw for p in self.partitions} or {s.id for s in self.spws}
         freqs = [
-            f
-            for s in self.spws
-            if s.id in used and len(s.chan_freq)
-            for f in (s.chan_freq.min(), s.chan_freq.max())
+            f for s in self.spws if s.id in used and len(s.chan_freq) for f in (s.chan_freq.min(), s.chan_freq.max())
         ]
         return (min(freqs), max(freqs)) if freqs else (math.nan, math.nan)
 
@@ -147,14 +171,10 @@ def read_metadata(path: str | Path) -> Metadata:
     check_storage(main, path)
     columns = tuple(main.colnames())
     missing = [
-        c
-        for c in ("UVW", "TIME", "ANTENNA1", "ANTENNA2", "FIELD_ID", "DATA_DESC_ID", "FLAG")
-        if c not in columns
+        c for c in ("UVW", "TIME", "ANTENNA1", "ANTENNA2", "FIELD_ID", "DATA_DESC_ID", "FLAG") if c not in columns
     ]
     if missing:
-        raise MeasurementSetError(
-            f"{path} lacks the column {', '.join(missing)}, which every measurement set has"
-        )
+        raise MeasurementSetError(f"{path} lacks the column {', '.join(missing)}, which every measurement set has")
     problems: list[str] = []
     spws = _spectral_windows(path)
     setups = _data_descriptions(path, len(spws), problems)
@@ -171,11 +191,9 @@ def read_metadata(path: str | Path) -> Metadata:
         problems.append("the main table has no row")
     cross = sample["ANTENNA1"] != sample["ANTENNA2"]
     length = np.hypot(sample["UVW"][cross, 0], sample["UVW"][cross, 1])
-    length = length[np.isfinite(length)]
+    length = length[length < LONGEST_BASELINE]  # not true for NaN
     if main.nrows() and not np.any(length > 0):
-        problems.append(
-            "all UVW are zero or not a number" if cross.any() else "there are autocorrelations only"
-        )
+        problems.append("all UVW are zero or not a number" if cross.any() else "there are autocorrelations only")
     return Metadata(
         path=path,
         telescope=telescope,
@@ -214,24 +232,20 @@ def _spectral_windows(path: Path) -> tuple[SpectralWindow, ...]:
 def _data_descriptions(path: Path, nspw: int, problems: list[str]) -> list[tuple[int, tuple[str, ...]]]:
     """Return (spectral window, correlation names) of each DATA_DESC_ID."""
     with subtable(path, "POLARIZATION") as t:
-        corrs = [
-            tuple(CORR_NAMES.get(int(c), f"type{c}") for c in t.getcell("CORR_TYPE", i))
-            for i in range(t.nrows())
-        ]
+        corrs = [tuple(CORR_NAMES.get(int(c), f"type{c}") for c in t.getcell("CORR_TYPE", i)) for i in range(t.nrows())]
     if not corrs:
         problems.append("the POLARIZATION table has no row, so the correlations are unknown")
     with subtable(path, "DATA_DESCRIPTION") as t:
-        ids = (
-            list(zip(t.getcol("SPECTRAL_WINDOW_ID"), t.getcol("POLARIZATION_ID"), strict=True))
-            if t.nrows()
-            else []
-        )
-    bad = [
-        i for i, (spw, pol) in enumerate(ids) if not 0 <= spw < nspw or (corrs and not 0 <= pol < len(corrs))
-    ]
-    if bad or not ids:
+        ids = list(zip(t.getcol("SPECTRAL_WINDOW_ID"), t.getcol("POLARIZATION_ID"), strict=True)) if t.nrows() else []
+    bad = [i for i, (spw, pol) in enumerate(ids) if not 0 <= spw < nspw or (corrs and not 0 <= pol < len(corrs))]
+    if not ids:
         raise MeasurementSetError(
-            f"{path}: DATA_DESCRIPTION {'row ' + str(bad[0]) if bad else ''} points to a spectral window or "
+            f"{path}: the DATA_DESCRIPTION table has no row; if it was copied without its table.lock files, "
+            "copy those too (casacore keeps the number of rows there)"
+        )
+    if bad:
+        raise MeasurementSetError(
+            f"{path}: DATA_DESCRIPTION row {bad[0]} points to a spectral window or "
             "polarisation set-up that is not there"
         )
     return [(int(spw), corrs[pol] if corrs else ()) for spw, pol in ids]

@@ -110,9 +110,7 @@ def parse_direction(text: str) -> tuple[float, float]:
 
     try:
         ra_text, dec_text = (part.strip() for part in text.split(","))
-        ra = Angle(
-            ra_text, unit=None if re.search("[a-z:]", ra_text) and ":" not in ra_text else _ra_unit(ra_text)
-        )
+        ra = Angle(ra_text, unit=None if re.search("[a-z:]", ra_text) and ":" not in ra_text else _ra_unit(ra_text))
         dec = Angle(dec_text) if re.search("[a-z]", dec_text) else Angle(dec_text, unit="deg")
     except (ValueError, UnitsError):
         raise ValueError(
@@ -151,9 +149,7 @@ def _spec(parse: Callable[[str], Any], show: Callable[[Any], str], metavar: str)
 
 
 Angle = Annotated[float, _spec(parse_angle, format_angle, "ANGLE")]
-IndexRange = Annotated[
-    tuple[int | None, int | None], _spec(parse_index_range, format_index_range, "START:STOP")
-]
+IndexRange = Annotated[tuple[int | None, int | None], _spec(parse_index_range, format_index_range, "START:STOP")]
 UVRange = Annotated[tuple[float, float], _spec(parse_uv_range, format_uv_range, "MIN:MAX")]
 Npix = Annotated[tuple[int, int], _spec(parse_npix, lambda v: f"{v[0]},{v[1]}", "X[,Y]")]
 Direction = Annotated[tuple[float, float], _spec(parse_direction, format_direction, "RA,DEC")]

@@ -42,9 +42,7 @@ class Selection:
             start, stop = getattr(self, name)
             if (start is not None and start < 0) or (stop is not None and stop <= (start or 0)):
                 shown = ":".join("" if end is None else str(end) for end in (start, stop))
-                raise ParameterError(
-                    f"{name} {shown} selects nothing; write start:stop with 0 <= start < stop"
-                )
+                raise ParameterError(f"{name} {shown} selects nothing; write start:stop with 0 <= start < stop")
 
 
 @dataclass(frozen=True)
@@ -107,18 +105,14 @@ class ImagingParams:
         if self.phase_centre is not None:
             ra, dec = self.phase_centre
             if not (math.isfinite(ra) and abs(dec) <= math.pi / 2):
-                raise ParameterError(
-                    f"phase_centre ({ra}, {dec}) must be RA and Dec in rad, Dec within +-pi/2"
-                )
+                raise ParameterError(f"phase_centre ({ra}, {dec}) must be RA and Dec in rad, Dec within +-pi/2")
         for name in ("band", "time_span"):
             low, high = getattr(self, name)
             if not 0 <= low < high <= 1:
                 raise ParameterError(f"{name} = ({low}, {high}) must be fractions with 0 <= low < high <= 1")
         for name in ("keep_times", "keep_antennas", "keep_baselines"):
             if not 0 < getattr(self, name) <= 1:
-                raise ParameterError(
-                    f"{name} = {getattr(self, name)} must be a fraction above 0 and at most 1"
-                )
+                raise ParameterError(f"{name} = {getattr(self, name)} must be a fraction above 0 and at most 1")
         if self.sampling_seed < 0:
             raise ParameterError("sampling_seed must not be negative")
 
@@ -143,7 +137,7 @@ class ImagingParams:
         ParameterError
             If a key is unknown or a value illegal.
         """
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}
         unknown = set(values) - {f.name for f in dataclasses.fields(cls)}
         if unknown:
             raise ParameterError(f"unknown imaging parameter {', '.join(sorted(unknown))}")

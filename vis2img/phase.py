@@ -46,9 +46,9 @@ def direction_cosines(ra: np.ndarray, dec: np.ndarray, centre: tuple[float, floa
     return towards @ uvw_basis(*centre).T
 
 
-def sky_position(l: np.ndarray, m: np.ndarray, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:  # noqa: E741
+def sky_position(l: np.ndarray, m: np.ndarray, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """Return right ascension (0 to 2 pi) and declination in rad of the direction cosines ``l``, ``m``."""
-    l, m = np.asarray(l, float), np.asarray(m, float)  # noqa: E741
+    l, m = np.asarray(l, float), np.asarray(m, float)
     lmn = np.stack([l, m, np.sqrt(np.maximum(0.0, 1 - l**2 - m**2))], axis=-1)
     x, y, z = np.moveaxis(lmn @ uvw_basis(*centre), -1, 0)
     return np.mod(np.arctan2(y, x), 2 * np.pi), np.arcsin(np.clip(z, -1, 1))

@@ -36,9 +36,7 @@ class DrawPool:
         Number of the oldest draw to hold: 0 at the start of a run, later when a run resumes.
     """
 
-    def __init__(
-        self, client: Any, sources: list[FieldSource], seed: int, per_field: int, first: int = 0
-    ) -> None:
+    def __init__(self, client: Any, sources: list[FieldSource], seed: int, per_field: int, first: int = 0) -> None:
         self.client, self.sources, self.seed, self.per_field = client, sources, seed, per_field
         self.draws: list[deque[Draw]] = [deque(maxlen=per_field) for _ in sources]
         self.failed: dict[int, str] = {}

@@ -67,24 +67,20 @@ class ImagingPrior:
         for name in ("band_fraction", "time_fraction", "keep_times", "keep_antennas", "keep_baselines"):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
-                raise ParameterError(
-                    f"prior {name} = ({low}, {high}) must be fractions, 0 < low <= high <= 1"
-                )
+                raise ParameterError(f"prior {name} = ({low}, {high}) must be fractions, 0 < low <= high <= 1")
         if not 0 <= self.taper_probability <= 1:
             raise ParameterError(f"prior taper_probability = {self.taper_probability} must be from 0 to 1")
         if not self.weightings:
             raise ParameterError("prior weightings is empty")
         if self.uv_min[1] >= self.uv_max[0]:
             raise ParameterError("prior uv_min must stay below uv_max")
-        if not 0 < self.pixsize[0] or self.fov / self.pixsize[1] < MIN_NPIX:
+        if not self.pixsize[0] > 0 or self.fov / self.pixsize[1] < MIN_NPIX:
             raise ParameterError(
                 f"prior fov {self.fov:.3g} rad holds fewer than {MIN_NPIX} pixels of {self.pixsize[1]:.3g} rad"
             )
 
     @classmethod
-    def for_ms(
-        cls, ms: MeasurementSet, selection: Selection | None = None, *, npix: int | None = None
-    ) -> ImagingPrior:
+    def for_ms(cls, ms: MeasurementSet, selection: Selection | None = None, *, npix: int | None = None) -> ImagingPrior:
         """Return the full prior that suits the resolution of ``ms``.
 
         Parameters
@@ -135,9 +131,7 @@ class ImagingPrior:
         uv_min = rng.uniform(*self.uv_min)
         uv_max = math.inf if math.isinf(self.uv_max[1]) else rng.uniform(*self.uv_max)
         spans = [_span(rng, *limits) for limits in (self.band_fraction, self.time_fraction)]
-        keeps = [
-            rng.uniform(*limits) for limits in (self.keep_times, self.keep_antennas, self.keep_baselines)
-        ]
+        keeps = [rng.uniform(*limits) for limits in (self.keep_times, self.keep_antennas, self.keep_baselines)]
         return ImagingParams(
             npix=(npix, npix),
             pixsize=pixsize,

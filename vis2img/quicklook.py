@@ -86,9 +86,7 @@ def noise_stretch(data: np.ndarray) -> Normalize:
     middle = float(np.median(finite))
     low, high = float(finite.min()), float(finite.max())
     noise = float(1.4826 * np.median(np.abs(finite - middle))) or (high - low) / 100
-    return AsinhNorm(
-        linear_width=_LINEAR_NOISE * noise, vmin=max(low, middle - _FLOOR_NOISE * noise), vmax=high
-    )
+    return AsinhNorm(linear_width=_LINEAR_NOISE * noise, vmin=max(low, middle - _FLOOR_NOISE * noise), vmax=high)
 
 
 def save_png(image: Image, path: str | Path, overwrite: bool = False) -> Path:

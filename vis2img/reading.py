@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vis2img.errors import MeasurementSetError, ParameterError
-from vis2img.metadata import Metadata, Partition
+from vis2img.metadata import LONGEST_BASELINE, Metadata, Partition
 from vis2img.params import Selection
 from vis2img.visibilities import Visibilities
 
@@ -60,9 +60,7 @@ def resolve(meta: Metadata, selection: Selection) -> Plan:
         )
     weight_column = selection.weight_column
     if weight_column not in ("auto", "none") and weight_column not in meta.columns:
-        raise MeasurementSetError(
-            f"{meta.path} has no column {weight_column}; use weight_column auto or none"
-        )
+        raise MeasurementSetError(f"{meta.path} has no column {weight_column}; use weight_column auto or none")
     info = meta.field(partition.field)
     return Plan(partition, column, corr_index, weight_column, info.name, info.phase_centre, info.frame)
 
@@ -95,7 +93,7 @@ def _field_id(meta: Metadata, field: str | None, present: set[int]) -> int | Non
     if field is None:
         return None
     matches = [f.id for f in meta.fields if f.name == field]
-    if not matches and field.isdigit():
+    if not matches and field.isdecimal():
         matches = [int(field)]
     for candidate in matches:
         if candidate in present:
@@ -109,9 +107,11 @@ def _data_column(meta: Metadata, selection: Selection) -> str:
         return meta.data_columns[0]
     if selection.column is not None and selection.column in meta.columns:
         return selection.column
-    there = ", ".join(meta.data_columns) or "no visibility column"
-    wanted = selection.column or "a data column"
-    raise MeasurementSetError(f"{meta.path} has no {wanted}; it has {there} (choose with --column)")
+    if not meta.data_columns:
+        missing = f"{selection.column}, and no" if selection.column else ""
+        raise MeasurementSetError(f"{meta.path} has no {missing} column with visibilities".replace("  ", " "))
+    there = ", ".join(meta.data_columns)
+    raise MeasurementSetError(f"{meta.path} has no {selection.column}; it has {there} (choose with --column)")
 
 
 def read_visibilities(
@@ -212,9 +212,7 @@ def _open_dataset(meta: Metadata, plan: Plan) -> Any:
     except Exception as error:
         raise MeasurementSetError(f"{meta.path} cannot be read: {_first_line(error)}") from error
     if not datasets:
-        raise MeasurementSetError(
-            f"{meta.path} has no row for field {part.field}, spectral window {part.spw}"
-        )
+        raise MeasurementSetError(f"{meta.path} has no row for field {part.field}, spectral window {part.spw}")
     # A column may exist without values in these rows (WEIGHT_SPECTRUM often does): only those asked for must.
     missing = [name for name in needed if name not in datasets[0].data_vars]
     if missing:
@@ -243,9 +241,7 @@ def _wanted_rows(meta: Metadata, selection: Selection, light: dict[str, np.ndarr
     if selection.antennas is not None:
         allowed = np.zeros(max(len(meta.antennas), int(light["ANTENNA2"].max()) + 1), dtype=bool)
         for name in selection.antennas:
-            index = (
-                meta.antennas.index(name) if name in meta.antennas else int(name) if name.isdigit() else -1
-            )
+            index = meta.antennas.index(name) if name in meta.antennas else int(name) if name.isdecimal() else -1
             if not 0 <= index < len(allowed):
                 raise ParameterError(
                     f"{meta.path} has no antenna {name!r}; it has {', '.join(meta.antennas[:8])}"
@@ -254,14 +250,12 @@ def _wanted_rows(meta: Metadata, selection: Selection, light: dict[str, np.ndarr
             allowed[index] = True
         keep &= allowed[light["ANTENNA1"]] & allowed[light["ANTENNA2"]]
         if not keep.any():
-            raise ParameterError(
-                f"{meta.path} has no baseline between the antennas {', '.join(selection.antennas)}"
-            )
+            raise ParameterError(f"{meta.path} has no baseline between the antennas {', '.join(selection.antennas)}")
     if selection.times != (None, None):
         times, index = np.unique(light["TIME"], return_inverse=True)
         span = _index_slice(selection.times, len(times), "times", "the observation")
         keep &= (index >= span.start) & (index < span.stop)
-    keep &= np.isfinite(light["UVW"]).all(axis=1)
+    keep &= (np.abs(light["UVW"]) < LONGEST_BASELINE).all(axis=1)  # not true for NaN
     if not keep.any():
         raise MeasurementSetError(f"{meta.path}: no cross-correlation with a finite UVW is selected")
     if not np.any(light["UVW"][keep]):
@@ -363,9 +357,7 @@ class _Reader:
                 f"NaN or infinite in {self.plan.column}": total.not_finite,
                 f"without a positive finite {self.plan.weight_column}": total.no_weight,
             }
-            shown = ", ".join(
-                f"{100 * n / max(1, total.samples):.0f}% {what}" for what, n in share.items() if n
-            )
+            shown = ", ".join(f"{100 * n / max(1, total.samples):.0f}% {what}" for what, n in share.items() if n)
             advice = "; use --weight-column none to weigh all samples alike" if total.no_weight else ""
             raise MeasurementSetError(f"{where}: no usable visibility: {shown}{advice}")
         if total.zero == total.good:

@@ -210,9 +210,7 @@ def _parse_time(text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise ParameterError(
-            f"start_time = {text!r} is not a time; write YYYY-MM-DDTHH:MM:SS (UTC)"
-        ) from None
+        raise ParameterError(f"start_time = {text!r} is not a time; write YYYY-MM-DDTHH:MM:SS (UTC)") from None
     if time.tzinfo is not None:
         raise ParameterError(f"start_time = {text!r}: leave the time zone out, times are in UTC")
     return time
@@ -303,18 +301,14 @@ def _sky(config: SimulateConfig, rng: np.random.Generator) -> list[SkySource]:
             config.mid_freq,
         )
     points = [SkyComponent(ra, dec, flux, config.mid_freq) for ra, dec, flux in config.points]
-    sources += [
-        single_component_source(len(sources) + i, UNLABELLED, point) for i, point in enumerate(points)
-    ]
+    sources += [single_component_source(len(sources) + i, UNLABELLED, point) for i, point in enumerate(points)]
     components = [c for source in sources for c in source.components]
     if not components:
         raise ParameterError("the sky is empty; set n_sources, points or a catalogue with rows")
     ra, dec = np.array([(c.ra, c.dec) for c in components]).T
     n = direction_cosines(ra, dec, config.phase_centre)[:, 2]
     if np.any(n <= 0):
-        raise ParameterError(
-            f"{int(np.sum(n <= 0))} components lie more than 90 degrees from the phase centre"
-        )
+        raise ParameterError(f"{int(np.sum(n <= 0))} components lie more than 90 degrees from the phase centre")
     return sources
 
 
@@ -395,9 +389,7 @@ def _contained(report: Progress) -> Iterator[tuple[Any, Any]]:
         try:
             make, sky = map(importlib.import_module, ("simms.telescope.generate_ms", "simms.apps.skysim"))
         except ImportError as error:
-            raise Vis2imgError(
-                f"simulation needs simms: pip install 'vis2img[simulate]' ({error})"
-            ) from error
+            raise Vis2imgError(f"simulation needs simms: pip install 'vis2img[simulate]' ({error})") from error
         for module, bar in ((make, _Silent), (sky, _reporting(report))):
             stack.callback(setattr, module, "TqdmCallback", module.TqdmCallback)
             setattr(module, "TqdmCallback", bar)  # noqa: B010  (the type checker knows no such name)
@@ -424,9 +416,7 @@ def _restore_logger(log: logging.Logger, handlers: list[logging.Handler], level:
     log.setLevel(level)
 
 
-def _observe(
-    config: SimulateConfig, sources: list[SkySource], ms: Path, noise_seed: int, report: Progress
-) -> datetime:
+def _observe(config: SimulateConfig, sources: list[SkySource], ms: Path, noise_seed: int, report: Progress) -> datetime:
     """Let simms write ``ms`` and predict the sky into it; return the start of the observation."""
     report("writing the measurement set", 0.0)
     corrs = config.correlations.split(",")
@@ -459,27 +449,30 @@ def _observe(
             )
         table = ms.with_name("sky.txt")
         table.write_text(_ascii_sky(sources, config.phase_centre))
-        unused = ["fits_sky", "wsclean_sky", "primary_beam", "chan_chunks", "source_schema"]
-        unused += ["ascii_species", "ascii_delimiter", "input_column"]
-        sky.runit(
-            SimpleNamespace(
-                **dict.fromkeys(unused),
-                ms=str(ms),
-                ascii_sky=str(table),
-                column="DATA",
-                mode="sim",
-                polarisation=False,
-                pol_basis="linear",
-                field_id=0,
-                spw_id=0,
-                sefd=config.sefd or None,
-                seed=noise_seed,
-                nworkers=_WORKERS,
-                row_chunks=rows,
-                log_level="CRITICAL",
-            )
-        )
+        sky.runit(_prediction_options(config, ms, table, rows, noise_seed))
     return start
+
+
+def _prediction_options(config: SimulateConfig, ms: Path, sky: Path, rows: int, noise_seed: int) -> SimpleNamespace:
+    """Return the options of simms's ``skysim``, without shinobi, which wraps it as a pipeline step."""
+    unused = ["fits_sky", "wsclean_sky", "primary_beam", "chan_chunks", "source_schema"]
+    unused += ["ascii_species", "ascii_delimiter", "input_column"]
+    return SimpleNamespace(
+        **dict.fromkeys(unused),
+        ms=str(ms),
+        ascii_sky=str(sky),
+        column="DATA",
+        mode="sim",
+        polarisation=False,
+        pol_basis="linear",
+        field_id=0,
+        spw_id=0,
+        sefd=config.sefd or None,
+        seed=noise_seed,
+        nworkers=_WORKERS,
+        row_chunks=rows,
+        log_level="CRITICAL",
+    )
 
 
 def _ascii_sky(sources: list[SkySource], phase_centre: tuple[float, float]) -> str:
@@ -506,9 +499,7 @@ def _complete(config: SimulateConfig, ms: Path, start: datetime, rng: np.random.
         ncorr = len(config.correlations.split(","))
         full = np.ones((nbl, config.nchan, ncorr), dtype=np.float32)
         sigma = np.float32(config.sigma or 1.0)  # without noise every sample weighs 1
-        for i, mid_time in enumerate(
-            mid_times
-        ):  # rows are in order of time, all baselines of a time together
+        for i, mid_time in enumerate(mid_times):  # rows are in order of time, all baselines of a time together
             flags = np.broadcast_to((rfi[i] | dropped[i, :, None])[:, :, None], full.shape)
             columns = {
                 "TIME": np.full(nbl, mid_time),

@@ -80,9 +80,7 @@ class SkyComponent:
         if self.flux <= 0 or self.ref_freq <= 0:
             raise ParameterError(f"flux = {self.flux:g} Jy at {self.ref_freq:g} Hz: both must be above 0")
         if not 0 <= self.minor <= self.major:
-            raise ParameterError(
-                f"minor = {self.minor:g} rad must be between 0 and major = {self.major:g} rad"
-            )
+            raise ParameterError(f"minor = {self.minor:g} rad must be between 0 and major = {self.major:g} rad")
 
 
 @dataclass(frozen=True)
@@ -122,9 +120,7 @@ class _Part:
 
 
 def _core(rng: np.random.Generator, fraction: float) -> _Part:
-    return _Part(
-        np.zeros((1, 2)), np.zeros((1, 2)), np.zeros(1), np.array([fraction]), rng.uniform(-0.3, 0.2, 1)
-    )
+    return _Part(np.zeros((1, 2)), np.zeros((1, 2)), np.zeros(1), np.array([fraction]), rng.uniform(-0.3, 0.2, 1))
 
 
 def _shares(rng: np.random.Generator, core: float, ratio: float) -> list[tuple[float, float]]:
@@ -148,9 +144,7 @@ def _fri(rng: np.random.Generator) -> list[_Part]:
         fwhm = length * np.stack([np.full(_NODES, 0.3), 0.06 + 0.3 * s * rng.uniform(0.7, 1.3)], axis=1)
         centre = length * np.stack([side * s, curve * s**2], axis=1)
         flux = _fading(rng, s, decay, share)
-        parts.append(
-            _Part(centre, fwhm, np.arctan2(2 * curve * s, side), flux, rng.uniform(-0.9, -0.6, _NODES))
-        )
+        parts.append(_Part(centre, fwhm, np.arctan2(2 * curve * s, side), flux, rng.uniform(-0.9, -0.6, _NODES)))
     return parts
 
 
@@ -218,9 +212,7 @@ def _projected(rng: np.random.Generator, layout: _Part, size: float) -> tuple[np
     covariance = axes @ (layout.fwhm[:, :, None] ** 2 * np.eye(2)) @ np.swapaxes(axes, 1, 2)
     sin_inclination = math.sqrt(1 - rng.uniform(0.0, math.cos(math.radians(30))) ** 2)
     pa = rng.uniform(0.0, 2 * math.pi)
-    turn = np.array(
-        [[math.sin(pa), math.cos(pa)], [math.cos(pa), -math.sin(pa)]]
-    )  # (x, y) -> (l east, m north)
+    turn = np.array([[math.sin(pa), math.cos(pa)], [math.cos(pa), -math.sin(pa)]])  # (x, y) -> (l east, m north)
     view = turn @ np.diag([sin_inclination, 1.0])
     centre, covariance = layout.centre @ view.T, view @ covariance @ view.T
     half = 0.5 * np.sqrt(covariance[:, [0, 1], [0, 1]])  # (n, 2) reach along l and m
@@ -361,12 +353,10 @@ def draw_sky(
     ra, dec = sky_position(placed[:, 0], placed[:, 1], phase_centre)
     sources = [
         draw_source(rng, label, *values, source_id=i, ref_freq=ref_freq)
-        for i, (label, *values) in enumerate(
-            zip(labels, *(x.tolist() for x in (ra, dec, flux, size)), strict=True)
-        )
+        for i, (label, *values) in enumerate(zip(labels, *(x.tolist() for x in (ra, dec, flux, size)), strict=True))
     ]
     faint = _power_law(rng, (flux_range[0] / 100, flux_range[0] / 10), n_background)
-    l, m = rng.uniform(-fov / 2, fov / 2, (2, n_background))  # noqa: E741
+    l, m = rng.uniform(-fov / 2, fov / 2, (2, n_background))
     ra, dec = sky_position(l, m, phase_centre)
     for row in zip(ra.tolist(), dec.tolist(), faint.tolist(), strict=True):
         point = SkyComponent(*row, ref_freq, spectral_index=float(rng.normal(-0.7, 0.2)))
@@ -432,9 +422,7 @@ def read_catalogue(path: str | Path) -> list[SkySource]:
         components: dict[int, list[SkyComponent]] = {}
         names = [item.name for item in fields(SkyComponent)]
         for part in parts:
-            components.setdefault(int(part["source_id"]), []).append(
-                SkyComponent(*(float(part[n]) for n in names))
-            )
+            components.setdefault(int(part["source_id"]), []).append(SkyComponent(*(float(part[n]) for n in names)))
         return [
             SkySource(
                 int(row["source_id"]),
@@ -478,9 +466,7 @@ def read_user_catalogue(path: str | Path, ref_freq: float) -> list[SkySource]:
         raise Vis2imgError(
             f"{path} lacks the column {', '.join(missing)}; it has {', '.join(table.colnames) or 'none'}"
         )
-    columns = {
-        name: _numbers(path, table, name) for name in (*_REQUIRED, *_OPTIONAL) if name in table.colnames
-    }
+    columns = {name: _numbers(path, table, name) for name in (*_REQUIRED, *_OPTIONAL) if name in table.colnames}
     classes = map(_text, table["class"]) if "class" in table.colnames else [UNLABELLED] * len(table)
     sources = []
     for i, class_name in enumerate(classes):
@@ -509,9 +495,7 @@ def _read_table(path: Path) -> Any:
     try:
         return Table.read(path, format=form)
     except Exception as error:  # astropy's readers raise a dozen unrelated types for a damaged file
-        raise Vis2imgError(
-            f"cannot read the catalogue {path}: {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise Vis2imgError(f"cannot read the catalogue {path}: {str(error).strip().splitlines()[0]}") from error
 
 
 def _numbers(path: str | Path, table: Any, name: str) -> list[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +34,20 @@ def open_table(path: Path, name: str = "") -> table:
     try:
         return table(str(target), ack=False, readonly=True, lockoptions="usernoread")
     except RuntimeError as error:
-        raise MeasurementSetError(
-            f"{target} cannot be opened, a file of it is damaged: {error}".strip()
-        ) from error
+        raise _damaged(target, error) from error
 
 
-def subtable(path: Path, name: str) -> table:
-    """Return the sub-table ``name`` as a context manager that closes it."""
+@contextlib.contextmanager
+def subtable(path: Path, name: str) -> Iterator[table]:
+    """Give the sub-table ``name`` for the block, and tell what casacore cannot read of it in one line."""
     opened = open_table(path, name)
-    check_storage(opened, path / name)
-    return opened
+    try:
+        check_storage(opened, path / name)
+        yield opened
+    except RuntimeError as error:
+        raise _damaged(path / name, error) from error
+    finally:
+        opened.close()
 
 
 def check_storage(opened: table, path: Path) -> None:
@@ -55,7 +61,11 @@ def check_storage(opened: table, path: Path) -> None:
     MeasurementSetError
         Names the file, the columns and the sizes.
     """
-    for manager in opened.getdminfo().values():
+    try:
+        managers = opened.getdminfo().values()
+    except RuntimeError as error:
+        raise _damaged(path, error) from error
+    for manager in managers:
         spec: dict[str, Any] = manager["SPEC"]
         need = sum(_cube_bytes(cube) for cube in spec.get("HYPERCUBES", {}).values())
         if not need:
@@ -67,6 +77,10 @@ def check_storage(opened: table, path: Path) -> None:
                 f"{path}/{pattern[:-1]} is truncated: {have:,} of {need:,} bytes of {', '.join(manager['COLUMNS'])}; "
                 "copy the measurement set again"
             )
+
+
+def _damaged(path: Path, error: RuntimeError) -> MeasurementSetError:
+    return MeasurementSetError(f"{path} cannot be opened, a file of it is damaged or missing: {error}".strip())
 
 
 def _cube_bytes(cube: dict[str, Any]) -> int:

@@ -59,7 +59,7 @@ def stretch(data: np.ndarray, noise: float, softening: float) -> np.ndarray:
     return np.arcsinh(data / np.float32(softening * noise)).astype(np.float32, copy=False)
 
 
-def cut(draw: Draw, l: float, m: float, side: float, size: int) -> np.ndarray:  # noqa: E741
+def cut(draw: Draw, l: float, m: float, side: float, size: int) -> np.ndarray:
     """Return the square of angle ``side`` around direction cosines (``l``, ``m``) in ``size`` pixels.
 
     Parameters
@@ -127,7 +127,7 @@ def random_position(
     """
     inside = peaks[np.all(np.abs(peaks) <= reach, axis=1)] if len(peaks) else peaks
     if len(inside) and rng.random() < near_peaks:
-        l, m = inside[int(rng.integers(len(inside)))] + rng.uniform(-patch / 8, patch / 8, 2)  # noqa: E741
+        l, m = inside[int(rng.integers(len(inside)))] + rng.uniform(-patch / 8, patch / 8, 2)
         return float(np.clip(l, -reach, reach)), float(np.clip(m, -reach, reach))
     return float(rng.uniform(-reach, reach)), float(rng.uniform(-reach, reach))
 
@@ -135,7 +135,7 @@ def random_position(
 def multi_crop(
     rng: np.random.Generator,
     draws: list[Draw],
-    l: float,  # noqa: E741
+    l: float,
     m: float,
     patch: float,
     config: ViewConfig,
@@ -175,7 +175,7 @@ def multi_crop(
         view = cut(draw, l + rng.uniform(-shift, shift), m + rng.uniform(-shift, shift), side, size)
         view = stretch(view, draw.noise, config.stretch)
         if config.rotate:
-            view = np.rot90(view, rng.integers(4))
+            view = np.rot90(view, int(rng.integers(4)))
             view = view[:, ::-1] if rng.random() < 0.5 else view
         views.append(view)
     globals_, locals_ = views[: config.n_global], views[config.n_global :]

@@ -29,9 +29,7 @@ def density_grid_size(npix: int) -> int:
     return -(-padded // 4) * 4
 
 
-def imaging_weights(
-    uvw: np.ndarray, chan_freq: np.ndarray, weight: np.ndarray, params: ImagingParams
-) -> np.ndarray:
+def imaging_weights(uvw: np.ndarray, chan_freq: np.ndarray, weight: np.ndarray, params: ImagingParams) -> np.ndarray:
     """Return data weights times density weights times taper, zero outside the uv range.
 
     Parameters
@@ -88,9 +86,7 @@ def _row_blocks(nrow: int, nchan: int) -> Iterator[slice]:
         yield slice(start, min(start + step, nrow))
 
 
-def _cells(
-    uvw: np.ndarray, chan_freq: np.ndarray, params: ImagingParams
-) -> Iterator[tuple[slice, np.ndarray]]:
+def _cells(uvw: np.ndarray, chan_freq: np.ndarray, params: ImagingParams) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield blocks of rows with the flat density cell [row, chan] of each sample; the last cell is outside."""
     nx, ny = (density_grid_size(n) for n in params.npix)
     scale = chan_freq / SPEED_OF_LIGHT * params.pixsize

@@ -36,8 +36,6 @@ def test_every_field_has_a_docstring(make):
     explained = [
         first.target.id
         for first, second in itertools.pairwise(body)
-        if isinstance(first, ast.AnnAssign)
-        and isinstance(second, ast.Expr)
-        and isinstance(second.value, ast.Constant)
+        if isinstance(first, ast.AnnAssign) and isinstance(second, ast.Expr) and isinstance(second.value, ast.Constant)
     ]
     assert explained == [field.name for field in dataclasses.fields(make)]

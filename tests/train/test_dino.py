@@ -99,9 +99,7 @@ def test_no_gradient_reaches_teacher_and_the_student_gradient_is_that_of_the_loo
     np.testing.assert_allclose(grads[0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("n_views", "n_global", "words"), [(1, 1, "two views"), (3, 1, "match"), (1, 2, "match")]
-)
+@pytest.mark.parametrize(("n_views", "n_global", "words"), [(1, 1, "two views"), (3, 1, "match"), (1, 2, "match")])
 def test_impossible_views_are_refused(n_views, n_global, words):
     student, teacher, centre = logits(n_views)
     teacher = teacher[:1] if n_views == 1 and n_global == 1 else teacher

@@ -72,9 +72,7 @@ def test_update_matches_adamw_by_hand(max_norm):
             return (tree["head"]["last_layer"] if group == "last_layer" else tree[group])[name]
 
         # The frozen group starts its Adam at the thaw, with bias correction from t = 1.
-        by_hand = np_adamw(
-            pick(start), [pick(g) for g in grads[skip:]], RATES[skip:], DECAYS[skip:], decayed, max_norm
-        )
+        by_hand = np_adamw(pick(start), [pick(g) for g in grads[skip:]], RATES[skip:], DECAYS[skip:], decayed, max_norm)
         np.testing.assert_allclose(pick(current), by_hand, rtol=1e-5, atol=1e-6)
 
 

@@ -71,9 +71,7 @@ def test_two_devices_equal_one():
     # Unoptimised code compiles twice as fast.
     flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPARE], capture_output=True, text=True, env=env, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", COMPARE], capture_output=True, text=True, env=env, check=False)
     assert done.stdout.split()[-1:] == ["same"], done.stderr[-3000:]
 
 

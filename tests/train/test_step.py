@@ -116,9 +116,7 @@ def test_drop_path_differs_between_steps(initial, step, make_batch):
 
 
 def test_schedules_enter_with_their_own_settings():
-    optim = OptimConfig(
-        base_lr=1e-3, min_lr=1e-5, warmup_steps=10, warmup_teacher_temp_steps=20, teacher_temp=0.08
-    )
+    optim = OptimConfig(base_lr=1e-3, min_lr=1e-5, warmup_steps=10, warmup_teacher_temp_steps=20, teacher_temp=0.08)
     start = schedule_values(0, optim, batch=512, total_steps=100)
     peak = schedule_values(10, optim, batch=512, total_steps=100)
     end = schedule_values(100, optim, batch=512, total_steps=100)

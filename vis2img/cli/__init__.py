@@ -112,10 +112,9 @@ def _one_line(error: BaseException) -> str:
         return "interrupted"
     if isinstance(error, MemoryError):
         return "not enough memory; choose a smaller image (--npix) or less data (--channels, --times)"
-    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("vis2img"):
-        return (
-            f"this command needs the package {error.name}, which is not installed (pip install {error.name})"
-        )
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package and package not in {"vis2img", "models", "train", *sys.stdlib_module_names}:
+        return f"this command needs the package {package}, which is not installed (pip install {package})"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return f"this is a bug in vis2img: {type(error).__name__}: {text}; rerun with --debug for the traceback"

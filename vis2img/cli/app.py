@@ -54,9 +54,7 @@ def parse(command: type[Command], argv: list[str], prog: str) -> Command:
     wants_help = "-h" in argv or "--help" in argv
     try:
         with contextlib.redirect_stderr(complaint), contextlib.nullcontext() if wants_help else _wide():
-            return tyro.cli(
-                command, prog=prog, args=argv, config=(tyro.conf.FlagCreatePairsOff,), registry=_REGISTRY
-            )
+            return tyro.cli(command, prog=prog, args=argv, config=(tyro.conf.FlagCreatePairsOff,), registry=_REGISTRY)
     except SystemExit as stop:
         if not stop.code:
             raise

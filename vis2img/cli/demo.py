@@ -34,11 +34,7 @@ def run(argv: list[str], prog: str) -> int:
     with Bars(command.quiet or command.json) as bars:
         path, scores = run_demo(config, bars.update)
     if command.json:
-        print(
-            json.dumps(
-                {"report": str(path), "scores": [{**asdict(s), "mean": s.mean} for s in scores]}, indent=1
-            )
-        )
+        print(json.dumps({"report": str(path), "scores": [{**asdict(s), "mean": s.mean} for s in scores]}, indent=1))
         return 0
     for score in scores:
         how = "imaged alike" if score.imaging == "same" else "imaged otherwise"

@@ -19,7 +19,7 @@ class EvaluateCommand:
       vis2img evaluate runs/first
       vis2img evaluate runs/first --ms c.ms d.ms --seeds 5 --json
 
-    The classes come from the catalogue beside each measurement set (c.ms -> c.truth.fits), as
+    The classes come from the catalogue beside each measurement set (c.ms.truth.fits), as
     'vis2img simulate' writes it: a FITS table with ra_deg, dec_deg and class. Each field is
     classified by the sources of all others.
     """
@@ -29,7 +29,7 @@ class EvaluateCommand:
     ms: tuple[str, ...] = ()
     """Measurement sets with a catalogue; default: those of the run."""
     catalogue: tuple[Path, ...] = ()
-    """Catalogues, one for each measurement set; default: NAME.truth.fits beside NAME.ms."""
+    """Catalogues, one for each measurement set; default: NAME.ms.truth.fits."""
     seeds: int = 3
     """Number of random networks to compare with."""
     json: bool = False
@@ -50,7 +50,7 @@ def run(argv: list[str], prog: str) -> int:
     config, state, model = load_run(command.run)
     if command.ms:
         config = replace(config, data=replace(config.data, ms=command.ms))
-    catalogues = command.catalogue or tuple(Path(ms).with_suffix(".truth.fits") for ms in config.data.ms)
+    catalogues = command.catalogue or tuple(Path(f"{ms}.truth.fits") for ms in config.data.ms)
     if len(catalogues) != len(config.data.ms):
         raise ParameterError(f"{len(catalogues)} catalogues for {len(config.data.ms)} measurement sets")
     patches = labelled_patches(config, field_sources(config.data), catalogues)

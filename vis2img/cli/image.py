@@ -51,7 +51,7 @@ class ImageCommand:
 
     The measurement set is opened read-only and never changed.
 
-    Examples:
+    For example:
       vis2img image obs.ms
       vis2img image obs.ms --npix 1024,768 --pixsize 2arcsec --weighting briggs --robust 0 --psf -o out.fits
       vis2img image obs.ms --field 3C286 --spw 1 --channels 0:32 --times 0:100 --uvrange 0.1k:20k
@@ -126,9 +126,7 @@ def _check(command: ImageCommand) -> None:
     folder = command.ms.resolve()
     for path in command.outputs():
         if folder in (path.resolve(), *path.resolve().parents):
-            raise OutputError(
-                f"{path} would be inside the measurement set {command.ms}; choose another folder"
-            )
+            raise OutputError(f"{path} would be inside the measurement set {command.ms}; choose another folder")
     check_outputs(command.outputs(), command.overwrite)
 
 

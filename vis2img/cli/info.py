@@ -24,7 +24,7 @@ class InfoCommand:
 
     No data column is read and nothing is written.
 
-    Examples:
+    For example:
       vis2img info obs.ms
       vis2img info obs.ms --json > obs.json
     """

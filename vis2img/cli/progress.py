@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _LINE_EVERY = 20.0  # s between plain lines where there is no terminal
 
@@ -25,7 +25,7 @@ class Bars:
         console = Console(stderr=True)
         self._live = not quiet and console.is_terminal
         self._plain = not quiet and not console.is_terminal
-        self._tasks: dict[str, int] = {}
+        self._tasks: dict[str, TaskID] = {}
         self._printed: dict[str, float] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),

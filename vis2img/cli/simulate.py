@@ -23,7 +23,7 @@ class SimulateCommand(SimulateConfig):
 
     Needs simms (pip install 'vis2img[simulate]').
 
-    Examples:
+    For example:
       vis2img simulate -o field.ms
       vis2img simulate -o field.ms --n-sources 100 --ntimes 120 --nchan 32 --seed 7
       vis2img simulate -o deep.ms --phase-centre 53.1,-27.8 --fov 1.5deg --sefd 0 --overwrite
