@@ -98,11 +98,13 @@ def test_everything_about_a_synthetic_set(make_ms, cli) -> None:
     assert facts["telescope"] == "MeerKAT" and facts["nrow"] == 40
     assert facts["fields"][0]["name"] == "SKY" and facts["fields"][0]["direction"] == "10h00m00.00s -30d00m00.0s"
     assert facts["spectral_windows"][0] | {"name": ""} == {
-        "id": 0, "name": "", "nchan": 3, "freq_min_hz": 1e9, "freq_max_hz": 1.01e9, "chan_width_hz": 5e6, "has_data": True,
+        "id": 0, "name": "", "nchan": 3, "freq_min_hz": 1e9, "freq_max_hz": 1.01e9, "chan_width_hz": 5e6,
+        "has_data": True,
     }  # fmt: skip
     assert facts["partitions"][0]["correlations"] == ["XX", "XY", "YX", "YY"]
     assert facts["time"] == {
-        "start_utc": "2020-01-01T06:00:00.000", "end_utc": "2020-01-01T06:00:24.000", "ntimes": 4, "integration_s": 8.0,
+        "start_utc": "2020-01-01T06:00:00.000", "end_utc": "2020-01-01T06:00:24.000",
+        "ntimes": 4, "integration_s": 8.0,
     }  # fmt: skip
     assert facts["antennas"] == [f"m{i:03d}" for i in range(5)]
     assert facts["data_columns"] == ["DATA", "MODEL_DATA"]

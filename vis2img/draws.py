@@ -118,5 +118,5 @@ def find_peaks(data: np.ndarray, noise: float, params: ImagingParams) -> np.ndar
 
     highest = maximum_filter(data, size=_PEAK_SEPARATION, mode="nearest")
     y, x = np.nonzero((data == highest) & (data > PEAK_SIGMA * noise))
-    nx, ny = params.npix
-    return np.array([pixel_to_lm(i, j, (nx, ny), params.pixsize) for i, j in zip(x, y, strict=True)]).reshape(-1, 2)
+    found = [pixel_to_lm(float(i), float(j), params.npix, params.pixsize) for i, j in zip(x, y, strict=True)]
+    return np.array(found, dtype=np.float64).reshape(-1, 2)

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from casacore.tables import table
 
 from vis2img.errors import MeasurementSetError
-from vis2img.tables import check_storage, open_table, row_sample, subtable
+from vis2img.tables import check_storage, open_table, row_sample, subtable, table
 from vis2img.visibilities import SPEED_OF_LIGHT
 
 # Stokes codes of casacore (measures/Stokes.h) that an interferometer writes.
@@ -303,7 +302,8 @@ def _partitions(
         if not (0 <= ddid < len(setups) and 0 <= field < nfield):
             problems.append(f"rows with FIELD_ID {field}, DATA_DESC_ID {ddid} point outside their sub-table")
             continue
-        result.append(Partition(int(field), int(ddid), *setups[ddid], nrow=round(count * scale)))
+        spw, corrs = setups[ddid]
+        result.append(Partition(int(field), int(ddid), spw, corrs, round(count * scale)))
     return tuple(result)
 
 

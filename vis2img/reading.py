@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,8 @@ def _partition(meta: Metadata, selection: Selection) -> Partition:
         if not with_spw:
             spws = sorted({p.spw for p in options})
             raise ParameterError(
-                f"{meta.path}: spectral window {selection.spw} has no data here; choose from {', '.join(map(str, spws))}"
+                f"{meta.path}: spectral window {selection.spw} has no data here; "
+                f"choose from {', '.join(map(str, spws))}"
             )
         options = with_spw
     usable = [p for p in options if _stokes_i(p.corrs) is not None]
@@ -252,9 +254,9 @@ def _wanted_rows(meta: Metadata, selection: Selection, light: dict[str, np.ndarr
         if not keep.any():
             raise ParameterError(f"{meta.path} has no baseline between the antennas {', '.join(selection.antennas)}")
     if selection.times != (None, None):
-        times, index = np.unique(light["TIME"], return_inverse=True)
+        times, step = np.unique(light["TIME"], return_inverse=True)
         span = _index_slice(selection.times, len(times), "times", "the observation")
-        keep &= (index >= span.start) & (index < span.stop)
+        keep &= (step >= span.start) & (step < span.stop)
     keep &= (np.abs(light["UVW"]) < LONGEST_BASELINE).all(axis=1)  # not true for NaN
     if not keep.any():
         raise MeasurementSetError(f"{meta.path}: no cross-correlation with a finite UVW is selected")
@@ -295,7 +297,7 @@ class _Reader:
         blocks = {name: dataset[name].data.to_delayed().reshape(-1) for name in names + optional}
         bounds = np.concatenate([[0], np.cumsum(dataset[plan.column].data.chunks[0])])
         tasks = []
-        for i, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        for i, (start, stop) in enumerate(pairwise(bounds)):
             low, high = np.searchsorted(self.rows, [start, stop])
             if low == high:
                 continue

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from casacore.tables import table
 
 from vis2img.errors import MeasurementSetError
+
+
+def _without_lock_files() -> None:
+    """Make casacore open tables without locks, in this process and those that it starts.
+
+    Whatever the lock options, casacore writes a table.lock beside every table that lacks one, even to read it,
+    and refuses to read where it may not write. Only its option table.nolocking prevents that, which it takes
+    from the files in CASARCFILES when the first table is opened.
+    """
+    files = os.environ.get("CASARCFILES") or str(Path("~/.casarc").expanduser())
+    own = str(Path(__file__).with_name("casarc"))
+    if own not in files.split(":"):
+        os.environ["CASARCFILES"] = f"{own}:{files}"
+
+
+_without_lock_files()
+from casacore.tables import table  # noqa: E402
 
 _SAMPLE_BLOCKS = 64
 

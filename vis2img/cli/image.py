@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
 from vis2img.cli.app import parse
@@ -233,5 +234,6 @@ def _position(image: Image, x: int, y: int) -> tuple[float, float]:
     from vis2img.gridding import pixel_to_lm
     from vis2img.phase import sky_position
 
-    ra, dec = sky_position(*pixel_to_lm(x, y, image.params.npix, image.params.pixsize), image.phase_centre)
+    l, m = pixel_to_lm(x, y, image.params.npix, image.params.pixsize)
+    ra, dec = sky_position(np.asarray(l), np.asarray(m), image.phase_centre)
     return float(ra), float(dec)

@@ -1,0 +1,83 @@
+"""Priors: every draw replays, stays in range, and varies what it says it varies."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from vis2img.errors import ParameterError
+from vis2img.measurementset import open_ms
+from vis2img.prior import ImagingPrior, draw_rng
+
+ARCSEC = math.pi / 180 / 3600
+
+
+def prior(**changes: object) -> ImagingPrior:
+    values = {
+        "fov": 600 * ARCSEC,
+        "pixsize": (1.5 * ARCSEC, 3 * ARCSEC),
+        "taper": (5 * ARCSEC, 9 * ARCSEC),
+        "uv_min": (0.0, 100.0),
+        "uv_max": (5e3, 2e4),
+    }
+    return ImagingPrior(**{**values, **changes})
+
+
+def test_a_draw_replays_from_seed_field_and_index() -> None:
+    assert prior().draw(draw_rng(3, 1, 7)) == prior().draw(draw_rng(3, 1, 7))
+    others = [prior().draw(draw_rng(*key)) for key in ((4, 1, 7), (3, 2, 7), (3, 1, 8), (3, 1, 7))]
+    assert len({params.sampling_seed for params in others}) == 4
+
+
+def test_draws_stay_in_range_and_fill_it() -> None:
+    p = prior(band_fraction=(0.3, 0.6))
+    draws = [p.draw(draw_rng(0, 0, i)) for i in range(400)]
+    for d in draws:
+        assert 1.5 * ARCSEC <= d.pixsize <= 3 * ARCSEC
+        assert 0 <= d.npix[0] * d.pixsize - p.fov <= 2 * d.pixsize
+        assert d.taper == 0 or 5 * ARCSEC <= d.taper <= 9 * ARCSEC
+        assert 0.3 - 1e-9 <= d.band[1] - d.band[0] <= 0.6 + 1e-9
+        assert d.uvrange[0] <= 100 and 5e3 <= d.uvrange[1] <= 2e4
+        assert d.robust == 0 or d.weighting == "briggs"
+    assert {d.weighting for d in draws} == {"natural", "briggs", "uniform"}
+    assert 0.4 < np.mean([d.taper > 0 for d in draws]) < 0.6
+    assert min(d.band[0] for d in draws) < 0.05 and max(d.band[1] for d in draws) > 0.95
+    # log-uniform: half of the draws lie below the geometric mean
+    assert 0.4 < np.mean([d.pixsize < math.sqrt(4.5) * ARCSEC for d in draws]) < 0.6
+
+
+def test_the_fixed_prior_does_not_vary() -> None:
+    fixed = prior().fixed()
+    first, second = (fixed.draw(draw_rng(0, 0, i)) for i in (0, 1))
+    assert first.sampling_seed != second.sampling_seed
+    assert {**first.to_dict(), "sampling_seed": 0} == {**second.to_dict(), "sampling_seed": 0}
+    assert (first.weighting, first.robust, first.taper, first.keep_times) == ("briggs", 0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pixsize": (2.0, 1.0)},
+        {"keep_times": (0.0, 1.0)},
+        {"band_fraction": (0.5, 1.5)},
+        {"taper_probability": 1.5},
+        {"weightings": ()},
+        {"uv_min": (0.0, 6e3)},
+        {"fov": 10 * ARCSEC},
+    ],
+)
+def test_an_illegal_prior_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ParameterError):
+        prior(**changes)
+
+
+def test_the_suggested_prior_can_image_its_measurement_set(make_ms) -> None:
+    ms = open_ms(make_ms(antennas=9).path)
+    p = ImagingPrior.for_ms(ms, npix=64)
+    vis = ms.read()
+    for index in range(8):
+        image = ms.image(p.draw(draw_rng(0, 0, index)))
+        assert np.isfinite(image.data).all()
+        assert image.nvis < vis.vis.size
