@@ -1,0 +1,167 @@
+"""Runs: they train on real measurement sets, resume exactly, refuse another run's folder, and stop in good order."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from train.config import ModelConfig, OptimConfig
+from train.embed import cut_patches, embed_images, embed_sources, evaluation_draw, grid_positions, write_embeddings
+from train.evaluate import knn_accuracy
+from train.run import load_run, read_metrics, train
+from train.run_config import TrainConfig, config_arguments, from_record, load_config, to_record
+from vis2img.errors import OutputError, ParameterError, Vis2imgError
+from vis2img.loader import LoaderConfig, field_sources
+from vis2img.views import ViewConfig
+
+
+@pytest.fixture
+def config(make_ms, tmp_path: Path) -> TrainConfig:
+    ms = make_ms(antennas=8, times=4, sources=((1.0, 1e-3, -2e-3), (0.5, -2e-3, 1e-3)))
+    return TrainConfig(
+        out=str(tmp_path / "run"),
+        data=LoaderConfig(
+            ms=(str(ms.path),),
+            batch_size=4,
+            field_npix=64,
+            draws_per_field=2,
+            refresh_every=2,
+            mode="sync",
+            workers=1,
+            views=ViewConfig(patch_npix=24, global_size=16, local_size=8, n_local=1),
+        ),
+        model=ModelConfig(variant="micro", patch=8, out_dim=32, hidden=16, bottleneck=8, drop_path=0.0),
+        optim=OptimConfig(warmup_steps=1, freeze_last_layer_steps=1, warmup_teacher_temp_steps=2),
+        steps=6,
+        checkpoint_every=3,
+        log_every=2,
+    )
+
+
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config: TrainConfig, tmp_path: Path) -> None:
+    whole = replace(config, out=str(tmp_path / "whole"))
+    seen: list[int] = []
+    assert train(whole, progress=lambda step, *_: seen.append(step)).finished
+    assert seen == [2, 4, 6]
+
+    def interrupt(step: int, *_: object) -> None:
+        if step == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    stopped = train(config, progress=interrupt)
+    assert (stopped.step, stopped.finished) == (4, False)
+    assert train(config).finished
+    for ours, theirs in zip(
+        jax.tree.leaves(load_run(config.out)[1]), jax.tree.leaves(load_run(whole.out)[1]), strict=True
+    ):
+        assert np.array_equal(ours, theirs)
+    metrics = read_metrics(config.out)
+    assert list(metrics["step"]) == [1, 2, 3, 4, 5, 6]
+    assert np.array_equal(metrics["loss"], read_metrics(whole.out)["loss"])
+    # A finished run does nothing when asked again, and another run does not overwrite it.
+    assert train(config).step == 6
+    with pytest.raises(OutputError, match=r"optim\.base_lr"):
+        train(replace(config, optim=replace(config.optim, base_lr=1e-3)))
+    _embeddings_of(config, tmp_path)
+
+
+def _embeddings_of(config: TrainConfig, tmp_path: Path) -> None:
+    """Check what the embeddings of a run promise; called with a trained run, as training one takes time."""
+    settings, state, model = load_run(config.out)
+    sources = field_sources(settings.data)
+    table = embed_sources(settings, model, state.teacher, sources)
+    draw = evaluation_draw(sources[0])
+    grid = grid_positions(draw, sources[0], settings.data.views)
+    assert table["vector"].shape == (len(grid), 96) and len(grid) == 4
+    assert json.loads(table["params"][0])["weighting"] == "briggs"
+    patches = cut_patches(draw, sources[0], settings.data.views, grid[1:2])
+    alone = embed_images(model, state.teacher, patches.images, batch_size=3)
+    np.testing.assert_allclose(alone[0], table["vector"][1], rtol=1e-4, atol=1e-5)
+    path = tmp_path / "vectors.npz"
+    write_embeddings(table, path)
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="overwrite"):
+        write_embeddings(table, path)
+    assert path.read_bytes() == before
+    with np.load(path, allow_pickle=False) as saved:
+        assert np.array_equal(saved["vector"], table["vector"])
+    far = [np.array([[1.0, 1.0]])]
+    with pytest.raises(Vis2imgError, match="no patch"):
+        embed_sources(settings, model, state.teacher, sources, far)
+
+
+def test_a_folder_with_other_things_is_left_alone(config: TrainConfig) -> None:
+    folder = Path(config.out)
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputError, match="not empty"):
+        train(config)
+    assert [p.name for p in folder.iterdir()] == ["thesis.tex"]
+    with pytest.raises(Vis2imgError, match=r"config\.yaml is missing"):
+        load_run(folder)
+
+
+def test_a_configuration_survives_being_saved(config: TrainConfig) -> None:
+    assert from_record(to_record(config)) == config
+    with pytest.raises(ParameterError, match="colour"):
+        from_record({**to_record(config), "colour": 1})
+
+
+def test_a_yaml_file_reads_as_the_command_line_it_stands_for(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "out: runs/x\nsteps: 50\ndata:\n  ms: [a.ms, b.ms]\n  fov: 20arcmin\n  views: {rotate: false, n_local: 2}\n"
+        "  selection: {channels: '0:8'}\nmodel: {variant: small}\noptim: {base_lr: 1.0e-3, warmup_steps: 5}\n"
+    )
+    config = load_config(path)
+    assert config.data.ms == ("a.ms", "b.ms") and config.steps == 50
+    assert config.data.fov == pytest.approx(np.radians(20 / 60))
+    assert (config.data.views.rotate, config.data.views.n_local) == (False, 2)
+    assert config.data.selection.channels == (0, 8)
+    assert (config.model.variant, config.optim.base_lr) == ("small", 1e-3)
+    assert "--data.views.no-rotate" in config_arguments(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("out: x\nstep: 5\n", r"unknown key step; did you mean steps\?"),
+        ("out: x\ndata: {batchsize: 5}\n", r"unknown key data\.batchsize; did you mean data\.batch_size\?"),
+        ("out: x\ndata: 5\n", "data takes keys of its own"),
+        ("out: x\nsteps: {a: 1}\n", "steps takes a value"),
+        ("- a\n- b\n", "must hold keys and values"),
+        ("out: [x\n", "not valid YAML"),
+    ],
+)
+def test_a_wrong_configuration_is_told_in_one_line(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(Vis2imgError, match=words) as error:
+        load_config(path)
+    assert "\n" not in str(error.value) and "run.yaml" in str(error.value)
+
+
+def test_settings_that_do_not_fit_together_are_refused(config: TrainConfig) -> None:
+    with pytest.raises(ParameterError, match="warmup_steps"):
+        replace(config, steps=1)
+    with pytest.raises(ParameterError, match="multiple of"):
+        replace(config, data=replace(config.data, views=replace(config.data.views, local_size=12)))
+
+
+def test_knn_accuracy_knows_classes_and_keeps_fields_apart() -> None:
+    rng = np.random.default_rng(0)
+    label, field = np.tile(["a", "b", "c"], 20), np.repeat([0, 1, 2], 20)
+    direction = {"a": [1, 0, 0, 0], "b": [0, 1, 0, 0], "c": [0, 0, 1, 0]}
+    good = np.array([direction[x] for x in label]) + 0.05 * rng.normal(size=(60, 4))
+    assert knn_accuracy(good, good, label, field) == 1.0
+    noise = rng.normal(size=(60, 4))
+    assert knn_accuracy(noise, noise, label, field) < 0.6
+    # If a field could vote for itself, its own signature would give its labels away.
+    signature = np.eye(60)
+    assert knn_accuracy(signature, signature, label, field) < 0.6
