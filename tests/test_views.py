@@ -81,10 +81,10 @@ def test_turns_and_flips_cover_the_eight_symmetries() -> None:
 
 
 def test_stretch_is_linear_in_the_noise_and_logarithmic_above() -> None:
-    data = np.array([0.0, 0.1, 1e3, 1e4], np.float32)
-    out = stretch(data, noise=1.0, softening=3.0)
-    assert out[1] == pytest.approx(0.1 / 3, rel=1e-2)
-    assert out[3] - out[2] == pytest.approx(math.log(10), rel=1e-3)
+    data = np.array([0.0, 0.2, 1e3, 1e4], np.float32)
+    out = stretch(data, noise=2.0, softening=10.0)
+    assert out[0] == 0 and out[1] == pytest.approx(0.1 / 5, rel=1e-3)
+    assert out[3] - out[2] == pytest.approx(10 / 5 * math.log(10), rel=1e-3)
 
 
 def test_patches_lie_near_peaks_as_often_as_asked() -> None:

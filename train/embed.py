@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from train.run_config import TrainConfig
@@ -82,7 +83,10 @@ def grid_positions(draw: Draw, source: FieldSource, views: ViewConfig) -> np.nda
 
 
 def embed_images(model: Any, params: Any, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Return the class token of the backbone for each image.
+    """Return an embedding of each image: the class token beside the maximum of the patch tokens.
+
+    The class token of a network that has seen little is mostly its own initial value; what any one patch
+    token has found is not lost in the maximum.
 
     Parameters
     ----------
@@ -97,19 +101,20 @@ def embed_images(model: Any, params: Any, images: np.ndarray, batch_size: int = 
 
     Returns
     -------
-    float32 [image, dim]
+    float32 [image, 2 dim]
     """
     vectors = []
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
         padded = np.pad(part, [(0, batch_size - len(part))] + [(0, 0)] * 3)
         vectors.append(np.asarray(_forward(model, params["backbone"], padded))[: len(part)])
-    return np.concatenate(vectors) if vectors else np.zeros((0, model.backbone.dim), np.float32)
+    return np.concatenate(vectors) if vectors else np.zeros((0, 2 * model.backbone.dim), np.float32)
 
 
 @partial(jax.jit, static_argnums=0)
 def _forward(model: Any, backbone: Any, images: jax.Array) -> jax.Array:
-    return model.backbone.apply({"params": backbone}, images)[0]
+    token, out = model.backbone.apply({"params": backbone}, images)
+    return jnp.concatenate([token, out["tokens"][:, 1:].max(axis=1)], axis=1)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,25 @@ import numpy as np
 from train.embed import cut_patches, embed_images, evaluation_draw
 from train.run_config import TrainConfig
 from train.state import build_model, create_state
-from vis2img.draws import FieldSource
+from vis2img.draws import Draw, FieldSource
 from vis2img.errors import Vis2imgError
+from vis2img.loader import patch_angle
+from vis2img.phase import direction_cosines, sky_position
 
 K_NEIGHBOURS = 7
+# How the queries of a score are seen, beside a gallery that is centred and imaged in the fixed way.
+QUERIES = {"same": "imaged alike", "across": "imaged otherwise", "shifted": "off centre"}
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledPatches:
-    """Labelled patches of several fields, each imaged in the fixed way and in a varied way.
+    """Labelled patches of several fields, seen in three ways.
 
     Parameters
     ----------
-    fixed, varied : float32 [patch, size, size, 1]
-        The same sky, imaged as the prior's centre and under a random draw of each field.
+    fixed, varied, shifted : float32 [patch, size, size, 1]
+        The same sources: centred and imaged in the fixed way; imaged under a random draw of each field; and
+        in the fixed way up to an eighth of the patch off centre, as when a survey is tiled.
     label : str [patch]
         Class.
     field : int [patch]
@@ -41,6 +47,7 @@ class LabelledPatches:
 
     fixed: np.ndarray
     varied: np.ndarray
+    shifted: np.ndarray
     label: np.ndarray
     field: np.ndarray
     position: np.ndarray
@@ -69,8 +76,6 @@ def labelled_patches(
     config: TrainConfig,
     sources: list[FieldSource],
     catalogues: Sequence[Path],
-    *,
-    fields: Sequence[int] | None = None,
 ) -> LabelledPatches:
     """Cut the catalogued sources of each field.
 
@@ -82,8 +87,6 @@ def labelled_patches(
         One for each catalogue.
     catalogues : list of Path
         Truth as written by ``vis2img simulate`` (FITS table with ra_deg, dec_deg, class).
-    fields : list of int, optional
-        Numbers that stand for the fields; default: 0, 1, ...
 
     Raises
     ------
@@ -97,15 +100,26 @@ def labelled_patches(
         truth = [s for s in read_catalogue(path) if s.class_name != UNLABELLED]
         position = np.array([[s.ra, s.dec] for s in truth]).reshape(-1, 2)
         labels = np.array([s.class_name for s in truth])
-        fixed = cut_patches(evaluation_draw(source), source, config.data.views, position)
-        varied = cut_patches(evaluation_draw(source, varied=1 + i), source, config.data.views, position)
-        both, at_fixed, at_varied = np.intersect1d(fixed.kept, varied.kept, return_indices=True)
-        number = np.full(len(both), i if fields is None else fields[i])
-        parts.append((fixed.images[at_fixed], varied.images[at_varied], labels[both], number, fixed.position[at_fixed]))
+        draw, otherwise, views = evaluation_draw(source), evaluation_draw(source, varied=1 + i), config.data.views
+        seen = (
+            cut_patches(draw, source, views, position),
+            cut_patches(otherwise, source, views, position),
+            cut_patches(draw, source, views, _off_centre(position, draw, patch_angle(source, views))),
+        )
+        kept = reduce(np.intersect1d, [patches.kept for patches in seen])
+        images = [patches.images[np.isin(patches.kept, kept)] for patches in seen]
+        parts.append((*images, labels[kept], np.full(len(kept), i), position[kept]))
     result = LabelledPatches(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     if len(np.unique(result.field)) < 2 or len(np.unique(result.label)) < 2:
         raise Vis2imgError("evaluation needs labelled sources of at least two classes in at least two fields")
     return result
+
+
+def _off_centre(position: np.ndarray, draw: Draw, patch: float) -> np.ndarray:
+    """Return RA and Dec [patch, 2] moved by up to an eighth of a patch, the same way every time."""
+    moved = direction_cosines(position[:, 0], position[:, 1], draw.phase_centre)[:, :2]
+    moved = moved + np.random.default_rng(len(position)).uniform(-patch / 8, patch / 8, moved.shape)
+    return np.stack(sky_position(moved[:, 0], moved[:, 1], draw.phase_centre), axis=-1)
 
 
 def knn_accuracy(
@@ -171,25 +185,26 @@ def score_representations(
     Returns
     -------
     list of Score
-        For gallery and queries imaged alike (``same``), and for varied queries against a fixed gallery
-        (``across``).
+        For queries seen as the gallery is (``same``), imaged otherwise (``across``) and off centre
+        (``shifted``); the gallery is always centred and imaged in the fixed way.
     """
     encoders: list[tuple[str, list[Callable[[np.ndarray], np.ndarray]]]] = [
         ("trained", [_encoder(model, params) for params in trained]),
         ("random weights", [_encoder(model, params) for params in untrained]),
         ("pixels", [pixels]),
     ]
+    queries = {"same": patches.fixed, "across": patches.varied, "shifted": patches.shifted}
     scores, done, total = [], 0, sum(len(functions) for _, functions in encoders)
     for name, functions in encoders:
-        same, across = [], []
+        values: dict[str, list[float]] = {imaging: [] for imaging in queries}
         for encode in functions:
             gallery = encode(patches.fixed)
-            same.append(knn_accuracy(gallery, gallery, patches.label, patches.field))
-            across.append(knn_accuracy(gallery, encode(patches.varied), patches.label, patches.field))
+            for imaging, images in queries.items():
+                values[imaging].append(knn_accuracy(gallery, encode(images), patches.label, patches.field))
             done += 1
             if progress:
                 progress(done, total)
-        scores += [Score(name, "same", tuple(same)), Score(name, "across", tuple(across))]
+        scores += [Score(name, imaging, tuple(accuracies)) for imaging, accuracies in values.items()]
     return scores
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from train.evaluate import LabelledPatches, Score
+from train.evaluate import QUERIES, LabelledPatches, Score
 from vis2img.draws import Draw
 from vis2img.imaging import Image
 from vis2img.options import format_angle
@@ -45,7 +45,7 @@ def draws_figure(draws: Sequence[Draw], l: float, m: float, side: float, size: i
     figure = Figure(figsize=(12, 2.5 * rows), layout="constrained")
     for axis, draw in zip(np.ravel(figure.subplots(rows, columns)), draws, strict=False):
         p = draw.params
-        axis.imshow(stretch(cut(draw, l, m, side, size), draw.noise, 3.0), vmin=-0.5, vmax=3, **_SHOWN)
+        axis.imshow(stretch(cut(draw, l, m, side, size), draw.noise, 10.0), vmin=-0.5, vmax=4, **_SHOWN)
         robust = f" {p.robust:+.1f}" if p.weighting == "briggs" else ""
         taper = f", taper {format_angle(p.taper, 2)}" if p.taper else ""
         axis.set_title(f"{p.weighting}{robust}{taper}", fontsize=8)
@@ -82,10 +82,10 @@ def scores_figure(scores: Sequence[Score], chance: float) -> Figure:
     names = list(dict.fromkeys(score.name for score in scores))
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axis = figure.subplots()
-    for offset, imaging, label in ((-0.2, "same", "imaged alike"), (0.2, "across", "imaged otherwise")):
+    for offset, (imaging, label) in zip((-0.27, 0.0, 0.27), QUERIES.items(), strict=True):
         chosen = {s.name: s for s in scores if s.imaging == imaging}
         x = np.arange(len(names)) + offset
-        bars = axis.bar(x, [chosen[n].mean for n in names], 0.38, yerr=[chosen[n].std for n in names], label=label)
+        bars = axis.bar(x, [chosen[n].mean for n in names], 0.26, yerr=[chosen[n].std for n in names], label=label)
         axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
     axis.axhline(chance, color="grey", ls=":", lw=1)
     axis.set_xticks(range(len(names)), names)
@@ -103,7 +103,7 @@ def neighbours_figure(patches: LabelledPatches, vectors: np.ndarray, queries: Se
     for row, query in zip(axes, queries, strict=True):
         likeness = np.where(patches.field == patches.field[query], -np.inf, scaled @ scaled[query])
         for axis, index in zip(row, [query, *np.argsort(-likeness)[:count]], strict=True):
-            axis.imshow(patches.fixed[index, ..., 0], vmin=-0.5, vmax=3, **_SHOWN)
+            axis.imshow(patches.fixed[index, ..., 0], vmin=-0.5, vmax=4, **_SHOWN)
             axis.set(xticks=[], yticks=[])
             same = patches.label[index] == patches.label[query]
             axis.set_title(patches.label[index], fontsize=9, color="black" if same else "tab:red")
@@ -117,7 +117,7 @@ def attention_figure(images: np.ndarray, attention: Any, labels: Sequence[str]) 
     figure = Figure(figsize=(1.6 * len(images), 3.4), layout="constrained")
     top, bottom = figure.subplots(2, len(images))
     for i, (above, below) in enumerate(zip(top, bottom, strict=True)):
-        above.imshow(images[i, ..., 0], vmin=-0.5, vmax=3, **_SHOWN)
+        above.imshow(images[i, ..., 0], vmin=-0.5, vmax=4, **_SHOWN)
         above.set_title(labels[i], fontsize=9)
         below.imshow(np.asarray(attention[i]).mean(axis=0), origin="lower", cmap="viridis")
         for axis in (above, below):

@@ -186,6 +186,8 @@ class Loader:
                 raise Vis2imgError(f"no Dask scheduler answers at {self.config.scheduler}: {error}") from error
             self._owned = [client]
             return client
+        # Other libraries turn on the root logger; Dask then tells of every connection.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         workers = self.config.workers or min(8, os.cpu_count() or 1)
         # Workers are new processes, never forks: JAX and ducc0 threads do not survive a fork.
         cluster = LocalCluster(

@@ -17,6 +17,8 @@ from vis2img.draws import Draw
 from vis2img.errors import ParameterError
 from vis2img.gridding import lm_to_pixel
 
+_UNIT_SIGMA = 5.0  # how many times the noise a faint pixel must be to become 1
+
 
 @dataclass(frozen=True)
 class ViewConfig:
@@ -38,7 +40,7 @@ class ViewConfig:
     """Side of a local crop as a fraction of the patch."""
     rotate: bool = True
     """Flip and turn views by 90 degrees at random."""
-    stretch: float = 3.0
+    stretch: float = 10.0
     """Softening of the arcsinh stretch in units of the noise of the draw."""
 
     def __post_init__(self) -> None:
@@ -55,8 +57,12 @@ class ViewConfig:
 
 
 def stretch(data: np.ndarray, noise: float, softening: float) -> np.ndarray:
-    """Return arcsinh(data / (softening * noise)): linear in the noise, logarithmic for bright sources."""
-    return np.arcsinh(data / np.float32(softening * noise)).astype(np.float32, copy=False)
+    """Return s arcsinh(data / (s noise)) / 5 for a softening of s: a faint pixel of 5 sigma becomes 1.
+
+    Linear below ``softening`` times the noise and logarithmic above (Lupton et al. 2004, PASP 116, 133).
+    """
+    scaled = np.arcsinh(data / np.float32(softening * noise))
+    return (scaled * np.float32(softening / _UNIT_SIGMA)).astype(np.float32, copy=False)
 
 
 def cut(draw: Draw, l: float, m: float, side: float, size: int) -> np.ndarray:

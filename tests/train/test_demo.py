@@ -21,7 +21,7 @@ def test_the_demonstration_ends_in_a_self_contained_report(tmp_path: Path) -> No
     assert len(re.findall(r'src="data:image/png;base64,[A-Za-z0-9+/=]{2000,}"', page)) == 6
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert {(s.name, s.imaging) for s in scores} == {
-        (name, how) for name in ("trained", "random weights", "pixels") for how in ("same", "across")
+        (name, how) for name in ("trained", "random weights", "pixels") for how in ("same", "across", "shifted")
     }
     assert all(0 <= value <= 1 for s in scores for value in s.values)
     assert all(f"{s.mean:.3f}" in page for s in scores)

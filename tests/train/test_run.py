@@ -78,7 +78,7 @@ def _embeddings_of(config: TrainConfig, tmp_path: Path) -> None:
     table = embed_sources(settings, model, state.teacher, sources)
     draw = evaluation_draw(sources[0])
     grid = grid_positions(draw, sources[0], settings.data.views)
-    assert table["vector"].shape == (len(grid), 96) and len(grid) == 4
+    assert table["vector"].shape == (len(grid), 192) and len(grid) == 4
     assert json.loads(table["params"][0])["weighting"] == "briggs"
     patches = cut_patches(draw, sources[0], settings.data.views, grid[1:2])
     alone = embed_images(model, state.teacher, patches.images, batch_size=3)

@@ -29,6 +29,7 @@ def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(DemoCommand, argv, prog)
     from train.demo import run_demo
+    from train.evaluate import QUERIES
 
     config = DemoConfig(**{field.name: getattr(command, field.name) for field in fields(DemoConfig)})
     with Bars(command.quiet or command.json) as bars:
@@ -37,7 +38,6 @@ def run(argv: list[str], prog: str) -> int:
         print(json.dumps({"report": str(path), "scores": [{**asdict(s), "mean": s.mean} for s in scores]}, indent=1))
         return 0
     for score in scores:
-        how = "imaged alike" if score.imaging == "same" else "imaged otherwise"
-        print(f"{score.name:15s} {how:17s} k-NN balanced accuracy {score.mean:.3f}")
+        print(f"{score.name:15s} {QUERIES[score.imaging]:17s} k-NN balanced accuracy {score.mean:.3f}")
     print(f"report: {path}")
     return 0

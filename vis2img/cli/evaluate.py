@@ -41,7 +41,7 @@ class EvaluateCommand:
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(EvaluateCommand, argv, prog)
-    from train.evaluate import labelled_patches, random_params, score_representations
+    from train.evaluate import QUERIES, labelled_patches, random_params, score_representations
     from train.run import load_run
     from vis2img.cli.progress import Bars
     from vis2img.errors import ParameterError
@@ -69,6 +69,5 @@ def run(argv: list[str], prog: str) -> int:
     print(f"k-NN balanced accuracy, {len(patches.label)} sources of {len(set(patches.label))} classes")
     for score in scores:
         spread = f" ± {score.std:.3f} ({len(score.values)} seeds)" if len(score.values) > 1 else ""
-        what = "imaged alike" if score.imaging == "same" else "imaged otherwise"
-        print(f"  {score.name:15s} {what:17s} {score.mean:.3f}{spread}")
+        print(f"  {score.name:15s} {QUERIES[score.imaging]:17s} {score.mean:.3f}{spread}")
     return 0
