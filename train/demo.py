@@ -59,7 +59,7 @@ def observation(config: DemoConfig, index: int) -> Any:
         chan_width=60e6,
         nchan=8,
         n_sources=config.sources,
-        flux_range=(5e-3, 5e-2),
+        flux_range=(1e-2, 1e-1),
         size_range=(30 * ARCSEC, 90 * ARCSEC),
         fov=1400 * ARCSEC,
         min_separation=40 * ARCSEC,
@@ -181,8 +181,9 @@ def _write(
     selection = Selection(field="0")
     image = ms.image(ms.imaging_params(selection, npix=settings.data.field_npix), selection, psf=True)
     draws = [make_draw(sources[0], settings.seed, 0, index) for index in range(12)]
-    # The first patch of the first field that is extended shows best what imaging does.
-    first = next(i for i in range(len(patches.label)) if patches.field[i] == 0 and patches.label[i] != "compact")
+    # The brightest extended source of the first field shows best what imaging does.
+    peak = patches.fixed.max(axis=(1, 2, 3)) * ((patches.field == 0) & (patches.label != "compact"))
+    first = int(peak.argmax())
     l, m, _ = direction_cosines(patches.position[first, 0], patches.position[first, 1], draws[0].phase_centre)
     side = patch_angle(sources[0], settings.data.views)
     vectors = embed_images(model, params, patches.fixed)

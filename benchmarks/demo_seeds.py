@@ -1,0 +1,47 @@
+"""Run the demonstration with several seeds and print the table of docs/results.md.
+
+python benchmarks/demo_seeds.py --seeds 3 --out demo-seeds
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+
+from train.demo import DemoConfig, run_demo
+from train.evaluate import QUERIES
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="number of skies, networks and draws")
+    parser.add_argument("--steps", type=int, default=DemoConfig.steps)
+    parser.add_argument("--out", type=Path, default=Path("demo-seeds"))
+    options = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, commit {commit.stdout.strip() or 'unknown'}")
+    table: dict[tuple[str, str], list[float]] = {}
+    for seed in range(options.seeds):
+        start = time.perf_counter()
+        config = DemoConfig(out=options.out / f"seed{seed}", steps=options.steps, seed=seed)
+        _, scores = run_demo(config, lambda *_: None)
+        for score in scores:
+            table.setdefault((score.name, score.imaging), []).append(score.mean)
+        shown = {f"{s.name}, {s.imaging}": round(s.mean, 3) for s in scores}
+        print(f"seed {seed}: {time.perf_counter() - start:.0f} s", shown, flush=True)
+    print("| representation | " + " | ".join(QUERIES.values()) + " |")
+    print("|---" * (1 + len(QUERIES)) + "|")
+    for name in dict.fromkeys(name for name, _ in table):
+        cells = (table[name, how] for how in QUERIES)
+        print(f"| {name} | " + " | ".join(f"{np.mean(v):.3f} ± {np.std(v, ddof=1):.3f}" for v in cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
