@@ -22,7 +22,6 @@ _PUBLIC = {
     "Loader": "vis2img.loader",
     "LoaderConfig": "vis2img.loader",
     "SimulateConfig": "vis2img.simulate",
-    "simulate": "vis2img.simulate",
     "Vis2imgError": "vis2img.errors",
 }
 
@@ -39,7 +38,6 @@ __all__ = [
     "Visibilities",
     "__version__",
     "open_ms",
-    "simulate",
 ]
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ if TYPE_CHECKING:
     from vis2img.measurementset import MeasurementSet, open_ms
     from vis2img.params import ImagingParams, Selection
     from vis2img.prior import ImagingPrior
-    from vis2img.simulate import SimulateConfig, simulate
+    from vis2img.simulate import SimulateConfig
     from vis2img.visibilities import Visibilities
 
 
