@@ -1,6 +1,6 @@
 """Time one draw (ducc0 on one thread) and the views cut from a full pool, in one run.
 
-    python benchmarks/views.py demo/data/field0.ms demo/data/field1.ms
+python benchmarks/views.py demo/data/field0.ms demo/data/field1.ms
 """
 
 from __future__ import annotations

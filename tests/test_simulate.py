@@ -7,6 +7,7 @@ import math
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -375,3 +376,16 @@ def test_wsclean_finds_sources_where_they_are(tmp_path):
     assert (x, y) == (128 - 80, 128 + 50)
     assert (found_x, found_y) == (pytest.approx(x, abs=0.01), pytest.approx(y, abs=0.01))
     assert image.max() == pytest.approx(1.0, rel=0.05)
+
+
+@pytest.mark.parametrize("jax_first", [True, False])
+def test_simulating_leaves_the_precision_of_jax_alone(tmp_path: Path, jax_first: bool) -> None:
+    # In a process of its own: codex-africanus changes the setting when it is imported, once.
+    first = "import jax; " if jax_first else ""
+    code = (
+        f"{first}from pathlib import Path; from vis2img.simulate import SimulateConfig, simulate; "
+        f"simulate(SimulateConfig(Path({str(tmp_path / 'x.ms')!r}), ntimes=1, nchan=1, n_sources=1)); "
+        "import jax.numpy as jnp; print(jnp.zeros(1).dtype)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["float32"]

@@ -21,6 +21,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -380,6 +381,7 @@ def _contained(report: Progress) -> Iterator[tuple[Any, Any]]:
     from astropy.utils import iers
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_jax_precision_kept())
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         stack.enter_context(iers.conf.set_temp("auto_download", False))
@@ -396,6 +398,23 @@ def _contained(report: Progress) -> Iterator[tuple[Any, Any]]:
             stack.callback(_restore_logger, module.log, list(module.log.handlers), module.log.level)
             module.log.setLevel(logging.CRITICAL)
         yield make, sky
+
+
+@contextlib.contextmanager
+def _jax_precision_kept() -> Iterator[None]:
+    """Undo what codex-africanus, which simms imports, does to JAX: 64-bit numbers for the whole process."""
+
+    def setting() -> Any:
+        return sys.modules["jax"].config.jax_enable_x64 if "jax" in sys.modules else None
+
+    before = setting()
+    try:
+        yield
+    finally:
+        if before is None:
+            before = os.environ.get("JAX_ENABLE_X64", "").lower() in ("1", "true", "t", "yes", "on")
+        if setting() not in (None, before):
+            sys.modules["jax"].config.update("jax_enable_x64", before)
 
 
 @contextlib.contextmanager
