@@ -14,7 +14,7 @@ from vis2img import weighting
 from vis2img.imaging import make_image
 from vis2img.params import ImagingParams
 from vis2img.visibilities import Visibilities
-from vis2img.weighting import density_grid_size, imaging_weights, within_uv_range
+from vis2img.weighting import density_grid_size
 
 C = 2.99792458e8  # m/s
 ARCSEC = math.pi / 180 / 3600
@@ -36,7 +36,27 @@ def samples(seed=0, nrow=250, reach=0.7):
 
 
 def params(**changes) -> ImagingParams:
-    return ImagingParams(**{"npix": NPIX, "pixsize": PIXSIZE, "weighting": "natural", **changes})
+    """Tapers by sample and no rank filter, which most tests here are about, unless said otherwise."""
+    plain = {"npix": NPIX, "pixsize": PIXSIZE, "weighting": "natural", "taper_by": "sample", "rank_filter": 0}
+    return ImagingParams(**{**plain, **changes})
+
+
+def visibilities(uvw, freq, weight) -> Visibilities:
+    nrow = len(uvw)
+    return Visibilities(
+        uvw=uvw,
+        chan_freq=freq,
+        vis=np.ones(weight.shape, np.complex64),
+        weight=weight,
+        time=np.zeros(nrow),
+        antenna1=np.zeros(nrow, np.int32),
+        antenna2=np.ones(nrow, np.int32),
+        phase_centre=(1.0, -0.5),
+    )
+
+
+def imaging_weights(uvw, freq, weight, how, **options) -> np.ndarray:
+    return weighting.imaging_weights([visibilities(uvw, freq, weight)], how, **options).parts[0]
 
 
 def padded(npix: int) -> int:
@@ -109,7 +129,10 @@ def test_the_samples_of_these_tests_share_cells_and_leave_the_grid():
 def test_natural_weights_are_the_data_weights_and_are_a_copy():
     uvw, weight = samples(reach=1.3)
     result = imaging_weights(uvw, FREQ, weight, params())
-    np.testing.assert_array_equal(result, weight)
+    inside = np.zeros(weight.shape, bool)
+    for key, cell in loop_cells(uvw).items():
+        inside[key] = cell is not None
+    np.testing.assert_array_equal(result, np.where(inside, weight, 0))
     assert not np.shares_memory(result, weight)
 
 
@@ -208,7 +231,6 @@ def test_uv_range_is_in_wavelengths_of_each_channel():
         expected[row, ~np.array(inside)] = 0
         cut_by_frequency += 0 < sum(inside) < 3
     assert cut_by_frequency > 5
-    np.testing.assert_array_equal(within_uv_range(uvw, FREQ, weight, (low, high)), expected)
     np.testing.assert_array_equal(imaging_weights(uvw, FREQ, weight, params(uvrange=(low, high))), expected)
     # Samples outside the range do not count in the density of those inside.
     result = imaging_weights(uvw, FREQ, weight, params(uvrange=(low, high), weighting="uniform"))
@@ -220,7 +242,7 @@ def test_uv_range_ends_belong_to_it():
     weight = np.ones((1, 1), np.float32)
     freq = np.array([1e9])
     for (low, high), kept in {(5001, math.inf): 0, (0, 4999): 0, (4999, 5001): 1, (0, math.inf): 1}.items():
-        assert within_uv_range(uvw, freq, weight, (low, high)).sum() == kept
+        assert imaging_weights(uvw, freq, weight, params(uvrange=(low, high))).sum() == kept
 
 
 def test_taper_is_the_transform_of_a_gaussian_of_its_fwhm():
@@ -249,16 +271,8 @@ def test_a_strong_taper_gives_a_point_source_its_fwhm():
     u, v = (axis.ravel() for axis in np.meshgrid(grid, grid))
     uvw = np.stack([u, v, np.zeros_like(u)], axis=1) * C / 1e9
     nrow = len(uvw)
-    vis = Visibilities(
-        uvw=uvw,
-        chan_freq=np.array([1e9]),
-        vis=np.full((nrow, 1), 2.0, np.complex64),
-        weight=np.ones((nrow, 1), np.float32),
-        time=np.zeros(nrow),
-        antenna1=np.zeros(nrow, np.int32),
-        antenna2=np.ones(nrow, np.int32),
-        phase_centre=(1.0, -0.5),
-    )
+    vis = visibilities(uvw, np.array([1e9]), np.ones((nrow, 1), np.float32))
+    vis.vis[...] = 2.0
     fwhm = 7.3 * PIXSIZE
     image = make_image(vis, params(taper=fwhm))
     y, x = np.mgrid[0 : NPIX[1], 0 : NPIX[0]]
@@ -266,17 +280,112 @@ def test_a_strong_taper_gives_a_point_source_its_fwhm():
     expected = 2.0 * np.exp(-4 * math.log(2) * r2 / fwhm**2)
     near = (abs(x - NPIX[0] // 2) < 25) & (abs(y - NPIX[1] // 2) < 25)  # the samples' grid repeats at 66 pixels
     np.testing.assert_allclose(image.data[near], expected[near], atol=2e-3)
-    assert image.beam[0] == pytest.approx(fwhm, rel=1e-3)
-    assert image.beam[1] == pytest.approx(fwhm, rel=1e-3)
+    assert image.beam[0] == pytest.approx(fwhm, rel=1e-2)
+    assert image.beam[1] == pytest.approx(fwhm, rel=1e-2)
 
 
-def test_blocks_of_rows_change_nothing(monkeypatch):
+@pytest.mark.parametrize("scheme", ["natural", "uniform", "briggs"])
+@pytest.mark.parametrize("taper_by", ["cell", "sample"])
+def test_threads_change_nothing(scheme, taper_by):
     uvw, weight = samples()
-    hows = [params(weighting=w, taper=9 * ARCSEC, uvrange=(10.0, 1.5e4)) for w in ("natural", "uniform", "briggs")]
-    whole = [imaging_weights(uvw, FREQ, weight, how) for how in hows]
-    monkeypatch.setattr(weighting, "_BLOCK_SAMPLES", 20)
-    for how, expected in zip(hows, whole, strict=True):
-        np.testing.assert_allclose(imaging_weights(uvw, FREQ, weight, how), expected, rtol=1e-6)
+    how = params(weighting=scheme, taper=9 * ARCSEC, uvrange=(10.0, 1.5e4), taper_by=taper_by, rank_filter=2)
+    one = imaging_weights(uvw, FREQ, weight, how)
+    np.testing.assert_allclose(imaging_weights(uvw, FREQ, weight, how, nthreads=3), one, rtol=1e-6)
+
+
+def test_density_is_counted_over_all_parts_and_sums_are_right():
+    uvw, weight = samples(nrow=240)
+    how = params(weighting="uniform")
+    parts = [visibilities(uvw[a : a + 80], FREQ, weight[a : a + 80]) for a in (0, 80, 160)]
+    together = weighting.imaging_weights(parts, how)
+    whole = imaging_weights(uvw, FREQ, weight, how)
+    np.testing.assert_allclose(np.concatenate(together.parts), whole, rtol=1e-6)
+    assert together.total == pytest.approx(whole.sum(dtype=float), rel=1e-6)
+    assert together.cells.sum() == pytest.approx(together.total, rel=1e-9)
+    assert together.nvis == np.count_nonzero(whole)
+    np.testing.assert_allclose(sum(together.chans), whole.sum(axis=0, dtype=float), rtol=1e-6)
+
+
+def test_reuse_writes_over_the_data_weights():
+    uvw, weight = samples()
+    expected = imaging_weights(uvw, FREQ, weight.copy(), params(weighting="uniform"))
+    result = imaging_weights(uvw, FREQ, weight, params(weighting="uniform"), reuse=True)
+    assert result is weight
+    np.testing.assert_array_equal(result, expected)
+
+
+def loop_factor(q, taper=0.0, low=0.0, high=math.inf, inner=0.0, outer=0.0):
+    """Gaussian times Tukey transitions, from docs/conventions.md."""
+    if not low <= q <= high:
+        return 0.0
+    sigma = taper / 2.3548200450309493
+    factor = math.exp(-2 * (math.pi * sigma * q) ** 2)
+    if inner and q < low + inner:
+        factor *= (1 - math.cos(math.pi * (q - low) / inner)) / 2
+    if outer and q > high - outer:
+        factor *= (1 - math.cos(math.pi * (high - q) / outer)) / 2
+    return factor
+
+
+SHAPES = [
+    {"taper": 15 * ARCSEC},
+    {"low": 0.05 * EDGE, "high": 0.5 * EDGE},
+    {"low": 0.02 * EDGE, "high": 0.5 * EDGE, "inner": 0.2 * EDGE, "outer": 0.3 * EDGE},
+    {"taper": 5 * ARCSEC, "high": 0.6 * EDGE, "outer": 0.6 * EDGE},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("taper_by", ["cell", "sample"])
+@pytest.mark.parametrize("robust", [None, 0.5])
+def test_tapers_by_cell_and_by_sample(shape, taper_by, robust):
+    """By cell: at its lower corner, on top of the density of all samples."""
+    uvw, weight = samples()
+    scheme = {"weighting": "uniform"} if robust is None else {"weighting": "briggs", "robust": robust}
+    how = params(
+        **scheme,
+        taper_by=taper_by,
+        taper=shape.get("taper", 0.0),
+        uvrange=(shape.get("low", 0.0), shape.get("high", math.inf)),
+        tukey_inner_taper=shape.get("inner", 0.0),
+        tukey_taper=shape.get("outer", 0.0),
+    )
+    result = imaging_weights(uvw, FREQ, weight, how)
+    nx, ny = padded(NPIX[0]), padded(NPIX[1])
+    counted, factor = weight.copy(), np.zeros(weight.shape)
+    for (row, chan), (x, y) in loop_cells(uvw).items():
+        q = math.hypot(uvw[row, 0], uvw[row, 1]) * FREQ[chan] / C
+        if taper_by == "cell":
+            q = math.hypot((x - nx // 2) / (nx * PIXSIZE), y / (ny * PIXSIZE))
+        elif not shape.get("low", 0.0) <= q <= shape.get("high", math.inf):
+            counted[row, chan] = 0
+        factor[row, chan] = loop_factor(q, **shape)
+    np.testing.assert_allclose(result, loop_weights(uvw, counted, robust) * factor, rtol=1e-5, atol=1e-9)
+    assert np.mean(factor > 0) > 0.1 and len(np.unique(factor)) > 1
+
+
+@pytest.mark.parametrize("robust", [None, 0.0])
+@pytest.mark.parametrize("limit", [1.0, 2.0])
+def test_rank_filter_cuts_to_the_mean_around(robust, limit):
+    """Against a loop: factors above the limit times the mean of the cells within -8 to 7 are cut to it.
+
+    Empty cells have the Briggs factor 1 and count; with uniform weights they have none and do not.
+    """
+    uvw, weight = samples(nrow=400)
+    scheme = {"weighting": "uniform"} if robust is None else {"weighting": "briggs", "robust": robust}
+    plain = loop_weights(uvw, weight, robust)
+    cells = loop_cells(uvw)
+    factor = {cells[key]: plain[key] / weight[key] for key in cells if weight[key] > 0}
+    cut = {}
+    nx, half = padded(NPIX[0]), padded(NPIX[1]) // 2
+    for (x, y), value in factor.items():
+        near = [(i, j) for i in range(max(0, x - 8), min(nx, x + 8)) for j in range(max(0, y - 8), min(half, y + 8))]
+        around = [factor.get(cell, 0.0 if robust is None else 1.0) for cell in near]
+        cut[x, y] = min(value, limit * sum(around) / np.count_nonzero(around))
+    expected = [[weight[r, c] * cut.get(cells[r, c], 0) for c in range(len(FREQ))] for r in range(len(uvw))]
+    result = imaging_weights(uvw, FREQ, weight, params(**scheme, rank_filter=limit))
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+    assert sum(cut[c] < factor[c] for c in factor) > (10 if robust is None else -1)
 
 
 @pytest.mark.parametrize("scheme", ["natural", "uniform", "briggs"])

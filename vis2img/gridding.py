@@ -28,9 +28,10 @@ def vis_to_dirty(
     npix: tuple[int, int],
     pixsize: float,
     *,
+    total: float,
     nthreads: int = 1,
 ) -> np.ndarray:
-    """Return the dirty image in Jy/beam: the weighted adjoint transform over the sum of weights.
+    """Return the dirty image in Jy/beam: the weighted adjoint transform over ``total``.
 
     Parameters
     ----------
@@ -46,6 +47,8 @@ def vis_to_dirty(
         Image size (npix_x, npix_y); even, at least 32.
     pixsize : float
         Pixel size in rad at the image centre.
+    total : float
+        Sum of the imaging weights of all that goes into the image.
     nthreads : int
         Threads of ducc0; one call per core beats one call with all of them.
 
@@ -57,7 +60,6 @@ def vis_to_dirty(
     """
     import ducc0
 
-    total = float(weight.sum(dtype=np.float64))
     image = ducc0.wgridder.vis2dirty(
         uvw=uvw,
         freq=chan_freq,

@@ -18,7 +18,8 @@ from vis2img.imaging import Image, check_memory, make_image
 from vis2img.metadata import Metadata, read_metadata, suggest_pixsize
 from vis2img.options import format_angle
 from vis2img.params import MIN_NPIX, ImagingParams, Selection
-from vis2img.reading import Progress, read_visibilities, resolve
+from vis2img.plan import resolve
+from vis2img.reading import Progress, read_parts, read_visibilities
 from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
 _DEFAULT_MAX_NPIX = 2048  # of a suggested image; a whole primary beam at full resolution may need more
@@ -49,8 +50,18 @@ class MeasurementSet:
         nthreads: int | None = None,
         progress: Progress | None = None,
     ) -> Visibilities:
-        """Return the Stokes I visibilities of a selection; see :func:`vis2img.reading.read_visibilities`."""
-        return read_visibilities(self.meta, selection or Selection(), nthreads=nthreads or _cores(), progress=progress)
+        """Return one Stokes parameter of one spectral window; see :func:`vis2img.reading.read_visibilities`."""
+        return read_visibilities(self.meta, selection or Selection(), nthreads=nthreads or cores(), progress=progress)
+
+    def read_parts(
+        self,
+        selection: Selection | None = None,
+        *,
+        nthreads: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[Visibilities]:
+        """Return all spectral windows and Stokes parameters; see :func:`vis2img.reading.read_parts`."""
+        return read_parts(self.meta, selection or Selection(), nthreads=nthreads or cores(), progress=progress)
 
     def imaging_params(self, selection: Selection | None = None, **changes: Any) -> ImagingParams:
         """Return parameters that suit this data: a third of a fringe per pixel, up to the primary beam.
@@ -81,8 +92,8 @@ class MeasurementSet:
         return ImagingParams(npix=npix, pixsize=pixsize, **changes)
 
     def _pixsize(self, selection: Selection) -> float:
-        spw = self.meta.spws[resolve(self.meta, selection).partition.spw]
-        pixsize = suggest_pixsize(self.meta.uv_range_m[1] * spw.chan_freq.max() / SPEED_OF_LIGHT)
+        highest = max(self.meta.spws[p.partition.spw].chan_freq.max() for p in resolve(self.meta, selection))
+        pixsize = suggest_pixsize(self.meta.uv_range_m[1] * highest / SPEED_OF_LIGHT)
         if pixsize is None:
             reason = "; ".join(self.meta.problems) or "no baseline has a length"
             raise MeasurementSetError(f"{self.path} cannot be imaged: {reason}")
@@ -97,7 +108,7 @@ class MeasurementSet:
         nthreads: int | None = None,
         progress: Progress | None = None,
     ) -> Image:
-        """Make a dirty image.
+        """Make a dirty image of one Stokes parameter.
 
         Parameters
         ----------
@@ -119,8 +130,8 @@ class MeasurementSet:
         """
         params = params or self.imaging_params(selection)
         check_memory(params)
-        vis = self.read(selection, nthreads=nthreads, progress=progress)
-        return make_image(vis, params, psf=psf, nthreads=nthreads or _cores())
+        parts = self.read_parts(selection, nthreads=nthreads, progress=progress)
+        return make_image(parts, params, psf=psf, nthreads=nthreads or cores(), reuse=True)
 
     def __repr__(self) -> str:
         m = self.meta
@@ -154,5 +165,6 @@ def open_ms(path: str | Path) -> MeasurementSet:
     return MeasurementSet(read_metadata(path))
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

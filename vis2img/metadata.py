@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -104,10 +103,6 @@ class Metadata:
     ntimes: int
     interval: float
     uv_range_m: tuple[float, float]
-    flagged: float | None
-    """Fraction flagged (FLAG or FLAG_ROW) of the sampled rows; None when it cannot be read."""
-    flag_sample: int
-    """Number of rows behind ``flagged``."""
     problems: tuple[str, ...]
 
     @property
@@ -118,6 +113,11 @@ class Metadata:
             *known,
             *(c for c in self.columns if c.endswith("_DATA") and c not in known and c != "FLOAT_DATA"),
         )
+
+    @cached_property
+    def flags(self) -> tuple[float | None, int]:
+        """Fraction flagged (FLAG or FLAG_ROW) of a sample of rows, None if unreadable, and their number; read late."""
+        return _flagged_fraction(self)
 
     @cached_property
     def uv_max(self) -> float:
@@ -185,7 +185,6 @@ def read_metadata(path: str | Path) -> Metadata:
     scale = main.nrows() / max(1, len(rows))
     partitions = _partitions(sample, setups, len(fields), scale, problems)
     times = np.unique(sample["TIME"])
-    flagged, flag_sample = _flagged_fraction(main, sample, rows, partitions, spws)
     if main.nrows() == 0:
         problems.append("the main table has no row")
     cross = sample["ANTENNA1"] != sample["ANTENNA2"]
@@ -208,8 +207,6 @@ def read_metadata(path: str | Path) -> Metadata:
         ntimes=len(times),
         interval=float(np.median(sample["INTERVAL"])) if len(sample["INTERVAL"]) else math.nan,
         uv_range_m=(float(length.min()), float(length.max())) if len(length) else (0.0, 0.0),
-        flagged=flagged,
-        flag_sample=flag_sample,
         problems=tuple(problems),
     )
 
@@ -307,30 +304,24 @@ def _partitions(
     return tuple(result)
 
 
-def _flagged_fraction(
-    main: table,
-    sample: dict[str, Any],
-    rows: np.ndarray,
-    partitions: tuple[Partition, ...],
-    spws: tuple[SpectralWindow, ...],
-) -> tuple[float | None, int]:
-    """Return the fraction of samples flagged and the number of rows behind it, from a bounded sample."""
-    per_row = {p.ddid: len(spws[p.spw].chan_freq) * max(1, len(p.corrs)) for p in partitions}
+def _flagged_fraction(meta: Metadata) -> tuple[float | None, int]:
+    per_row = {p.ddid: len(meta.spws[p.spw].chan_freq) * max(1, len(p.corrs)) for p in meta.partitions}
     if not per_row:
         return None, 0
-    chosen = row_sample(len(rows), max(64, _FLAG_BUDGET // max(per_row.values())))
+    rows = row_sample(meta.nrow, max(64, _FLAG_BUDGET // max(per_row.values())))
     flagged = total = 0
-    has_flag_row = "FLAG_ROW" in main.colnames()
     try:
+        main = open_table(meta.path)
+        setup = main.selectrows(rows).getcol("DATA_DESC_ID")
         for ddid in per_row:
-            here = rows[chosen[sample["DATA_DESC_ID"][chosen] == ddid]]
+            here = rows[setup == ddid]
             if not len(here):
                 continue
             part = main.selectrows(here)
             flags = part.getcol("FLAG").reshape(len(here), -1)
-            if has_flag_row:
+            if "FLAG_ROW" in meta.columns:
                 flags = flags | part.getcol("FLAG_ROW")[:, None]
             flagged, total = flagged + int(flags.sum()), total + flags.size
     except RuntimeError:
         return None, 0
-    return (flagged / total, len(chosen)) if total else (None, 0)
+    return (flagged / total, len(rows)) if total else (None, 0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -138,12 +138,28 @@ def parse_antennas(text: str) -> tuple[str, ...]:
     return names
 
 
+def parse_spws(text: str) -> int | tuple[int, ...] | Literal["all"]:
+    """Return ``0`` as a number, ``0,2`` as numbers, or ``all``."""
+    if text.strip() == "all":
+        return "all"
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} is no spectral window; write a number, several (0,2) or all") from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def format_spws(value: int | tuple[int, ...] | str) -> str:
+    """Return the text form of spectral windows."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _spec(parse: Callable[[str], Any], show: Callable[[Any], str], metavar: str) -> PrimitiveConstructorSpec:
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
         instance_from_str=lambda args: parse(args[0]),
-        is_instance=lambda value: isinstance(value, (float, int, tuple)),
+        is_instance=lambda value: isinstance(value, (float, int, tuple, str)),
         str_from_instance=lambda value: [show(value)],
     )
 
@@ -154,3 +170,4 @@ UVRange = Annotated[tuple[float, float], _spec(parse_uv_range, format_uv_range, 
 Npix = Annotated[tuple[int, int], _spec(parse_npix, lambda v: f"{v[0]},{v[1]}", "X[,Y]")]
 Direction = Annotated[tuple[float, float], _spec(parse_direction, format_direction, "RA,DEC")]
 Antennas = Annotated[tuple[str, ...], _spec(parse_antennas, ",".join, "A,B,...")]
+Spws = Annotated[int | tuple[int, ...] | Literal["all"], _spec(parse_spws, format_spws, "N,...|all")]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vis2img.errors import ParameterError
-from vis2img.options import Angle, Antennas, Direction, IndexRange, Npix, UVRange
+from vis2img.options import Angle, Antennas, Direction, IndexRange, Npix, Spws, UVRange
 
 MIN_NPIX = 32  # ducc0's smallest image side
 Weighting = Literal["natural", "uniform", "briggs"]
@@ -24,8 +24,9 @@ class Selection:
 
     field: str | None = None
     """Field name or FIELD_ID; default: the first field that has data."""
-    spw: int | None = None
-    """Spectral window (SPECTRAL_WINDOW_ID); default: the first that has data and can form Stokes I."""
+    spw: Spws | None = None
+    """Spectral windows (SPECTRAL_WINDOW_ID): 0, or 0,2, or all; default: the first that has data and can form
+    the Stokes parameters."""
     column: str | None = None
     """Data column; default: CORRECTED_DATA, else DATA, else MODEL_DATA, whichever is there first."""
     channels: IndexRange = (None, None)
@@ -36,6 +37,8 @@ class Selection:
     """Only baselines between these antennas (names or numbers)."""
     weight_column: Literal["auto", "WEIGHT_SPECTRUM", "WEIGHT", "none"] = "auto"
     """Data weights; auto: WEIGHT_SPECTRUM, else WEIGHT. none: every sample weighs 1."""
+    stokes: str = "I"
+    """Stokes parameters: I, or several of I, Q, U, V without a blank (IQUV)."""
 
     def __post_init__(self) -> None:
         for name in ("channels", "times"):
@@ -43,6 +46,8 @@ class Selection:
             if (start is not None and start < 0) or (stop is not None and stop <= (start or 0)):
                 shown = ":".join("" if end is None else str(end) for end in (start, stop))
                 raise ParameterError(f"{name} {shown} selects nothing; write start:stop with 0 <= start < stop")
+        if not self.stokes or set(self.stokes) - set("IQUV") or len(set(self.stokes)) < len(self.stokes):
+            raise ParameterError(f"stokes {self.stokes!r} is unknown; write I, or several of I, Q, U and V: IQUV")
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,16 @@ class ImagingParams:
     """FWHM on the sky of a Gaussian taper; 0arcsec: none."""
     uvrange: UVRange = (0.0, math.inf)
     """Baseline lengths kept, min:max in wavelengths."""
+    tukey_taper: float = 0.0
+    """Width in wavelengths of a Tukey transition from 1 to 0 below the upper end of uvrange; 0: none."""
+    tukey_inner_taper: float = 0.0
+    """Width in wavelengths of a Tukey transition from 0 to 1 above the lower end of uvrange; 0: none."""
+    taper_by: Literal["cell", "sample"] = "cell"
+    """Tapers and uvrange apply to cells of the density grid at their lower corner, as WSClean does, or to each
+    sample at its own (u, v)."""
+    rank_filter: float = 3.0
+    """Density weights above this many times the mean of the 16 x 16 cells around are cut to it; WSClean's default
+    is 3; 0: none."""
     phase_centre: Direction | None = None
     """Image centre as RA,DEC; default: the phase centre of the field."""
     band: tuple[float, float] = (0.0, 1.0)
@@ -102,6 +117,15 @@ class ImagingParams:
             raise ParameterError(f"taper = {self.taper} rad must be a FWHM of at least 0")
         if not 0 <= self.uvrange[0] < self.uvrange[1]:
             raise ParameterError(f"uvrange {self.uvrange} keeps nothing; write min:max with 0 <= min < max")
+        for name in ("tukey_taper", "tukey_inner_taper"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ParameterError(f"{name} = {getattr(self, name)} must be a width of at least 0 wavelengths")
+        if self.tukey_taper > 0 and math.isinf(self.uvrange[1]):
+            raise ParameterError("tukey_taper ends at the longest baseline of uvrange, which is not set; give min:max")
+        if self.taper_by not in ("cell", "sample"):
+            raise ParameterError(f"taper_by {self.taper_by!r} is unknown; use cell or sample")
+        if self.rank_filter != 0 and not self.rank_filter >= 1:
+            raise ParameterError(f"rank_filter = {self.rank_filter} must be at least 1, or 0 for none")
         if self.phase_centre is not None:
             ra, dec = self.phase_centre
             if not (math.isfinite(ra) and abs(dec) <= math.pi / 2):

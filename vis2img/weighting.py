@@ -1,7 +1,8 @@
-"""Imaging weights: natural, uniform and Briggs density weighting, Gaussian taper, uv range.
+"""Imaging weights: natural, uniform and Briggs density weighting, rank filter, tapers, uv range.
 
 Pure functions of arrays. The density is counted on the half-plane grid of WSClean 3.1, which follows the
-*padded* image (``docs/conventions.md``), so that weights, and with them images, equal WSClean's.
+*padded* image, and factors apply to whole cells of that grid in WSClean's order (``docs/conventions.md``),
+so that weights, and with them images, equal WSClean's.
 
 References
 ----------
@@ -12,15 +13,47 @@ Offringa et al. 2014, MNRAS 444, 606: WSClean.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from vis2img.params import ImagingParams
-from vis2img.visibilities import SPEED_OF_LIGHT
+from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
 _PADDING = 1.2  # WSClean's default image padding, which its density grid follows
-_BLOCK_SAMPLES = 1 << 20  # bounds the float64 temporaries to a few tens of MB
+_RANK_WINDOW = 16  # cells; WSClean's default
+_MAX_GRID_BYTES = 1 << 28  # of the grids that threads count into side by side
+
+
+@dataclass(frozen=True, eq=False)
+class ImagingWeights:
+    """The weights of one image.
+
+    Parameters
+    ----------
+    parts : list of float32 [row, chan]
+        Imaging weight of each sample of each part.
+    cells : float64 [y / 2, x]
+        Sum of the imaging weights in each cell of the half-plane density grid.
+    chans : list of float64 [chan]
+        Sum of the imaging weights of each channel of each part.
+    nvis : int
+        Number of samples with weight.
+    """
+
+    parts: list[np.ndarray]
+    cells: np.ndarray
+    chans: list[np.ndarray]
+    nvis: int
+
+    @property
+    def total(self) -> float:
+        """Sum of all imaging weights."""
+        return float(sum(by_chan.sum() for by_chan in self.chans))
 
 
 def density_grid_size(npix: int) -> int:
@@ -29,97 +62,116 @@ def density_grid_size(npix: int) -> int:
     return -(-padded // 4) * 4
 
 
-def imaging_weights(uvw: np.ndarray, chan_freq: np.ndarray, weight: np.ndarray, params: ImagingParams) -> np.ndarray:
-    """Return data weights times density weights times taper, zero outside the uv range.
+def cell_size(params: ImagingParams) -> tuple[float, float]:
+    """Return the size of a density cell in u and v, wavelengths."""
+    nx, ny = (density_grid_size(n) for n in params.npix)
+    return 1 / (nx * params.pixsize), 1 / (ny * params.pixsize)
+
+
+def imaging_weights(
+    parts: Sequence[Visibilities], params: ImagingParams, *, nthreads: int = 1, reuse: bool = False
+) -> ImagingWeights:
+    """Return data weights times density weights times taper, zero outside the uv range and the grid.
 
     Parameters
     ----------
-    uvw : float64 [row, 3]
-        Baseline coordinates in m.
-    chan_freq : float64 [chan]
-        Frequencies in Hz.
-    weight : float32 [row, chan]
-        Data weights; 0 for flagged samples.
+    parts : sequence of Visibilities
+        All that goes into the image: the density is counted over all of them.
     params : ImagingParams
-        ``weighting``, ``robust``, ``taper``, ``uvrange``, ``npix`` and ``pixsize`` are used.
-
-    Returns
-    -------
-    float32 [row, chan]
+        ``weighting``, ``robust``, ``rank_filter``, tapers, ``uvrange``, ``npix`` and ``pixsize`` are used.
+    nthreads : int
+        Threads over rows. Sums are taken in another order with another number of threads.
+    reuse : bool
+        Write the result over the data weights of ``parts``, to save their memory.
     """
-    result = within_uv_range(uvw, chan_freq, weight, params.uvrange)
-    if params.weighting != "natural":
-        density = _density(uvw, chan_freq, result, params)
-        squared = _briggs_factor(density, params) if params.weighting == "briggs" else None
-        for rows, cells in _cells(uvw, chan_freq, params):
-            of_sample = density[cells]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                if squared is None:
-                    block = result[rows] / of_sample
-                else:
-                    block = result[rows] / (1 + of_sample * squared)
-            # The last cell collects what lies beyond the grid; WSClean gives that no weight.
-            result[rows] = np.where((cells < density.size - 1) & (result[rows] > 0), block, 0)
-    if params.taper > 0:
-        _apply_taper(result, uvw, chan_freq, params.taper)
-    return result
+    from vis2img import weighting_kernels as kernels
+
+    factors = _cell_factors(_density(parts, params, nthreads), params)
+    cells, nvis = np.zeros(factors.shape), 0
+    results, chans = [], []
+    for part in parts:
+        result = part.weight if reuse else np.empty_like(part.weight)
+
+        def apply(
+            rows: slice, part: Visibilities = part, result: np.ndarray = result
+        ) -> tuple[int, np.ndarray, np.ndarray]:
+            by_cell, by_chan = np.zeros(factors.shape), np.zeros(len(part.chan_freq))
+            kept = kernels.apply_factors(
+                part.uvw[rows], part.chan_freq, part.weight[rows], params.pixsize, SPEED_OF_LIGHT, factors,
+                params.taper_by == "sample", _shape(params), result[rows], by_cell, by_chan,
+            )  # fmt: skip
+            return kept, by_cell, by_chan
+
+        done = _over_rows(apply, part.nrow, nthreads, factors.size * 8)
+        nvis += sum(kept for kept, _, _ in done)
+        for _, by_cell, _ in done:
+            cells += by_cell
+        chans.append(sum(by_chan for _, _, by_chan in done))
+        results.append(result)
+    return ImagingWeights(results, cells, chans, nvis)
 
 
-def within_uv_range(
-    uvw: np.ndarray, chan_freq: np.ndarray, weight: np.ndarray, uvrange: tuple[float, float]
-) -> np.ndarray:
-    """Return a copy of ``weight`` [row, chan], zero where the baseline is outside ``uvrange`` wavelengths."""
-    low, high = uvrange
-    if low == 0 and math.isinf(high):
-        return weight.copy()
-    length = np.hypot(uvw[:, 0], uvw[:, 1]) / SPEED_OF_LIGHT  # (row) wavelengths per Hz
-    result = np.empty_like(weight)
-    for rows in _row_blocks(len(uvw), len(chan_freq)):
-        wavelengths = np.outer(length[rows], chan_freq)
-        result[rows] = weight[rows] * ((wavelengths >= low) & (wavelengths <= high))
-    return result
+def _density(parts: Sequence[Visibilities], params: ImagingParams, nthreads: int) -> np.ndarray:
+    """Return the sum of data weights per cell, float64 [ny / 2, nx]."""
+    from vis2img import weighting_kernels as kernels
 
-
-def _row_blocks(nrow: int, nchan: int) -> Iterator[slice]:
-    step = max(1, _BLOCK_SAMPLES // nchan)
-    for start in range(0, nrow, step):
-        yield slice(start, min(start + step, nrow))
-
-
-def _cells(uvw: np.ndarray, chan_freq: np.ndarray, params: ImagingParams) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield blocks of rows with the flat density cell [row, chan] of each sample; the last cell is outside."""
     nx, ny = (density_grid_size(n) for n in params.npix)
-    scale = chan_freq / SPEED_OF_LIGHT * params.pixsize
-    # Samples are folded to v >= 0: the visibility at (-u, -v) is the conjugate of that at (u, v).
-    sign = np.where(uvw[:, 1] < 0, -1.0, 1.0)
-    u, v = uvw[:, 0] * sign, uvw[:, 1] * sign
-    for rows in _row_blocks(len(uvw), len(chan_freq)):
-        x = np.floor(np.outer(u[rows], scale) * nx + nx / 2)
-        y = np.floor(np.outer(v[rows], scale) * ny)
-        inside = (x >= 0) & (x < nx) & (y < ny / 2)
-        yield rows, np.where(inside, y * nx + x, nx * (ny // 2)).astype(np.int64)
+    # Cell by cell, the range cuts what was counted over all samples, as in WSClean.
+    low, high = params.uvrange if params.taper_by == "sample" else (0.0, math.inf)
+    shape = (ny // 2, nx)
+    total = np.zeros(shape)
+    for part in parts:
+
+        def count(rows: slice, part: Visibilities = part) -> np.ndarray:
+            grid = np.zeros(shape)
+            kernels.count_density(
+                part.uvw[rows], part.chan_freq, part.weight[rows], params.pixsize, SPEED_OF_LIGHT, low, high, grid
+            )
+            return grid
+
+        for grid in _over_rows(count, part.nrow, nthreads, total.nbytes):
+            total += grid
+    return total
 
 
-def _density(uvw: np.ndarray, chan_freq: np.ndarray, weight: np.ndarray, params: ImagingParams) -> np.ndarray:
-    """Return the sum of weights per cell, float64 [ny / 2 * nx + 1]; what is outside is not counted."""
-    nx, ny = (density_grid_size(n) for n in params.npix)
-    size = nx * (ny // 2) + 1
-    density = np.zeros(size)
-    for rows, cells in _cells(uvw, chan_freq, params):
-        density += np.bincount(cells.ravel(), weights=weight[rows].ravel(), minlength=size)
-    density[-1] = 0
-    return density
+def _over_rows(work: Callable[[slice], Any], nrow: int, nthreads: int, grid_bytes: int) -> list[Any]:
+    """Return ``work(rows)`` of as many slices of the rows as threads whose grids fit into memory."""
+    pieces = max(1, min(nthreads, _MAX_GRID_BYTES // grid_bytes, nrow))
+    edges = np.linspace(0, nrow, pieces + 1).astype(int)
+    slices = [slice(a, b) for a, b in pairwise(edges)]
+    if pieces == 1:
+        return [work(slices[0])]
+    with ThreadPoolExecutor(pieces) as pool:
+        return list(pool.map(work, slices))
+
+
+def _cell_factors(density: np.ndarray, params: ImagingParams) -> np.ndarray:
+    """Turn ``density`` [y / 2, x] into what the data weights of a cell are multiplied by, float32."""
+    from vis2img import weighting_kernels as kernels
+
+    factors = density
+    filled = density > 0
+    if params.weighting == "natural":
+        factors = filled.astype(np.float64)
+    elif params.weighting == "uniform":
+        np.divide(1.0, density, out=factors, where=filled)
+    else:
+        factors = 1 / (1 + density * _briggs_factor(density, params))  # 1 where empty: the rank filter sees that
+    if params.rank_filter and params.weighting != "natural":  # natural factors are all alike
+        factors = kernels.rank_filter(factors, params.rank_filter, _RANK_WINDOW)
+    if params.taper_by == "cell" and _shape(params) != (0.0, 0.0, 0.0, math.inf, 0.0):
+        kernels.taper_cells(factors, cell_size(params), _shape(params))
+    return factors.astype(np.float32)
 
 
 def _briggs_factor(density: np.ndarray, params: ImagingParams) -> float:
     """Return f^2 = (5 * 10^-R)^2 / (sum W_cell^2 / sum W_cell) (Briggs 1995, eq. 3.7)."""
-    total = density.sum()
-    return (5 * 10**-params.robust) ** 2 * total / np.sum(density**2) if total > 0 else 0.0
+    total, squared = density.sum(), float(np.vdot(density, density))
+    return (5 * 10**-params.robust) ** 2 * total / squared if squared > 0 else 0.0
 
 
-def _apply_taper(weight: np.ndarray, uvw: np.ndarray, chan_freq: np.ndarray, fwhm: float) -> None:
-    """Multiply in place by the transform of a Gaussian of ``fwhm`` rad: exp(-(pi fwhm q)^2 / (4 ln 2))."""
-    squared = (uvw[:, 0] ** 2 + uvw[:, 1] ** 2) / SPEED_OF_LIGHT**2
-    factor = -((math.pi * fwhm) ** 2) / (4 * math.log(2))
-    for rows in _row_blocks(len(uvw), len(chan_freq)):
-        weight[rows] *= np.exp(factor * np.outer(squared[rows], chan_freq**2)).astype(np.float32)
+def _shape(params: ImagingParams) -> tuple[float, float, float, float, float]:
+    """Return the numbers of ``shape_factor``; the transform of a Gaussian of FWHM t is exp(-(pi t q)^2 / (4 ln 2))."""
+    gauss = -((math.pi * params.taper) ** 2) / (4 * math.log(2))
+    low, high = params.uvrange
+    return gauss, float(low), float(params.tukey_inner_taper), float(high), float(params.tukey_taper)

@@ -20,7 +20,7 @@ from vis2img.cli.app import parse
 from vis2img.errors import OutputError, ParameterError
 from vis2img.fits import check_outputs, psf_path
 from vis2img.imaging import Image, check_memory, make_image
-from vis2img.measurementset import MeasurementSet, open_ms
+from vis2img.measurementset import MeasurementSet, cores, open_ms
 from vis2img.options import Angle, Npix, format_angle
 from vis2img.params import MIN_NPIX, ImagingParams, Selection
 
@@ -136,7 +136,7 @@ def _make(ms: MeasurementSet, params: ImagingParams, command: ImageCommand) -> I
     with _no_progress() if silent else _progress() as (advance, stage):
         vis = ms.read(command.selection, nthreads=command.threads, progress=advance)
         stage(f"gridding {vis.nrow * len(vis.chan_freq):,} visibilities")
-        return make_image(vis, params, psf=command.psf, nthreads=command.threads or _cores())
+        return make_image(vis, params, psf=command.psf, nthreads=command.threads or cores())
 
 
 Reporters = tuple[Callable[[int, int], None] | None, Callable[[str], None]]
@@ -177,12 +177,6 @@ def _progress() -> Iterator[Reporters]:
         yield lambda done, total: bar.update(task, completed=done, total=total), stage
 
 
-def _cores() -> int:
-    from vis2img.measurementset import _cores as cores
-
-    return cores()
-
-
 def summary(image: Image, written: list[Path]) -> dict[str, Any]:
     """Return what ``--json`` prints."""
     peak, (x, y) = _peak(image)
@@ -198,7 +192,7 @@ def summary(image: Image, written: list[Path]) -> dict[str, Any]:
         "nvis": image.nvis,
         "weight_sum": image.weight_sum,
         "params": image.params.to_dict(),
-        **{name: image.meta.get(name) for name in ("telescope", "field", "spw", "column", "stokes_i_from")},
+        **{name: image.meta.get(name) for name in ("telescope", "field", "spw", "column", "stokes_from")},
     }
 
 
@@ -214,7 +208,7 @@ def _report(image: Image, written: list[Path]) -> str:
     return "\n".join(
         [
             f"{meta.get('telescope')} field {meta.get('field')!r}, spw {meta.get('spw')}, {meta.get('column')} "
-            f"({meta.get('stokes_i_from')}): {image.nvis:,} visibilities at {image.freq[0] / 1e6:.6g} MHz",
+            f"({meta.get('stokes_from')}): {image.nvis:,} visibilities at {image.freq[0] / 1e6:.6g} MHz",
             f"{params.npix[0]} x {params.npix[1]} pixels of {format_angle(params.pixsize, 4)}, "
             f"{params.weighting}{robust}",
             f"beam  {format_angle(major, 3)} x {format_angle(minor, 3)}, PA {math.degrees(angle):.0f} deg",

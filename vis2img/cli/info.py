@@ -99,8 +99,8 @@ def describe(meta: Metadata) -> dict[str, Any]:
         "dish_diameter_m": meta.dish_diameter,
         "columns": list(meta.columns),
         "data_columns": list(meta.data_columns),
-        "flagged_fraction": meta.flagged,
-        "flagged_from_rows": meta.flag_sample,
+        "flagged_fraction": meta.flags[0],
+        "flagged_from_rows": meta.flags[1],
         "uv_range_m": list(meta.uv_range_m),
         "uv_max_wavelengths": meta.uv_max,
         "uv_range_wavelengths": list(_uv_wavelengths(meta)),
@@ -198,10 +198,11 @@ def _wrap(names: list[str]) -> list[str]:
 
 
 def _flag_text(meta: Metadata) -> str:
-    if meta.flagged is None:
+    flagged, rows = meta.flags
+    if flagged is None:
         return "unknown (FLAG cannot be read)" if meta.nrow else "no rows"
-    sample = "" if meta.flag_sample == meta.nrow else f" (from {meta.flag_sample:,} of {meta.nrow:,} rows)"
-    return f"{100 * meta.flagged:.1f}%{sample}"
+    sample = "" if rows == meta.nrow else f" (from {rows:,} of {meta.nrow:,} rows)"
+    return f"{100 * flagged:.1f}%{sample}"
 
 
 def _uv_wavelengths(meta: Metadata) -> tuple[float, float]:
