@@ -113,7 +113,6 @@ def test_negative_values_parse(text: str, expected: tuple[float, float], joint: 
         (["--threads", "0"], "--threads 0"),
         (["--npix"], "'--npix'"),
         (["--npix", "4096", "--pixsize", "1deg"], "beyond the hemisphere"),
-        (["another.ms"], "another.ms"),
     ],
 )  # fmt: skip
 def test_bad_values_name_the_option(cli, tmp_path: Path, monkeypatch, options: list[str], words: str) -> None:

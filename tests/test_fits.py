@@ -12,7 +12,7 @@ from astropy.wcs import WCS
 
 from vis2img import Image, ImagingParams, open_ms
 from vis2img.errors import OutputError, ParameterError
-from vis2img.fits import celestial_wcs, check_outputs, psf_path, read_params, utc_text, write_image
+from vis2img.fits import celestial_wcs, check_outputs, image_header, psf_path, read_params, utc_text, write_image
 from vis2img.phase import sky_position
 from vis2img.quicklook import draw_image, noise_stretch, save_png
 
@@ -65,6 +65,22 @@ def test_header_is_what_casa_and_wsclean_write(tmp_path: Path) -> None:
     assert header["VI_WEIGH"] == "briggs" and header["VI_TAPER"] == pytest.approx(5)
     assert (header["VI_NVIS"], header["VI_WSUM"], header["VI_SPW"]) == (4321, 1234.5, 2)
     assert "VI_UVMAX" not in header  # FITS has no infinity
+
+
+@pytest.mark.parametrize(("stokes", "code"), [("I", 1), ("Q", 2), ("U", 3), ("V", 4)])
+def test_stokes(stokes: str, code: int) -> None:
+    header = image_header(an_image(stokes=stokes))
+    assert (header["CTYPE4"], header["CRVAL4"], header["CDELT4"]) == ("STOKES", code, 1)
+
+
+def test_frequency_axis_is_the_band() -> None:
+    header = image_header(an_image(freq=(1.29e9, 8e6), band_centre=1.284e9))
+    assert (header["CRVAL3"], header["CDELT3"], header["VI_FREQ"]) == (1.284e9, 8e6, 1.29e9)
+
+
+def test_unit(tmp_path: Path) -> None:
+    path = write_image(an_image(), tmp_path / "beam.fits", unit="")[0]
+    assert fits.getheader(path)["BUNIT"] == ""
 
 
 @pytest.mark.parametrize(("frame", "radesys", "equinox"), [("ICRS", "ICRS", None), ("J2000", "FK5", 2000.0)])

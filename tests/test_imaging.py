@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from vis2img.beam import fit_beam
 from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.gridding import lm_to_pixel, pixel_to_lm
-from vis2img.imaging import Image, make_image, robust_noise, select_samples
+from vis2img.imaging import Image, make_image, robust_noise
+from vis2img.sampling import select_samples
 from vis2img.params import ImagingParams, Selection
 from vis2img.phase import direction_cosines, rotate, sky_position
 from vis2img.visibilities import Visibilities

@@ -32,6 +32,7 @@ _ARCSEC = math.pi / 180 / 3600
 _PARAMS_MARK = "vis2img imaging parameters: "
 # Frames of the measurement set (casacore MDirection) as FITS names, with the equinox where one is needed.
 _FRAMES = {"J2000": ("FK5", 2000.0), "FK5": ("FK5", 2000.0), "B1950": ("FK4", 1950.0), "ICRS": ("ICRS", None)}
+STOKES_CODES = {"I": 1, "Q": 2, "U": 3, "V": 4}  # FITS paper I, table 7
 _MJD_OF_UNIX_EPOCH = 40587
 _SECONDS_PER_DAY = 86400.0
 
@@ -113,6 +114,20 @@ def celestial_wcs(image: Image) -> WCS:
     return wcs
 
 
+def stokes_of(image: Image) -> str:
+    """Return the Stokes parameter of ``image``: I, Q, U or V."""
+    return str(getattr(image, "stokes", "I"))
+
+
+def plane_freq(image: Image) -> tuple[float, float]:
+    """Return centre and width of the band of ``image`` in Hz: its FREQ axis, as WSClean writes it.
+
+    The mean frequency weighted by the data stands in for a centre that is not known.
+    """
+    centre, (mean, bandwidth) = getattr(image, "band_centre", math.nan), image.freq
+    return (centre if math.isfinite(centre) else mean), bandwidth
+
+
 def image_header(image: Image) -> Header:
     """Return the FITS header of ``image``: axes, beam, source and imaging parameters."""
     from astropy.io.fits import Header
@@ -120,13 +135,13 @@ def image_header(image: Image) -> Header:
     nx, ny = image.params.npix
     pixel_deg = math.degrees(image.params.pixsize)
     ra_deg, dec_deg = _centre_deg(image)
-    freq, bandwidth = image.freq
+    freq, bandwidth = plane_freq(image)
     header = Header()
     axes = [
         ("RA---SIN", ra_deg, -pixel_deg, nx // 2 + 1, "deg"),
         ("DEC--SIN", dec_deg, pixel_deg, ny // 2 + 1, "deg"),
         ("FREQ", freq, bandwidth, 1, "Hz"),
-        ("STOKES", 1.0, 1.0, 1, ""),
+        ("STOKES", float(STOKES_CODES[stokes_of(image)]), 1.0, 1, ""),
     ]
     for number, (ctype, crval, cdelt, crpix, cunit) in enumerate(axes, start=1):
         header[f"CTYPE{number}"] = ctype
@@ -151,7 +166,7 @@ def image_header(image: Image) -> Header:
     return header
 
 
-def write_image(image: Image, path: str | Path, overwrite: bool = False) -> list[Path]:
+def write_image(image: Image, path: str | Path, overwrite: bool = False, unit: str = "JY/BEAM") -> list[Path]:
     """Write ``image`` as FITS to ``path``, and its point spread function beside it as ``NAME-psf.fits``.
 
     Parameters
@@ -162,6 +177,8 @@ def write_image(image: Image, path: str | Path, overwrite: bool = False) -> list
         Name of the file.
     overwrite : bool
         Replace existing files; else they are left as they are.
+    unit : str
+        Unit of the pixels; empty for a ratio, such as a primary beam.
 
     Returns
     -------
@@ -179,6 +196,7 @@ def write_image(image: Image, path: str | Path, overwrite: bool = False) -> list
         planes[psf_path(path)] = image.psf
     check_outputs(planes, overwrite)
     header = image_header(image)
+    header["BUNIT"] = unit
     for target, data in planes.items():
         _write_plane(target, data, header, overwrite)
     return list(planes)
@@ -241,6 +259,7 @@ def _add_params(header: Header, image: Image) -> None:
     header["VI_UVMIN"] = (params.uvrange[0], "[wavelengths] shortest baseline kept")
     if math.isfinite(params.uvrange[1]):
         header["VI_UVMAX"] = (params.uvrange[1], "[wavelengths] longest baseline kept")
+    header["VI_FREQ"] = (image.freq[0], "[Hz] mean frequency, as weighted in the image")
     header["VI_NVIS"] = (image.nvis, "visibilities with weight")
     header["VI_WSUM"] = (image.weight_sum, "sum of the imaging weights")
     header["VI_COLUM"] = (_ascii(image.meta.get("column", "")), "data column")

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from vis2img.gridding import vis_to_dirty
 from vis2img.options import format_angle
 from vis2img.params import ImagingParams
 from vis2img.phase import rotate
+from vis2img.sampling import select_parts
 from vis2img.visibilities import Visibilities, merge
 from vis2img.weighting import ImagingWeights, cell_size, imaging_weights
 
@@ -55,6 +55,10 @@ class Image:
         that fits the main lobe of the PSF.
     stokes : {"I", "Q", "U", "V"}
         Stokes parameter.
+    channels : (float64 [chan], float64 [chan]) or None
+        Frequencies in Hz and the sum of the imaging weights of each.
+    times : float64 [time] or None
+        Times of the visibilities, s (MJD).
     weight_sum : float
         Sum of the imaging weights.
     nvis : int
@@ -70,6 +74,8 @@ class Image:
     nvis: int
     band_centre: float = math.nan
     stokes: str = "I"
+    channels: tuple[np.ndarray, np.ndarray] | None = None
+    times: np.ndarray | None = None
     psf: np.ndarray | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
@@ -111,73 +117,6 @@ def robust_noise(data: np.ndarray) -> float:
     return float(1.4826 * np.median(np.abs(sample - np.median(sample))))
 
 
-def select_samples(vis: Visibilities, params: ImagingParams) -> Visibilities:
-    """Return what the sampling fields of ``params`` keep of ``vis``; replays from ``sampling_seed``.
-
-    Raises
-    ------
-    ParameterError
-        If nothing is left.
-    """
-    return _select([vis], params)[0]
-
-
-def _select(parts: Sequence[Visibilities], params: ImagingParams) -> list[Visibilities]:
-    freqs = np.unique(np.concatenate([part.chan_freq for part in parts]))
-    low, high = params.band
-    first = min(int(low * len(freqs)), len(freqs) - 1)
-    band = freqs[first : max(first + 1, math.ceil(high * len(freqs) - 1e-9))]
-    result = []
-    for part in parts:
-        start, stop = np.searchsorted(part.chan_freq, [band[0], np.nextafter(band[-1], math.inf)])
-        rows = _rows_kept(part, params)
-        if start == stop or not rows.any():
-            continue
-        whole = rows.all() and (start, stop) == (0, len(part.chan_freq))
-        result.append(part if whole else part.subset(rows, slice(int(start), int(stop))))
-    if not result:
-        raise ParameterError("the sampling parameters (band, time_span, keep_*) leave no visibilities")
-    return result
-
-
-def _rows_kept(vis: Visibilities, params: ImagingParams) -> np.ndarray:
-    rng = np.random.default_rng(params.sampling_seed)
-    rows = np.ones(vis.nrow, dtype=bool)
-    if params.time_span != (0.0, 1.0) or params.keep_times < 1:
-        times, index = np.unique(vis.time, return_inverse=True)
-        low, high = params.time_span
-        first = min(int(low * len(times)), len(times) - 1)
-        kept = np.zeros(len(times), dtype=bool)
-        kept[first : max(first + 1, math.ceil(high * len(times) - 1e-9))] = True
-        kept &= _keep_some(rng, kept, params.keep_times)
-        rows &= kept[index]
-    if params.keep_antennas < 1:
-        if vis.is_averaged:
-            raise ParameterError("averaged data no longer know their antennas; set keep_antennas to 1")
-        nant = int(max(vis.antenna1.max(), vis.antenna2.max())) + 1
-        present = np.zeros(nant, dtype=bool)
-        present[vis.antenna1] = present[vis.antenna2] = True
-        kept = _keep_some(rng, present, params.keep_antennas, least=2)
-        rows &= kept[vis.antenna1] & kept[vis.antenna2]
-    if params.keep_baselines < 1:
-        if vis.is_averaged:  # uv cells are what is left of baselines
-            rows &= rng.random(vis.nrow) < params.keep_baselines
-        else:
-            pair = vis.antenna1.astype(np.int64) << 32 | vis.antenna2
-            pairs, index = np.unique(pair, return_inverse=True)
-            rows &= _keep_some(rng, np.ones(len(pairs), dtype=bool), params.keep_baselines)[index]
-    return rows
-
-
-def _keep_some(rng: np.random.Generator, among: np.ndarray, fraction: float, least: int = 1) -> np.ndarray:
-    """Return a mask that keeps ``fraction`` of the True entries of ``among``, at least ``least`` of them."""
-    candidates = np.flatnonzero(among)
-    count = min(len(candidates), max(least, round(fraction * len(candidates))))
-    kept = np.zeros_like(among)
-    kept[rng.choice(candidates, size=count, replace=False)] = True
-    return kept
-
-
 def make_image(
     vis: Visibilities | Sequence[Visibilities],
     params: ImagingParams,
@@ -213,7 +152,9 @@ def make_image(
         raise ParameterError(f"one image takes one Stokes parameter; got {''.join(part.stokes for part in parts)}")
     check_memory(params)
     centre = params.phase_centre or parts[0].phase_centre
-    chosen = merge([part if part.phase_centre == centre else rotate(part, centre) for part in _select(parts, params)])
+    chosen = merge(
+        [part if part.phase_centre == centre else rotate(part, centre) for part in select_parts(parts, params)]
+    )
     if not any(np.any(part.uvw) for part in chosen):
         raise MeasurementSetError("all UVW are zero: the UVW column was not filled; recompute it (e.g. CASA fixvis)")
     troubled = not any(np.any(part.weight) for part in chosen)
@@ -226,6 +167,7 @@ def make_image(
         response = _transform(chosen, units, weights, params, nthreads)
     data = _transform(chosen, [part.vis for part in chosen], weights, params, nthreads)
     mean_freq, centre_freq, bandwidth = _band(chosen, weights)
+    times = np.unique(np.concatenate([part.time for part in chosen]))
     return Image(
         data=data,
         psf=response,
@@ -237,7 +179,9 @@ def make_image(
         weight_sum=weights.total,
         nvis=weights.nvis,
         stokes=parts[0].stokes,
-        meta={**parts[0].meta, "time_start": float(min(part.time.min() for part in chosen))},
+        channels=(np.concatenate([part.chan_freq for part in chosen]), np.concatenate(weights.chans)),
+        times=times,
+        meta={**parts[0].meta, "time_start": float(times[0])},
     )
 
 
@@ -271,99 +215,6 @@ def _band(parts: list[Visibilities], weights: ImagingWeights) -> tuple[float, fl
         high.append(float(part.chan_freq[-1]) + width / 2)
     mean = float(np.average(freqs, weights=np.concatenate(weights.chans)))
     return mean, (min(low) + max(high)) / 2, max(high) - min(low)
-
-
-def make_cube(
-    vis: Visibilities | Sequence[Visibilities],
-    params: ImagingParams,
-    *,
-    channels_out: int = 1,
-    intervals_out: int = 1,
-    psf: bool = False,
-    nthreads: int = 1,
-) -> list[list[Image]]:
-    """Image parts of the band and of the observation one by one, split as WSClean splits them.
-
-    Parameters
-    ----------
-    vis, params, psf, nthreads
-        As :func:`make_image`.
-    channels_out : int
-        Number of parts of the band: of n distinct frequencies, part i has those from i n / channels_out on.
-    intervals_out : int
-        Number of parts of the observation, likewise of its distinct times.
-
-    Returns
-    -------
-    list of list of Image
-        Indexed [interval][channel].
-
-    Raises
-    ------
-    ParameterError
-        If there are fewer channels or times than parts, or a part holds no visibility with weight.
-    """
-    parts = [vis] if isinstance(vis, Visibilities) else list(vis)
-    freqs = np.unique(np.concatenate([part.chan_freq for part in parts]))
-    times = np.unique(np.concatenate([part.time for part in parts]))
-    for name, count, there in (("channels_out", channels_out, freqs), ("intervals_out", intervals_out, times)):
-        if not 1 <= count <= len(there):
-            what = "channels" if there is freqs else "times"
-            raise ParameterError(f"{name} = {count}, but there are {len(there)} {what}")
-    if params.phase_centre is None:
-        params = replace(params, phase_centre=parts[0].phase_centre)
-    cube = []
-    for interval in _parts_of(times, intervals_out):
-        planes = []
-        for band in _parts_of(freqs, channels_out):
-            piece = [chosen for part in parts if (chosen := _within(part, interval, band)) is not None]
-            try:
-                if not piece:
-                    raise ParameterError("no visibility is there")
-                planes.append(make_image(piece, params, psf=psf, nthreads=nthreads))
-            except ParameterError as error:
-                raise ParameterError(
-                    f"the part of {band[0] / 1e6:.6g} to {band[-1] / 1e6:.6g} MHz from "
-                    f"{interval[0] - times[0]:.0f} to {interval[-1] - times[0]:.0f} s cannot be imaged: {error}"
-                ) from error
-        cube.append(planes)
-    return cube
-
-
-def _parts_of(values: np.ndarray, count: int) -> list[np.ndarray]:
-    edges = [len(values) * i // count for i in range(count + 1)]
-    return [values[a:b] for a, b in pairwise(edges)]
-
-
-def _within(part: Visibilities, times: np.ndarray, freqs: np.ndarray) -> Visibilities | None:
-    """Return what ``part`` holds between the ends of ``times`` and ``freqs``, both included."""
-    start, stop = np.searchsorted(part.chan_freq, [freqs[0], np.nextafter(freqs[-1], math.inf)])
-    rows = (part.time >= times[0]) & (part.time <= times[-1])
-    if start == stop or not rows.any():
-        return None
-    whole = rows.all() and (start, stop) == (0, len(part.chan_freq))
-    return part if whole else part.subset(rows, slice(int(start), int(stop)))
-
-
-def mean_image(planes: Sequence[Image]) -> Image:
-    """Return the mean of the planes of a cube by their weights: WSClean's MFS image."""
-    share = np.array([plane.weight_sum for plane in planes]) / sum(plane.weight_sum for plane in planes)
-
-    def mean(name: str) -> np.ndarray:
-        return np.sum([s * getattr(plane, name) for s, plane in zip(share, planes, strict=True)], axis=0, dtype=float)
-
-    low = min(plane.band_centre - plane.freq[1] / 2 for plane in planes)
-    high = max(plane.band_centre + plane.freq[1] / 2 for plane in planes)
-    middle = planes[len(planes) // 2]
-    return replace(
-        middle,
-        data=mean("data").astype(np.float32),
-        psf=None if middle.psf is None else mean("psf").astype(np.float32),
-        freq=(float(share @ [plane.freq[0] for plane in planes]), high - low),
-        band_centre=(low + high) / 2,
-        weight_sum=float(sum(plane.weight_sum for plane in planes)),
-        nvis=sum(plane.nvis for plane in planes),
-    )
 
 
 def _nothing_left(parts: list[Visibilities], params: ImagingParams, no_weight: bool) -> str:

@@ -230,6 +230,8 @@ class PartReader:
             "spw": plan.partition.spw,
             "column": plan.column,
             "frame": plan.frame,
+            "pointing_ra": plan.phase_centre[0],
+            "pointing_dec": plan.phase_centre[1],
             "stokes_from": dict(plan.hands)[stokes].label,
             "time_start": float(self.time.min()),
             "chan_width": meta.spws[plan.partition.spw].chan_width,
