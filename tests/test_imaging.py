@@ -22,9 +22,9 @@ from vis2img.beam import fit_beam
 from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.gridding import lm_to_pixel, pixel_to_lm
 from vis2img.imaging import Image, make_image, robust_noise
-from vis2img.sampling import select_samples
 from vis2img.params import ImagingParams, Selection
 from vis2img.phase import direction_cosines, rotate, sky_position
+from vis2img.sampling import select_samples
 from vis2img.visibilities import Visibilities
 
 C = 2.99792458e8  # m/s
@@ -551,7 +551,7 @@ def test_beam_of_a_gaussian_uv_distribution(angle_deg):
     cell = (5.0, 4.0)
     u, v = np.meshgrid((np.arange(240) - 119.5) * cell[0], (np.arange(150) + 0.5) * cell[1])
     p, q = u * math.sin(angle) + v * math.cos(angle), u * math.cos(angle) - v * math.sin(angle)
-    major, minor, position_angle = fit_beam(np.exp(-((p / wide) ** 2 + (q / narrow) ** 2) / 2), cell)
+    major, minor, position_angle = fit_beam(np.exp(-((p / wide) ** 2 + (q / narrow) ** 2) / 2), -120, cell)
     assert major == pytest.approx(math.sqrt(2 * math.log(2)) / (math.pi * wide), rel=2e-3)
     assert minor == pytest.approx(math.sqrt(2 * math.log(2)) / (math.pi * narrow), rel=2e-3)
     assert abs((position_angle - angle + math.pi / 2) % math.pi - math.pi / 2) < 2e-3

@@ -17,19 +17,21 @@ _COARSE = 0.02  # turns over a cell at the edge of the patch; the PSF is then ri
 _TO_FWHM = math.sqrt(8 * math.log(2))
 
 
-def fit_beam(cells: np.ndarray, cell: tuple[float, float]) -> tuple[float, float, float]:
+def fit_beam(cells: np.ndarray, first: int, cell: tuple[float, float]) -> tuple[float, float, float]:
     """Return (major, minor, position angle north through east) in rad, FWHM, of the fitted Gaussian.
 
     Parameters
     ----------
-    cells : float64 [y / 2, x]
-        Sum of imaging weights in cells of the half plane v >= 0, u = 0 at ``x = nx // 2``.
+    cells : float64 [y, x]
+        Sum of imaging weights in cells of the half plane v >= 0.
+    first : int
+        Number of the first column, counted from u = 0.
     cell : (float, float)
         Size of a cell in u and v, wavelengths.
     """
     rows, cols = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
     filled = cells[np.ix_(rows, cols)]
-    u = (cols + 0.5 - cells.shape[1] // 2) * cell[0]
+    u = (cols + first + 0.5) * cell[0]
     v = (rows + 0.5) * cell[1]
     start = _moments(filled, u, v)
     if start[0] >= math.pi:

@@ -175,7 +175,7 @@ def make_image(
         phase_centre=centre,
         freq=(mean_freq, bandwidth),
         band_centre=centre_freq,
-        beam=fit_beam(weights.cells, cell_size(params)),
+        beam=fit_beam(weights.cells, weights.first, cell_size(params)),
         weight_sum=weights.total,
         nvis=weights.nvis,
         stokes=parts[0].stokes,

@@ -8,11 +8,10 @@ result plus a few chunks.
 
 from __future__ import annotations
 
-import warnings
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -20,9 +19,10 @@ from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.metadata import LONGEST_BASELINE, Metadata
 from vis2img.params import Selection
 from vis2img.plan import Plan, resolve
+from vis2img.tables import open_table
 from vis2img.visibilities import Visibilities
 
-_CHUNK_BYTES = 16e6  # of the data column; a handful of chunks are in flight
+_CHUNK_BYTES = 4e6  # of the data column; a handful of chunks are in flight
 _AUTO_WEIGHTS = ("WEIGHT_SPECTRUM", "WEIGHT")
 _LIGHT = ("TIME", "ANTENNA1", "ANTENNA2", "UVW")
 Progress = Callable[[int, int], None]
@@ -125,20 +125,19 @@ class PartReader:
         self.chan_freq = np.ascontiguousarray(spw.chan_freq[self._chans])
         if np.any(np.diff(self.chan_freq) <= 0):
             raise MeasurementSetError(f"{meta.path}: SPECTRAL_WINDOW {spw.id} lists a channel frequency twice")
-        chunk = max(1, int(_CHUNK_BYTES / (8 * len(spw.chan_freq) * len(plan.partition.corrs))))
-        self._dataset = _open_dataset(meta, plan, chunk)
-        if len(spw.chan_freq) != self._dataset.sizes.get("chan"):
+        self._columns = _Columns(meta, plan)
+        nchan = self._columns.shape(plan.column)[0]
+        if len(spw.chan_freq) != nchan:
             raise MeasurementSetError(
-                f"{meta.path}: {plan.column} has {self._dataset.sizes.get('chan')} channels, "
-                f"SPECTRAL_WINDOW {spw.id} lists {len(spw.chan_freq)}"
+                f"{meta.path}: {plan.column} has {nchan} channels, SPECTRAL_WINDOW {spw.id} lists {len(spw.chan_freq)}"
             )
-        light = _compute(meta, self._dataset, _LIGHT)
+        light = {name: self._columns.whole(name) for name in _LIGHT}
         self._rows = _wanted_rows(meta, selection, light)
         if plan.weight_column == "auto":
-            found = next((name for name in _AUTO_WEIGHTS if name in self._dataset.data_vars), "none")
+            found = next((name for name in _AUTO_WEIGHTS if self._columns.has(name)), "none")
             plan = replace(plan, weight_column=found)
         self.plan = plan
-        self.chunk_rows = chunk
+        self.chunk_rows = max(1, int(_CHUNK_BYTES / (8 * len(spw.chan_freq) * len(plan.partition.corrs))))
         self.time = light["TIME"][self._rows].astype(np.float64)
         self.uvw = np.nan_to_num(light["UVW"][self._rows].astype(np.float64))
         self._antennas = [light[name][self._rows].astype(np.int32) for name in ("ANTENNA1", "ANTENNA2")]
@@ -148,19 +147,6 @@ class PartReader:
     def nrow(self) -> int:
         """Number of wanted rows."""
         return len(self._rows)
-
-    def split_at(self, rows: np.ndarray) -> None:
-        """Let no chunk of the reads to come reach over the wanted rows numbered ``rows``.
-
-        Parameters
-        ----------
-        rows : int64 [edge]
-            Where pieces that are read one by one begin, so that none reads a chunk of another.
-        """
-        whole = sum(self._dataset[self.plan.column].chunks[0])
-        inner = self._rows[rows[(rows > 0) & (rows < self.nrow)]]
-        edges = np.unique(np.concatenate([np.arange(0, whole, self.chunk_rows), inner, [whole]]))
-        self._dataset = _open_dataset(self.meta, self.plan, tuple(np.diff(edges).tolist()))
 
     def read(
         self, rows: np.ndarray | None = None, *, nthreads: int = 2, progress: Progress | None = None
@@ -179,28 +165,24 @@ class PartReader:
         shape = (len(positions), len(self.chan_freq))
         results = [(np.empty(shape, np.complex64), np.empty(shape, np.float32)) for _ in plan.hands]
         names = [plan.column, "FLAG"]
-        names += [name for name in ("FLAG_ROW", plan.weight_column) if name in self._dataset.data_vars]
-        blocks = {name: self._dataset[name].data.to_delayed().reshape(-1) for name in names}
-        bounds = np.concatenate([[0], np.cumsum(self._dataset[plan.column].data.chunks[0])])
-        done = [0]
+        names += [name for name in ("FLAG_ROW", plan.weight_column) if self._columns.has(name)]
+        done, lock = [0], threading.Lock()
 
-        def reduce(chunk: dict[str, np.ndarray], local: np.ndarray, out: slice) -> np.ndarray:
-            tally = _reduce(plan, chunk, local, self._chans, results, out)
-            done[0] += len(local)
-            if progress:
-                progress(done[0], len(positions))
+        def reduce(rows: np.ndarray, out: slice) -> np.ndarray:
+            first, stop = int(rows[0]), int(rows[-1]) + 1
+            with self._columns.lock:  # casacore reads one at a time, while other threads reduce
+                chunk = {name: self._columns.read(name, first, stop - first) for name in names}
+            tally = _reduce(plan, chunk, rows - first, self._chans, results, out)
+            with lock:
+                done[0] += len(rows)
+                if progress:
+                    progress(done[0], len(positions))
             return tally
 
         tasks = []
-        for i, (start, stop) in enumerate(pairwise(bounds)):
-            low, high = np.searchsorted(positions, [start, stop])
-            if low < high:
-                chunk = {name: column[i] for name, column in blocks.items()}
-                tasks.append(dask.delayed(reduce)(chunk, positions[low:high] - start, slice(low, high)))
-        try:
-            tallies = dask.compute(*tasks, scheduler="threads", num_workers=nthreads)
-        except (RuntimeError, IndexError) as error:
-            raise _read_error(self.meta, ", ".join(names), error) from error
+        for start, stop in _chunks(positions, self.chunk_rows):
+            tasks.append(dask.delayed(reduce, pure=False)(positions[start:stop], slice(start, stop)))
+        tallies = dask.compute(*tasks, scheduler="threads", num_workers=nthreads)
         self._tally += sum(tallies)
         pick = slice(None) if rows is None else rows
         antenna1, antenna2 = (antennas[pick] for antennas in self._antennas)
@@ -317,53 +299,61 @@ def _index_slice(bounds: tuple[int | None, int | None], n: int, what: str, where
     return slice(start, stop)
 
 
-def _open_dataset(meta: Metadata, plan: Plan, chunks: int | tuple[int, ...]) -> Any:
-    from daskms import xds_from_ms
+class _Columns:
+    """The columns of the main table over the rows of one field and spectral window."""
 
-    needed = [*_LIGHT, "FLAG", plan.column]
-    needed += [] if plan.weight_column in ("auto", "none") else [plan.weight_column]
-    extra = ["FLAG_ROW", *(_AUTO_WEIGHTS if plan.weight_column == "auto" else ())]
-    columns = needed + [name for name in extra if name in meta.columns]
-    part = plan.partition
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            datasets = xds_from_ms(
-                str(meta.path),
-                columns=columns,
-                group_cols=["FIELD_ID", "DATA_DESC_ID"],
-                index_cols=[],
-                taql_where=f"FIELD_ID=={part.field} AND DATA_DESC_ID=={part.ddid}",
-                chunks={"row": chunks},
+    def __init__(self, meta: Metadata, plan: Plan) -> None:
+        part = plan.partition
+        self.path, self.lock = meta.path, threading.Lock()
+        main = open_table(meta.path)
+        known = meta.rows or {}
+        field, ddid = (known[name] if name in known else main.getcol(name) for name in ("FIELD_ID", "DATA_DESC_ID"))
+        mine = (field == part.field) & (ddid == part.ddid)
+        if not mine.any():
+            raise MeasurementSetError(f"{meta.path} has no row for field {part.field}, spectral window {part.spw}")
+        self._table = main if mine.all() else main.selectrows(np.flatnonzero(mine))
+        self._known = {name: values if mine.all() else values[mine] for name, values in known.items()}
+        self._names = frozenset(self._table.colnames())
+        # A column may exist without values in these rows (WEIGHT_SPECTRUM often does): only those asked for must.
+        needed = ["FLAG", plan.column, *([] if plan.weight_column in ("auto", "none") else [plan.weight_column])]
+        missing = [name for name in needed if not self.has(name)]
+        if missing:
+            raise MeasurementSetError(
+                f"{meta.path}: the column {', '.join(missing)} has no values for field {part.field}, "
+                f"spectral window {part.spw}; choose another with --column"
             )
-    except Exception as error:
-        raise MeasurementSetError(f"{meta.path} cannot be read: {_first_line(error)}") from error
-    if not datasets:
-        raise MeasurementSetError(f"{meta.path} has no row for field {part.field}, spectral window {part.spw}")
-    # A column may exist without values in these rows (WEIGHT_SPECTRUM often does): only those asked for must.
-    missing = [name for name in needed if name not in datasets[0].data_vars]
-    if missing:
-        raise MeasurementSetError(
-            f"{meta.path}: the column {', '.join(missing)} has no values for field {part.field}, "
-            f"spectral window {part.spw}; choose another with --column"
-        )
-    column = datasets[0][plan.column]
-    if column.ndim != 3 or column.dtype.kind not in "cf":
-        raise MeasurementSetError(
-            f"{meta.path}: the column {plan.column} holds no visibilities [row, chan, corr]; "
-            "choose another with --column"
-        )
-    return datasets[0]
+        if len(self.shape(plan.column)) != 2:
+            raise MeasurementSetError(
+                f"{meta.path}: the column {plan.column} holds no visibilities [row, chan, corr]; "
+                "choose another with --column"
+            )
+
+    def has(self, name: str) -> bool:
+        return name in self._names and self._table.iscelldefined(name, 0)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of one cell."""
+        return np.shape(self._table.getcell(name, 0))
+
+    def whole(self, name: str) -> np.ndarray:
+        """Return a light column over all rows."""
+        return self._known[name] if name in self._known else self.read(name)
+
+    def read(self, name: str, start: int = 0, count: int = -1) -> np.ndarray:
+        try:
+            return self._table.getcol(name, start, count)
+        except RuntimeError as error:
+            raise MeasurementSetError(
+                f"{self.path}: reading {name} failed, a table file may be damaged or truncated: {_first_line(error)}"
+            ) from error
 
 
-def _compute(meta: Metadata, dataset: Any, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    import dask
-
-    try:
-        values = dask.compute(*[dataset[name].data for name in names], scheduler="threads")
-    except RuntimeError as error:
-        raise _read_error(meta, ", ".join(names), error) from error
-    return dict(zip(names, values, strict=True))
+def _chunks(positions: np.ndarray, length: int) -> list[tuple[int, int]]:
+    """Split increasing row numbers into runs that span at most ``length`` rows."""
+    edges = [0]
+    while edges[-1] < len(positions):
+        edges.append(int(np.searchsorted(positions, positions[edges[-1]] + length)))
+    return list(pairwise(edges))
 
 
 def _wanted_rows(meta: Metadata, selection: Selection, light: dict[str, np.ndarray]) -> np.ndarray:
@@ -400,9 +390,3 @@ def _wanted_rows(meta: Metadata, selection: Selection, light: dict[str, np.ndarr
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _read_error(meta: Metadata, columns: str, error: Exception) -> MeasurementSetError:
-    return MeasurementSetError(
-        f"{meta.path}: reading {columns} failed, a table file may be damaged or truncated: {_first_line(error)}"
-    )

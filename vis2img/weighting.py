@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,10 @@ class ImagingWeights:
     ----------
     parts : list of float32 [row, chan]
         Imaging weight of each sample of each part.
-    cells : float64 [y / 2, x]
-        Sum of the imaging weights in each cell of the half-plane density grid.
+    cells : float64 [y, x]
+        Sum of the imaging weights in the cells of the half-plane density grid that the baselines reach.
+    first : int
+        Number of the first column of ``cells``, counted from u = 0.
     chans : list of float64 [chan]
         Sum of the imaging weights of each channel of each part.
     nvis : int
@@ -47,6 +49,7 @@ class ImagingWeights:
 
     parts: list[np.ndarray]
     cells: np.ndarray
+    first: int
     chans: list[np.ndarray]
     nvis: int
 
@@ -86,8 +89,9 @@ def imaging_weights(
     """
     from vis2img import weighting_kernels as kernels
 
-    factors = _cell_factors(_density(parts, params, nthreads), params)
-    cells, nvis = np.zeros(factors.shape), 0
+    grid = _extent(parts, params)
+    factors = _cell_factors(_density(parts, params, grid, nthreads), params, grid)
+    cells, nvis = np.zeros(grid.shape), 0
     results, chans = [], []
     for part in parts:
         result = part.weight if reuse else np.empty_like(part.weight)
@@ -95,42 +99,65 @@ def imaging_weights(
         def apply(
             rows: slice, part: Visibilities = part, result: np.ndarray = result
         ) -> tuple[int, np.ndarray, np.ndarray]:
-            by_cell, by_chan = np.zeros(factors.shape), np.zeros(len(part.chan_freq))
+            by_cell, by_chan = np.zeros(grid.shape), np.zeros(len(part.chan_freq))
             kept = kernels.apply_factors(
-                part.uvw[rows], part.chan_freq, part.weight[rows], params.pixsize, SPEED_OF_LIGHT, factors,
-                params.taper_by == "sample", _shape(params), result[rows], by_cell, by_chan,
+                part.uvw[rows], part.chan_freq, part.weight[rows], params.pixsize, SPEED_OF_LIGHT, grid.size, grid.x0,
+                factors, params.taper_by == "sample", _shape(params), result[rows], by_cell, by_chan,
             )  # fmt: skip
             return kept, by_cell, by_chan
 
-        done = _over_rows(apply, part.nrow, nthreads, factors.size * 8)
+        done = _over_rows(apply, part.nrow, nthreads, cells.nbytes)
         nvis += sum(kept for kept, _, _ in done)
         for _, by_cell, _ in done:
             cells += by_cell
         chans.append(sum(by_chan for _, _, by_chan in done))
         results.append(result)
-    return ImagingWeights(results, cells, chans, nvis)
+    return ImagingWeights(results, cells, grid.x0 - grid.size[0] // 2, chans, nvis)
 
 
-def _density(parts: Sequence[Visibilities], params: ImagingParams, nthreads: int) -> np.ndarray:
-    """Return the sum of data weights per cell, float64 [ny / 2, nx]."""
+class _Grid(NamedTuple):
+    """The part of the half-plane grid that is kept: all rows from v = 0 and columns from ``x0`` that data reach."""
+
+    size: tuple[int, int]
+    """Columns and rows of the whole half plane."""
+    x0: int
+    shape: tuple[int, int]
+    """Rows and columns kept."""
+
+
+def _extent(parts: Sequence[Visibilities], params: ImagingParams) -> _Grid:
+    nx, ny = (density_grid_size(n) for n in params.npix)
+    x = y = 0.0
+    for part in parts:
+        if part.nrow:
+            scale = part.chan_freq[-1] / SPEED_OF_LIGHT * params.pixsize
+            x = max(x, float(np.abs(part.uvw[:, 0]).max()) * scale * nx)
+            y = max(y, float(np.abs(part.uvw[:, 1]).max()) * scale * ny)
+    # A margin as wide as the window of the rank filter keeps the empty cells that it looks at.
+    x0 = max(0, nx // 2 - min(nx, int(x) + 1) - _RANK_WINDOW)
+    width = min(nx, nx // 2 + min(nx, int(x) + 1) + _RANK_WINDOW) - x0
+    return _Grid((nx, ny // 2), x0, (min(ny // 2, int(min(y, ny)) + 1 + _RANK_WINDOW), width))
+
+
+def _density(parts: Sequence[Visibilities], params: ImagingParams, grid: _Grid, nthreads: int) -> np.ndarray:
+    """Return the sum of data weights per cell, float64 [y, x]."""
     from vis2img import weighting_kernels as kernels
 
-    nx, ny = (density_grid_size(n) for n in params.npix)
     # Cell by cell, the range cuts what was counted over all samples, as in WSClean.
     low, high = params.uvrange if params.taper_by == "sample" else (0.0, math.inf)
-    shape = (ny // 2, nx)
-    total = np.zeros(shape)
+    total = np.zeros(grid.shape)
     for part in parts:
 
         def count(rows: slice, part: Visibilities = part) -> np.ndarray:
-            grid = np.zeros(shape)
+            density = np.zeros(grid.shape)
             kernels.count_density(
-                part.uvw[rows], part.chan_freq, part.weight[rows], params.pixsize, SPEED_OF_LIGHT, low, high, grid
-            )
-            return grid
+                part.uvw[rows], part.chan_freq, part.weight[rows], params.pixsize, SPEED_OF_LIGHT, low, high,
+                grid.size, grid.x0, density,
+            )  # fmt: skip
+            return density
 
-        for grid in _over_rows(count, part.nrow, nthreads, total.nbytes):
-            total += grid
+        for density in _over_rows(count, part.nrow, nthreads, total.nbytes):
+            total += density
     return total
 
 
@@ -145,8 +172,8 @@ def _over_rows(work: Callable[[slice], Any], nrow: int, nthreads: int, grid_byte
         return list(pool.map(work, slices))
 
 
-def _cell_factors(density: np.ndarray, params: ImagingParams) -> np.ndarray:
-    """Turn ``density`` [y / 2, x] into what the data weights of a cell are multiplied by, float32."""
+def _cell_factors(density: np.ndarray, params: ImagingParams, grid: _Grid) -> np.ndarray:
+    """Turn ``density`` [y, x] into what the data weights of a cell are multiplied by, float32."""
     from vis2img import weighting_kernels as kernels
 
     factors = density
@@ -160,7 +187,7 @@ def _cell_factors(density: np.ndarray, params: ImagingParams) -> np.ndarray:
     if params.rank_filter and params.weighting != "natural":  # natural factors are all alike
         factors = kernels.rank_filter(factors, params.rank_filter, _RANK_WINDOW)
     if params.taper_by == "cell" and _shape(params) != (0.0, 0.0, 0.0, math.inf, 0.0):
-        kernels.taper_cells(factors, cell_size(params), _shape(params))
+        kernels.taper_cells(factors, grid.x0 - grid.size[0] // 2, cell_size(params), _shape(params))
     return factors.astype(np.float32)
 
 

@@ -35,10 +35,16 @@ def count_density(
     speed: float,
     low: float,
     high: float,
+    size: tuple,
+    x0: int,
     grid: np.ndarray,
 ) -> None:  # pragma: no cover - compiled
-    """Add the weights [row, chan] of samples from ``low`` to ``high`` wavelengths to ``grid`` [y / 2, x]."""
-    half, nx = grid.shape
+    """Add the weights [row, chan] of samples from ``low`` to ``high`` wavelengths to ``grid`` [y, x].
+
+    ``size`` is that of the whole half-plane grid, (nx, ny / 2); ``grid`` begins at ``y = 0, x = x0`` of it.
+    """
+    nx, half = size
+    height, width = grid.shape
     bounded = low > 0 or high < np.inf
     for row in range(len(uvw)):
         u, v = uvw[row, 0] / speed, uvw[row, 1] / speed
@@ -51,8 +57,8 @@ def count_density(
             if w <= 0:
                 continue
             freq = chan_freq[chan]
-            x, y = math.floor(ux * freq + nx // 2), math.floor(vy * freq)
-            if x < 0 or x >= nx or y >= half:
+            x, y = math.floor(ux * freq + nx // 2) - x0, math.floor(vy * freq)
+            if x < 0 or x >= width or y >= height:
                 continue
             if bounded and not low <= length * freq <= high:
                 continue
@@ -66,6 +72,8 @@ def apply_factors(
     weight: np.ndarray,
     pixsize: float,
     speed: float,
+    size: tuple,
+    x0: int,
     factors: np.ndarray,
     by_sample: bool,
     shape: tuple,
@@ -75,10 +83,11 @@ def apply_factors(
 ) -> int:  # pragma: no cover - compiled
     """Write ``weight`` times the factor of its cell to ``out`` and return how many samples keep a weight.
 
-    With ``by_sample`` the taper of each sample at its own (u, v) comes on top. ``by_cell`` [y / 2, x] and
-    ``by_chan`` [chan] collect the sums of the result.
+    With ``by_sample`` the taper of each sample at its own (u, v) comes on top. ``by_cell`` [y, x] and
+    ``by_chan`` [chan] collect the sums of the result. ``size`` and ``x0`` are those of :func:`count_density`.
     """
-    half, nx = factors.shape
+    nx, half = size
+    height, width = factors.shape
     gauss, low, inner, high, outer = shape
     kept = 0
     for row in range(len(uvw)):
@@ -93,8 +102,8 @@ def apply_factors(
             if w <= 0:
                 continue
             freq = chan_freq[chan]
-            x, y = math.floor(ux * freq + nx // 2), math.floor(vy * freq)
-            if x < 0 or x >= nx or y >= half:
+            x, y = math.floor(ux * freq + nx // 2) - x0, math.floor(vy * freq)
+            if x < 0 or x >= width or y >= height:
                 continue
             w *= factors[int(y), int(x)]
             if by_sample:
@@ -108,18 +117,19 @@ def apply_factors(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def taper_cells(factors: np.ndarray, cell: tuple, shape: tuple) -> None:  # pragma: no cover - compiled
-    """Multiply ``factors`` [y / 2, x] by the taper at the lower corner of each cell, as WSClean does.
+def taper_cells(factors: np.ndarray, first: int, cell: tuple, shape: tuple) -> None:  # pragma: no cover - compiled
+    """Multiply ``factors`` [y, x] by the taper at the lower corner of each cell, as WSClean does.
 
-    ``cell`` is the size of a cell in u and v, wavelengths.
+    ``first`` is the number of the first column, counted from u = 0; ``cell`` the size of a cell in u and v,
+    wavelengths.
     """
-    half, nx = factors.shape
+    height, width = factors.shape
     gauss, low, inner, high, outer = shape
-    for y in range(half):
+    for y in range(height):
         v = y * cell[1]
-        for x in range(nx):
+        for x in range(width):
             if factors[y, x] != 0:
-                u = (x - nx // 2) * cell[0]
+                u = (x + first) * cell[0]
                 factors[y, x] *= shape_factor(math.sqrt(u * u + v * v), gauss, low, inner, high, outer)
 
 
@@ -132,18 +142,18 @@ def rank_filter(factors: np.ndarray, limit: float, window: int) -> np.ndarray:  
     ny, nx = factors.shape
     reach = window // 2
     result = factors.copy()
-    sums, counts = np.empty(nx + 1), np.empty(nx + 1, np.int64)
+    sums, counts = np.zeros(nx + 1), np.zeros(nx + 1, np.int64)
+    columns, filled = np.empty(nx), np.empty(nx, np.int64)
     for y in range(ny):
         y1, y2 = max(0, y - reach), min(ny, y + reach)
-        sums[0], counts[0] = 0, 0
+        columns[:] = 0
+        filled[:] = 0
+        for row in range(y1, y2):
+            for x in range(nx):
+                columns[x] += factors[row, x]
+                filled[x] += factors[row, x] != 0
         for x in range(nx):
-            total, count = 0.0, 0
-            for row in range(y1, y2):
-                value = factors[row, x]
-                if value != 0:
-                    total += value
-                    count += 1
-            sums[x + 1], counts[x + 1] = sums[x] + total, counts[x] + count
+            sums[x + 1], counts[x + 1] = sums[x] + columns[x], counts[x] + filled[x]
         for x in range(nx):
             value = factors[y, x]
             if value != 0:
