@@ -13,6 +13,7 @@ import numpy as np
 _PATCH = 31  # samples of the PSF in either direction
 _REACH = 1.3  # half the width of the patch, in expected beam widths
 _LEVEL = 0.35  # the main lobe is fitted above this fraction of the peak
+_STEPS = 50  # at most; about 5 are needed
 _COARSE = 0.02  # turns over a cell at the edge of the patch; the PSF is then right to (pi 0.02)^2 / 6
 _TO_FWHM = math.sqrt(8 * math.log(2))
 
@@ -87,24 +88,38 @@ def _axes(precision: np.ndarray) -> tuple[float, float, float]:
 def _fit(
     psf: np.ndarray, l: np.ndarray, m: np.ndarray, start: tuple[float, float, float]
 ) -> tuple[float, float, float]:
-    from scipy.ndimage import label
-    from scipy.optimize import least_squares
-
-    lobes, _ = label(psf > _LEVEL)
-    lobe = lobes == lobes[psf.shape[0] // 2, psf.shape[1] // 2]
+    """Fit exp(-x P x / 2) to the main lobe by Gauss-Newton steps from the curvature at the peak."""
     scale = start[0]
+    lobe = _main_lobe(psf > _LEVEL)
     x, y, value = l[lobe] / scale, m[lobe] / scale, psf[lobe]
-
-    def residual(p: np.ndarray) -> np.ndarray:
-        return np.exp(-0.5 * (p[0] * x * x + 2 * p[1] * x * y + p[2] * y * y)) - value
-
+    squares = np.stack([x * x, 2 * x * y, y * y], axis=1) / 2
     major, minor, angle = start
     axes = np.array([[math.sin(angle), math.cos(angle)], [math.cos(angle), -math.sin(angle)]])
-    widths = np.diag([(_TO_FWHM * scale / major) ** 2, (_TO_FWHM * scale / minor) ** 2])
-    guess = axes.T @ widths @ axes
-    found = least_squares(residual, [guess[0, 0], guess[0, 1], guess[1, 1]], method="lm")
-    precision = np.array([[found.x[0], found.x[1]], [found.x[1], found.x[2]]])
-    if not found.success or np.linalg.eigvalsh(precision)[0] <= 0:
-        return start
-    major, minor, angle = _axes(precision)
+    precision = axes.T @ np.diag([(_TO_FWHM * scale / width) ** 2 for width in (major, minor)]) @ axes
+    p = np.array([precision[0, 0], precision[0, 1], precision[1, 1]])
+    for _ in range(_STEPS):
+        model = np.exp(-squares @ p)
+        step = np.linalg.lstsq(-squares * model[:, None], value - model, rcond=None)[0]
+        p = p + step
+        if p[0] <= 0 or p[0] * p[2] <= p[1] ** 2:  # no Gaussian any more
+            return start
+        if np.abs(step).max() < 1e-6 * np.abs(p).max():
+            break
+    major, minor, angle = _axes(np.array([[p[0], p[1]], [p[1], p[2]]]))
     return min(math.pi, major * scale), min(math.pi, minor * scale), angle
+
+
+def _main_lobe(above: np.ndarray) -> np.ndarray:
+    """Return the points of ``above`` [i, j] that are joined to the middle one."""
+    lobe = np.zeros_like(above)
+    lobe[above.shape[0] // 2, above.shape[1] // 2] = True
+    while True:
+        grown = lobe.copy()
+        grown[1:] |= lobe[:-1]
+        grown[:-1] |= lobe[1:]
+        grown[:, 1:] |= lobe[:, :-1]
+        grown[:, :-1] |= lobe[:, 1:]
+        grown &= above
+        if np.array_equal(grown, lobe):
+            return lobe
+        lobe = grown

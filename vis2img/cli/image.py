@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import logging
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -130,6 +132,8 @@ def run(argv: list[str], prog: str) -> int:
     silent = command.json or command.quiet or not sys.stderr.isatty()
     with _no_progress() if silent else _progress() as (advance, stage):
         parts = _read(sets, command, advance)
+        # Needed to write, slow to import, and gridding leaves the interpreter free.
+        threading.Thread(target=importlib.import_module, args=("astropy.io.fits",), daemon=True).start()
         samples = sum(part.nrow * len(part.chan_freq) for part in parts)
         for i, (suffix, planes) in enumerate(zip(command.suffixes, _images(parts, params, command), strict=True)):
             stage(f"gridding {samples:,} visibilities ({i + 1} of {len(command.suffixes)})")
