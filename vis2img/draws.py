@@ -69,20 +69,20 @@ class Draw:
         return {"field": self.field, "index": self.index, "freq": self.freq, **self.params.to_dict()}
 
 
-_cache: OrderedDict[tuple[str, Selection], Visibilities] = OrderedDict()
+_cache: OrderedDict[tuple[str, Selection], list[Visibilities]] = OrderedDict()
 
 
-def field_visibilities(source: FieldSource) -> Visibilities:
+def field_visibilities(source: FieldSource) -> list[Visibilities]:
     """Return the visibilities of a field, kept in this process until others need the room."""
     key = (source.ms, source.selection)
     if key in _cache:
         _cache.move_to_end(key)
         return _cache[key]
-    vis = open_ms(source.ms).read(source.selection, nthreads=1)
-    _cache[key] = vis
-    while len(_cache) > 1 and sum(v.nbytes for v in _cache.values()) > _CACHE_BYTES:
+    parts = open_ms(source.ms).read_parts(source.selection, nthreads=1)
+    _cache[key] = parts
+    while len(_cache) > 1 and sum(part.nbytes for kept in _cache.values() for part in kept) > _CACHE_BYTES:
         _cache.popitem(last=False)
-    return vis
+    return parts
 
 
 def make_draw(source: FieldSource, seed: int, field: int, index: int) -> Draw:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from vis2img.beam import fit_beam
 from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.gridding import vis_to_dirty
-from vis2img.options import format_angle
+from vis2img.options import format_angle, format_direction
 from vis2img.params import ImagingParams
 from vis2img.phase import rotate
 from vis2img.sampling import select_parts
@@ -152,6 +152,8 @@ def make_image(
         raise ParameterError(f"one image takes one Stokes parameter; got {''.join(part.stokes for part in parts)}")
     check_memory(params)
     centre = params.phase_centre or parts[0].phase_centre
+    for part in parts:
+        _check_facet(part, params, centre)
     chosen = merge(
         [part if part.phase_centre == centre else rotate(part, centre) for part in select_parts(parts, params)]
     )
@@ -161,11 +163,12 @@ def make_image(
     weights = imaging_weights(chosen, params, nthreads=nthreads, reuse=reuse)
     if weights.nvis == 0:
         raise ParameterError(_nothing_left(chosen, params, troubled))
+    weighted = merge([replace(part, weight=weight) for part, weight in zip(chosen, weights.parts, strict=True)])
     response = None
     if psf:
-        units = [np.broadcast_to(np.complex64(1), part.vis.shape) for part in chosen]
-        response = _transform(chosen, units, weights, params, nthreads)
-    data = _transform(chosen, [part.vis for part in chosen], weights, params, nthreads)
+        units = [np.broadcast_to(np.complex64(1), part.vis.shape) for part in weighted]
+        response = _transform(weighted, units, weights.total, params, nthreads)
+    data = _transform(weighted, [part.vis for part in weighted], weights.total, params, nthreads)
     mean_freq, centre_freq, bandwidth = _band(chosen, weights)
     times = np.unique(np.concatenate([part.time for part in chosen]))
     return Image(
@@ -185,19 +188,27 @@ def make_image(
     )
 
 
+def _check_facet(part: Visibilities, params: ImagingParams, centre: tuple[float, float]) -> None:
+    """Refuse to image averaged data beyond the facet that they were averaged for."""
+    facet = tuple(float(part.meta.get(f"facet_{axis}", math.inf)) for axis in "xy")
+    if not all(map(math.isfinite, facet)):
+        return
+    if any(fov > 1.001 * most for fov, most in zip(params.fov, facet, strict=True)) or centre != part.phase_centre:
+        raise ParameterError(
+            f"the data were averaged for a facet of {format_angle(facet[0], 4)} x {format_angle(facet[1], 4)} at "
+            f"{format_direction(part.phase_centre)}; image within it, or average for another (vis2img average)"
+        )
+
+
 def _transform(
-    parts: list[Visibilities],
-    values: list[np.ndarray],
-    weights: ImagingWeights,
-    params: ImagingParams,
-    nthreads: int,
+    parts: list[Visibilities], values: list[np.ndarray], total: float, params: ImagingParams, nthreads: int
 ) -> np.ndarray:
-    """Return the sum over ``parts`` of their share of the image."""
+    """Return the sum over ``parts``, whose weights are imaging weights, of their share of the image."""
     image = None
-    for part, value, weight in zip(parts, values, weights.parts, strict=True):
+    for part, value in zip(parts, values, strict=True):
         share = vis_to_dirty(
-            part.uvw, part.chan_freq, value, weight, params.npix, params.pixsize,
-            total=weights.total, nthreads=nthreads,
+            part.uvw, part.chan_freq, value, part.weight, params.npix, params.pixsize,
+            total=total, nthreads=nthreads,
         )  # fmt: skip
         image = share if image is None else image + share
     assert image is not None

@@ -9,12 +9,12 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from vis2img.errors import MeasurementSetError
 from vis2img.imaging import Image, check_memory, make_image
+from vis2img.machine import cores
 from vis2img.metadata import Metadata, read_metadata, suggest_pixsize
 from vis2img.options import format_angle
 from vis2img.params import MIN_NPIX, ImagingParams, Selection
@@ -34,6 +34,8 @@ class MeasurementSet:
     meta : Metadata
         Telescope, fields, spectral windows, correlations, times, columns, flags, uv range.
     """
+
+    is_averaged = False
 
     def __init__(self, meta: Metadata) -> None:
         self.meta = meta
@@ -155,16 +157,22 @@ class MeasurementSet:
 
 
 def open_ms(path: str | Path) -> MeasurementSet:
-    """Open the measurement set at ``path``: metadata only, read-only, at once on any size.
+    """Open the measurement set, or the averaged data, at ``path``: metadata only, read-only, at once on any size.
+
+    Returns
+    -------
+    MeasurementSet
+        Or a :class:`vis2img.averaged_set.AveragedSet`, which is read and imaged by the same calls.
 
     Raises
     ------
     MeasurementSetError
         If ``path`` is no measurement set, or is damaged; one line that names the table.
+    OutputError
+        If it is a zarr store of something else.
     """
+    if (Path(path) / "zarr.json").is_file():
+        from vis2img.averaged_set import AveragedSet
+
+        return AveragedSet(Path(path))  # type: ignore[return-value]
     return MeasurementSet(read_metadata(path))
-
-
-def cores() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

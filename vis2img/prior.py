@@ -6,7 +6,7 @@ Every draw replays from (seed, field, index): ``prior.draw(draw_rng(seed, field,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,13 +94,15 @@ class ImagingPrior:
         """
         params = ms.imaging_params(selection, **({} if npix is None else {"npix": npix}))
         uv_max = 1 / (3 * params.pixsize)
-        return cls(
+        prior = cls(
             fov=min(1.6, params.fov[0]),
             pixsize=(0.85 * params.pixsize, 1.18 * params.pixsize),
             taper=(1.5 * params.pixsize, 4 * params.pixsize),
             uv_min=(0.0, 0.01 * uv_max),
             uv_max=(0.6 * uv_max, 1.2 * uv_max),
         )
+        # Averages no longer know their antennas, and their time blocks are few.
+        return replace(prior, keep_antennas=(1.0, 1.0), keep_times=(1.0, 1.0)) if ms.is_averaged else prior
 
     def fixed(self) -> ImagingPrior:
         """Return the prior without variation: Briggs 0, all data, the middle pixel scale.

@@ -20,6 +20,7 @@ from vis2img.errors import Vis2imgError
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("info", "vis2img.cli.info", "show what a measurement set holds"),
     ("image", "vis2img.cli.image", "make a dirty image of a measurement set (FITS and PNG)"),
+    ("average", "vis2img.cli.average", "average a measurement set so that a facet images many times faster"),
     ("simulate", "vis2img.cli.simulate", "write simulated measurement sets with labels"),
     ("train", "vis2img.cli.train", "train a DINO model from a configuration file"),
     ("embed", "vis2img.cli.embed", "turn measurement sets into embeddings with a trained model"),

@@ -22,7 +22,8 @@ from vis2img.cli.app import parse
 from vis2img.errors import OutputError, ParameterError
 from vis2img.fits import check_outputs
 from vis2img.imaging import Image, check_memory, make_image
-from vis2img.measurementset import MeasurementSet, cores, open_ms
+from vis2img.machine import cores
+from vis2img.measurementset import MeasurementSet, open_ms
 from vis2img.options import Angle, Npix, format_angle
 from vis2img.params import MIN_NPIX, ImagingParams, Selection
 from vis2img.products import Products

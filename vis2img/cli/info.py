@@ -12,6 +12,7 @@ import tyro
 
 from vis2img.cli.app import parse
 from vis2img.fits import utc_text
+from vis2img.measurementset import open_ms
 from vis2img.metadata import Metadata, read_metadata
 from vis2img.options import format_angle
 
@@ -30,7 +31,7 @@ class InfoCommand:
     """
 
     ms: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MS")]
-    """Measurement set."""
+    """Measurement set, or averaged data."""
     json: bool = False
     """Print everything as JSON."""
 
@@ -38,6 +39,10 @@ class InfoCommand:
 def run(argv: list[str], prog: str) -> int:
     """Run ``vis2img info``."""
     command = parse(InfoCommand, argv, prog)
+    if (command.ms / "zarr.json").is_file():
+        averaged = open_ms(command.ms)
+        print(json.dumps(averaged.record, indent=2) if command.json else averaged)  # type: ignore[attr-defined]
+        return 0
     meta = read_metadata(command.ms)
     if command.json:
         print(json.dumps(_finite(describe(meta)), indent=2, allow_nan=False))
