@@ -154,9 +154,7 @@ def make_image(
     centre = params.phase_centre or parts[0].phase_centre
     for part in parts:
         _check_facet(part, params, centre)
-    chosen = merge(
-        [part if part.phase_centre == centre else rotate(part, centre) for part in select_parts(parts, params)]
-    )
+    chosen = [part if part.phase_centre == centre else rotate(part, centre) for part in select_parts(parts, params)]
     if not any(np.any(part.uvw) for part in chosen):
         raise MeasurementSetError("all UVW are zero: the UVW column was not filled; recompute it (e.g. CASA fixvis)")
     troubled = not any(np.any(part.weight) for part in chosen)
