@@ -191,7 +191,8 @@ def _check_facet(part: Visibilities, params: ImagingParams, centre: tuple[float,
     facet = tuple(float(part.meta.get(f"facet_{axis}", math.inf)) for axis in "xy")
     if not all(map(math.isfinite, facet)):
         return
-    if any(fov > 1.001 * most for fov, most in zip(params.fov, facet, strict=True)) or centre != part.phase_centre:
+    most = (size + 2 * params.pixsize for size in facet)  # sides are rounded to even numbers of pixels
+    if any(fov > size for fov, size in zip(params.fov, most, strict=True)) or centre != part.phase_centre:
         raise ParameterError(
             f"the data were averaged for a facet of {format_angle(facet[0], 4)} x {format_angle(facet[1], 4)} at "
             f"{format_direction(part.phase_centre)}; image within it, or average for another (vis2img average)"
