@@ -33,7 +33,9 @@ from vis2img.plan import resolve
 from vis2img.reading import PartReader
 
 _SAMPLE_BYTES = 8 + 4  # visibility and weight
-_TABLE_SHARE = 0.6  # of the memory; what is left is for the pieces being read
+_PIECE_BYTES = 64e6  # of visibilities being added; larger pieces are no faster
+_BLOCK_BYTES = 4e8  # a block that has no more than this is not shared with others
+_PER_CELL = 40  # samples to a cell that tables are first made for
 ROW_BYTES = 100  # times, antennas and baselines of a row, with their temporaries
 _CHUNK_CELLS = 1 << 22
 _SAME = ("format", "version", "source", "selection", "parameters", "chan_freq", "edges")  # must match to go on
@@ -87,7 +89,7 @@ def average(
     memory : float
         Bytes for tables and data, besides ``ROW_BYTES`` for each row of the measurement set.
     nthreads : int
-        Time blocks averaged side by side.
+        Threads; as many time blocks are averaged side by side as the memory allows.
     overwrite : bool
         Replace a store of other data or parameters.
     progress : callable, optional
@@ -116,12 +118,13 @@ def average(
     nblocks = len(edges) - 1
     of_row = np.clip(np.searchsorted(edges, reader.time, side="right") - 1, 0, nblocks - 1)
     wanted = [b for b in range(nblocks) if not block_path(out, b).is_dir()]
-    job = _Job(reader, out, params, memory / max(1, min(nthreads, len(wanted))), nthreads, progress)
+    side_by_side = max(1, min(nthreads, len(wanted), int(memory / _BLOCK_BYTES)))
+    job = _Job(reader, out, params, memory / side_by_side, nthreads, progress)
     rows = {b: np.flatnonzero(of_row == b) for b in wanted}
     job.done, job.total = reader.nrow - sum(map(len, rows.values())), reader.nrow
     pieces = {b: np.array_split(r, max(1, -(-len(r) // job.piece_rows))) for b, r in rows.items()}
     tasks = [dask.delayed(job.run, pure=False)(b, split, (edges[b] + edges[b + 1]) / 2) for b, split in pieces.items()]
-    dask.compute(*tasks, scheduler="threads", num_workers=nthreads)
+    dask.compute(*tasks, scheduler="threads", num_workers=side_by_side)
     trouble = reader.trouble() if wanted else None
     if trouble and len(wanted) == nblocks:
         shutil.rmtree(out)
@@ -155,17 +158,22 @@ class _Job:
         progress: Progress | None,
     ) -> None:
         self.reader, self.out, self.params, self.nthreads, self.progress = reader, out, params, nthreads, progress
-        self.table_bytes = _TABLE_SHARE * memory
-        self.piece_rows = max(1, int((1 - _TABLE_SHARE) * memory / (_SAMPLE_BYTES * len(reader.chan_freq))))
+        piece_bytes = min(_PIECE_BYTES, memory / 4)
+        self.table_bytes = memory - piece_bytes
+        self.piece_rows = max(1, int(piece_bytes / (_SAMPLE_BYTES * len(reader.chan_freq))))
         self.done = self.total = self.binned = self.expected = 0
         self.bin_seconds = 0.0
+        # Loads the compiled loop, which is no part of what adding rows costs.
+        nothing = reader.read(np.zeros(0, np.int64))[0]
+        CellTable(params, nothing.phase_centre, reader.chan_freq).add(nothing.uvw, nothing.vis, nothing.weight)
         self._reading, self._counting = threading.Lock(), threading.Lock()
 
     def run(self, index: int, pieces: list[np.ndarray], middle: float) -> None:
         """Average the rows of one time block and write it."""
         reader = self.reader
         centre = reader.plan.phase_centre
-        table = CellTable(self.params, centre, reader.chan_freq, self.table_bytes, self.expected)
+        expected = self.expected or sum(map(len, pieces)) * len(reader.chan_freq) // _PER_CELL
+        table = CellTable(self.params, centre, reader.chan_freq, self.table_bytes, expected)
         nvis = 0
         for rows in pieces:
             with self._reading:

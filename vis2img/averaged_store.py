@@ -101,8 +101,9 @@ def read_averaged(
 
 
 def _facet(params: AveragingParams) -> dict[str, float]:
-    """Return what imaging must keep to: the extent of the facet in rad."""
-    return {f"facet_{axis}": n * params.pixsize for axis, n in zip("xy", params.npix, strict=True)}
+    """Return what imaging must keep to: the extent of the facet in rad, and the accuracy that is left."""
+    extent = {f"facet_{axis}": n * params.pixsize for axis, n in zip("xy", params.npix, strict=True)}
+    return {**extent, "tolerance": params.tolerance}
 
 
 def block_path(path: Path, index: int) -> Path:

@@ -29,6 +29,7 @@ def vis_to_dirty(
     pixsize: float,
     *,
     total: float,
+    epsilon: float = EPSILON,
     nthreads: int = 1,
 ) -> np.ndarray:
     """Return the dirty image in Jy/beam: the weighted adjoint transform over ``total``.
@@ -49,6 +50,8 @@ def vis_to_dirty(
         Pixel size in rad at the image centre.
     total : float
         Sum of the imaging weights of all that goes into the image.
+    epsilon : float
+        Accuracy asked of ducc0, relative L2.
     nthreads : int
         Threads of ducc0; one call per core beats one call with all of them.
 
@@ -69,7 +72,7 @@ def vis_to_dirty(
         npix_y=npix[1],
         pixsize_x=pixsize,
         pixsize_y=pixsize,
-        epsilon=EPSILON,
+        epsilon=epsilon,
         do_wgridding=True,
         divide_by_n=False,
         flip_v=True,

@@ -17,7 +17,7 @@ import numpy as np
 
 from vis2img.beam import fit_beam
 from vis2img.errors import MeasurementSetError, ParameterError
-from vis2img.gridding import vis_to_dirty
+from vis2img.gridding import EPSILON, vis_to_dirty
 from vis2img.options import format_angle, format_direction
 from vis2img.params import ImagingParams
 from vis2img.phase import rotate
@@ -28,6 +28,7 @@ from vis2img.weighting import ImagingWeights, cell_size, imaging_weights
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
+_SHARE_OF_TOLERANCE = 0.02  # of averaged data, that gridding may add
 # ducc0 holds the image, the oversampled grid (at most 2.6^2, single-precision complex) and the result.
 _BYTES_PER_PIXEL = 4 * (2 + 2 * 2.6**2)
 
@@ -205,9 +206,11 @@ def _transform(
     """Return the sum over ``parts``, whose weights are imaging weights, of their share of the image."""
     image = None
     for part, value in zip(parts, values, strict=True):
+        # Averaged data are not gridded more exactly than they are.
+        epsilon = max(EPSILON, _SHARE_OF_TOLERANCE * float(part.meta.get("tolerance", 0.0)))
         share = vis_to_dirty(
             part.uvw, part.chan_freq, value, part.weight, params.npix, params.pixsize,
-            total=total, nthreads=nthreads,
+            total=total, epsilon=epsilon, nthreads=nthreads,
         )  # fmt: skip
         image = share if image is None else image + share
     assert image is not None

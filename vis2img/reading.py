@@ -140,9 +140,11 @@ class PartReader:
             plan = replace(plan, weight_column=found)
         self.plan = plan
         self.chunk_rows = max(1, int(_CHUNK_BYTES / (8 * len(spw.chan_freq) * len(plan.partition.corrs))))
-        self.time = light["TIME"][self._rows].astype(np.float64)
-        self.uvw = np.nan_to_num(light["UVW"][self._rows].astype(np.float64))
-        self._antennas = [light[name][self._rows].astype(np.int32) for name in ("ANTENNA1", "ANTENNA2")]
+        # No copies of columns that are wanted whole: there may be many millions of rows.
+        pick = slice(None) if len(self._rows) == len(light["TIME"]) else self._rows
+        self.time = light["TIME"][pick].astype(np.float64, copy=False)
+        self.uvw = light["UVW"][pick].astype(np.float64, copy=False)
+        self._antennas = [light[name][pick].astype(np.int32, copy=False) for name in ("ANTENNA1", "ANTENNA2")]
         self._tally = np.zeros(6, np.int64)
 
     @property

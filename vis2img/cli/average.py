@@ -101,7 +101,7 @@ class AverageCommand:
     memory: Memory = 2e9
     """Memory that this command may take, all in all."""
     threads: int | None = None
-    """Time blocks averaged side by side. Default: all cores."""
+    """Threads: time blocks averaged side by side, as far as the memory goes. Default: all cores."""
     json: bool = False
     """Print the summary as JSON."""
     quiet: bool = False
