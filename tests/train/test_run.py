@@ -44,6 +44,7 @@ def config(make_ms, tmp_path: Path) -> TrainConfig:
     )
 
 
+@pytest.mark.timeout(900)  # three runs, each of which compiles
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config: TrainConfig, tmp_path: Path) -> None:
     whole = replace(config, out=str(tmp_path / "whole"))
     seen: list[int] = []

@@ -1,0 +1,77 @@
+"""Where the time of one image goes, stage by stage, in a fresh process, and of averaging the same data.
+
+python benchmarks/profile_imaging.py obs.ms --npix 1024 --pixsize 2arcsec
+"""
+
+from __future__ import annotations
+
+import time
+
+_BEGAN = (time.perf_counter(), time.process_time())
+
+import argparse  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+
+class Stages:
+    """Prints wall and processor seconds of each stage as a row of a markdown table."""
+
+    def __init__(self) -> None:
+        self.last = _BEGAN
+        print("| stage | wall | CPU |\n|---|---|---|")
+
+    def done(self, name: str) -> None:
+        """End the stage ``name``."""
+        now = (time.perf_counter(), time.process_time())
+        print(f"| {name} | {now[0] - self.last[0]:.2f} s | {now[1] - self.last[1]:.2f} s |", flush=True)
+        self.last = (time.perf_counter(), time.process_time())
+
+
+def main() -> None:
+    """Make one Briggs image."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ms", type=Path)
+    parser.add_argument("--npix", type=int, default=1024)
+    parser.add_argument("--pixsize", default="2arcsec")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    stages = Stages()
+
+    import vis2img.cli.image  # noqa: F401
+    from vis2img.beam import fit_beam
+    from vis2img.gridding import vis_to_dirty
+    from vis2img.measurementset import open_ms
+    from vis2img.options import parse_angle
+    from vis2img.params import ImagingParams, Selection
+    from vis2img.reading import PartReader
+    from vis2img.weighting import cell_size, imaging_weights
+
+    stages.done("import vis2img")
+    import ducc0  # noqa: F401
+
+    import vis2img.weighting_kernels  # noqa: F401
+
+    stages.done("import numba and ducc0")
+    ms = open_ms(options.ms)
+    stages.done("open: sub-tables, times, baselines")
+    reader = PartReader(ms.meta, Selection())
+    stages.done("rows wanted")
+    parts = reader.read(nthreads=options.threads)
+    stages.done("read and reduce to Stokes I (with loading the compiled loop)")
+    params = ImagingParams((options.npix, options.npix), parse_angle(options.pixsize), weighting="briggs", robust=0.0)
+    weights = imaging_weights(parts, params, nthreads=options.threads, reuse=True)
+    stages.done("weights: density, factors, application")
+    fit_beam(weights.cells, weights.first, cell_size(params))
+    stages.done("beam")
+    vis_to_dirty(
+        parts[0].uvw, parts[0].chan_freq, parts[0].vis, weights.parts[0], params.npix, params.pixsize,
+        total=weights.total, nthreads=options.threads,
+    )  # fmt: skip
+    stages.done("ducc0 (grid, FFT, w screens)")
+    import astropy.io.fits  # noqa: F401
+
+    stages.done("import astropy.io.fits (while ducc0 runs, in vis2img image)")
+
+
+if __name__ == "__main__":
+    main()
