@@ -37,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     stages = Stages()
 
-    import vis2img.cli.image  # noqa: F401
+    import vis2img.cli.image
     from vis2img.beam import fit_beam
     from vis2img.gridding import vis_to_dirty
     from vis2img.measurementset import open_ms
