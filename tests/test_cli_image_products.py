@@ -154,3 +154,14 @@ def test_existing_parts_are_not_replaced(cli, make_ms, tmp_path) -> None:
     (tmp_path / "a-t0001.fits").write_text("mine")
     result = cli("image", make_ms().path, *SIZE, "--intervals-out", 2, "-o", tmp_path / "a.fits")
     assert "a-t0001.fits" in result.error() and (tmp_path / "a-t0001.fits").read_text() == "mine"
+
+
+def test_all_spectral_windows_of_a_real_set_are_named(cli, real_ms, tmp_path) -> None:
+    """LOFAR after baseline-dependent averaging: windows of 3, 4, 1 and 8 channels."""
+    out = tmp_path / "a.fits"
+    result = cli("image", real_ms("lofar_dp3_bda"), "--spw", "all", "--npix", 128, "--json", "-o", out)
+    assert result.code == 0, result.err
+    record = json.loads(result.out)
+    assert len(record["spw"].split(",")) > 1 and fits.getheader(out)["VI_SPW"] == record["spw"]
+    alone = cli("image", real_ms("lofar_dp3_bda"), "--npix", 128, "--json", "-o", tmp_path / "b.fits")
+    assert json.loads(alone.out)["nvis"] < record["nvis"]

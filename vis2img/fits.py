@@ -264,7 +264,8 @@ def _add_params(header: Header, image: Image) -> None:
     header["VI_WSUM"] = (image.weight_sum, "sum of the imaging weights")
     header["VI_COLUM"] = (_ascii(image.meta.get("column", "")), "data column")
     if "spw" in image.meta:
-        header["VI_SPW"] = (int(image.meta["spw"]), "SPECTRAL_WINDOW_ID")
+        spw = image.meta["spw"]
+        header["VI_SPW"] = (spw if isinstance(spw, int) else _ascii(spw), "SPECTRAL_WINDOW_ID")
     # No blanks in the record: FITS drops those at the end of a card, and long records span cards.
     header.add_history(_PARAMS_MARK + json.dumps(params.to_dict(), separators=(",", ":")))
 

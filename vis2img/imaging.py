@@ -183,8 +183,18 @@ def make_image(
         stokes=parts[0].stokes,
         channels=(np.concatenate([part.chan_freq for part in chosen]), np.concatenate(weights.chans)),
         times=times,
-        meta={**parts[0].meta, "time_start": float(times[0])},
+        meta={**parts[0].meta, **_sources(chosen), "time_start": float(times[0])},
     )
+
+
+def _sources(parts: list[Visibilities]) -> dict[str, Any]:
+    """Return the measurement sets and spectral windows that went in, as one name or number or as a list in a text."""
+    result: dict[str, Any] = {}
+    for name in ("ms", "spw"):
+        values = sorted({part.meta[name] for part in parts if name in part.meta})
+        if values:
+            result[name] = values[0] if len(values) == 1 else ",".join(map(str, values))
+    return result
 
 
 def _check_facet(part: Visibilities, params: ImagingParams, centre: tuple[float, float]) -> None:
