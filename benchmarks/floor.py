@@ -2,8 +2,8 @@
 
 Run by ``benchmarks/imaging.py``, each in a process of its own:
 
-    python benchmarks/floor.py obs.ms --npix 1024 --pixsize-arcsec 2 --epsilon 2e-5
-    python benchmarks/floor.py obs.ms --npix 4096 --pixsize-arcsec 1 --epsilon 2e-5 --draws 16
+    python benchmarks/floor.py obs.ms --npix 1024 --pixsize-arcsec 2 --epsilon 1e-4
+    python benchmarks/floor.py obs.ms --npix 4096 --pixsize-arcsec 1 --epsilon 1e-4 --draws 16
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@
 The reference observation is of MeerKAT: 64 antennas, 225 times of 16 s, 64 channels of 12.5 MHz from 900 MHz, 29
 million visibilities, with two and with four correlations. It is simulated once, into the folder --work (10 minutes,
 3 GB). Everything runs in a process of its own, whose files are in the page cache: wall time, CPU time of its process
-tree and largest resident memory are what the kernel tells of it. The best of --repeat is shown.
+tree and largest resident memory are what the kernel tells of it. The programs take turns, --repeat times, as the speed
+of a machine drifts; medians are shown, and of the ratios too, each within one turn.
 
-Every program has its own default accuracy of gridding: WSClean's w-gridder 1e-4, psimager 1e-6, vis2img the EPSILON of
-``vis2img.gridding``, which the floor shares. psimager 0.3.1 takes four linear correlations only.
+Every program grids to its own default accuracy: vis2img, WSClean's w-gridder and the floor to 1e-4, psimager to 1e-6.
+psimager 0.3.1 takes four linear correlations only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import json
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -40,7 +42,7 @@ simulate(SimulateConfig(out=Path(sys.argv[1]), ntimes=225, dtime=16.0, nchan=64,
 _VERSIONS = """
 import json
 from importlib.metadata import version
-from vis2img.gridding import EPSILON
+from vis2img.params import ImagingParams
 names = ("vis2img", "ducc0", "python-casacore", "numpy", "numba", "dask")
 found = {}
 for name in names:
@@ -48,19 +50,23 @@ for name in names:
         found[name] = version(name)
     except ImportError:
         pass
-print(json.dumps({"epsilon": EPSILON, "versions": found}))
+print(json.dumps({"epsilon": ImagingParams.epsilon, "versions": found}))
 """
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one program took: wall and CPU time in s, memory in MB (1e6 bytes); ``reason`` if it did not run."""
+    """What one program took: wall and CPU time in s, memory in MB (1e6 bytes); ``reason`` if it did not run.
+
+    ``ratio`` is its wall time over that of vis2img.
+    """
 
     case: str
     program: str
     wall: float = 0.0
     cpu: float = 0.0
     memory: float = 0.0
+    ratio: float = 0.0
     reason: str = ""
     command: str = ""
 
@@ -85,20 +91,31 @@ def measure(command: list[str], log: Path) -> tuple[float, float, float]:
     return wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e6
 
 
-def run(case: str, program: str, command: list[str], options: argparse.Namespace) -> Result:
-    """Return the best of several runs of ``command``."""
-    print(f"{case}: {program} ...", end=" ", file=sys.stderr, flush=True)
-    log = options.work / "logs" / f"{case}-{program}.log".replace(" ", "_").replace(",", "")
-    if shutil.which(command[0]) is None:
-        result = Result(case, program, reason=f"{command[0]} is not there")
-    else:
-        try:
-            taken = min(measure(command, log) for _ in range(options.repeat))
-            result = Result(case, program, *taken, command=" ".join(command))
-        except RuntimeError as error:
-            result = Result(case, program, reason=str(error), command=" ".join(command))
-    print(result.reason or f"{result.wall:.1f} s", file=sys.stderr, flush=True)
-    return result
+def run(case: str, commands: dict[str, list[str]], options: argparse.Namespace) -> list[Result]:
+    """Return the medians of several turns of ``commands``, by program."""
+    taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
+    reasons = {name: f"{c[0]} is not there" for name, c in commands.items() if shutil.which(c[0]) is None}
+    for turn in range(options.repeat):
+        for name, command in commands.items():
+            if name in reasons:
+                continue
+            log = options.work / "logs" / f"{case}-{name}.log".replace(" ", "_").replace(",", "")
+            try:
+                taken[name].append(measure(command, log))
+            except RuntimeError as error:
+                reasons[name] = str(error)
+            said = reasons.get(name) or f"{taken[name][-1][0]:.1f} s"
+            print(f"{case}, turn {turn + 1}: {name} {said}", file=sys.stderr, flush=True)
+    results = []
+    for name, command in commands.items():
+        if name in reasons:
+            results.append(Result(case, name, reason=reasons[name], command=" ".join(command)))
+            continue
+        pairs = zip(taken[name], taken.get(OURS, []), strict=False)
+        ratios = [theirs[0] / ours[0] for theirs, ours in pairs] or [0.0]
+        middle = (statistics.median(figures) for figures in zip(*taken[name], strict=True))
+        results.append(Result(case, name, *middle, statistics.median(ratios), command=" ".join(command)))
+    return results
 
 
 def programs(ms: Path, npix: int, options: argparse.Namespace) -> dict[str, list[str]]:
@@ -139,13 +156,12 @@ def draw_programs(ms: Path, options: argparse.Namespace) -> dict[str, list[str]]
 
 def table(results: list[Result]) -> str:
     """Return the results of one case as a markdown table."""
-    ours = next((r.wall for r in results if r.program == OURS and not r.reason), None)
     lines = ["| program | wall time | CPU time | peak memory | wall time / vis2img |", "|---|---|---|---|---|"]
     for r in results:
         if r.reason:
             lines.append(f"| {r.program} | skipped: {r.reason.replace('|', '/')} | | | |")
         else:
-            ratio = f"{r.wall / ours:.2f}" if ours else ""
+            ratio = f"{r.ratio:.2f}" if r.ratio else ""
             lines.append(f"| {r.program} | {r.wall:.1f} s | {r.cpu:.1f} s | {r.memory:.0f} MB | {ratio} |")
     return "\n".join(lines)
 
@@ -180,7 +196,7 @@ def machine(options: argparse.Namespace) -> dict[str, object]:
     models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     commit = _output(["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"])
     changed = _output(["git", "-C", str(HERE), "status", "--porcelain", "--untracked-files=no"])
-    record = json.loads(_output([sys.executable, "-c", _VERSIONS]) or '{"epsilon": 2e-5, "versions": {}}')
+    record = json.loads(_output([sys.executable, "-c", _VERSIONS]) or '{"epsilon": 1e-4, "versions": {}}')
     options.epsilon = record["epsilon"]
     versions = {"python": platform.python_version(), **record["versions"]}
     versions["wsclean"] = next(iter(_output([options.wsclean, "--version"]).splitlines()), "")
@@ -212,7 +228,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ms", nargs="+", type=Path, help="measurement sets; default: the reference observations")
     parser.add_argument("--npix", nargs="+", type=int, default=[1024, 4096])
     parser.add_argument("--draws", action="store_true", help="time 16 draws of the largest --npix instead")
-    parser.add_argument("--repeat", type=int, default=2, help="the best of so many runs is shown")
+    parser.add_argument("--repeat", type=int, default=3, help="turns that the programs take; medians are shown")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="+", help="only the programs whose name contains one of these")
     parser.add_argument("--work", type=Path, default=Path("bench"), help="folder for observations, images and logs")
@@ -242,11 +258,12 @@ def main() -> None:
         for npix in [max(options.npix)] if options.draws else options.npix:
             case = f"{ms.stem}, {'16 draws of ' if options.draws else ''}{npix} px"
             commands = draw_programs(ms, options) if options.draws else programs(ms, npix, options)
-            results = [
-                run(case, name, command, options)
+            wanted = {
+                name: command
                 for name, command in commands.items()
                 if not options.only or any(part in name for part in options.only)
-            ]
+            }
+            results = run(case, wanted, options)
             everything += results
             print(f"\n{case} ({size / 1e9:.1f} GB)\n\n{table(results)}", flush=True)
     if options.json:

@@ -65,7 +65,7 @@ def main() -> None:
     stages.done("beam")
     vis_to_dirty(
         parts[0].uvw, parts[0].chan_freq, parts[0].vis, weights.parts[0], params.npix, params.pixsize,
-        total=weights.total, nthreads=options.threads,
+        total=weights.total, epsilon=params.epsilon, nthreads=options.threads,
     )  # fmt: skip
     stages.done("ducc0 (grid, FFT, w screens)")
     import astropy.io.fits  # noqa: F401

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import numpy as np
 
-EPSILON = 2e-5  # accuracy asked of ducc0; single precision allows 1e-5 at best
-
 
 def vis_to_dirty(
     uvw: np.ndarray,
@@ -29,7 +27,7 @@ def vis_to_dirty(
     pixsize: float,
     *,
     total: float,
-    epsilon: float = EPSILON,
+    epsilon: float,
     nthreads: int = 1,
 ) -> np.ndarray:
     """Return the dirty image in Jy/beam: the weighted adjoint transform over ``total``.
@@ -51,7 +49,7 @@ def vis_to_dirty(
     total : float
         Sum of the imaging weights of all that goes into the image.
     epsilon : float
-        Accuracy asked of ducc0, relative L2.
+        Accuracy asked of ducc0, relative L2; single precision allows 1e-5 at best.
     nthreads : int
         Threads of ducc0; one call per core beats one call with all of them.
 
@@ -63,7 +61,8 @@ def vis_to_dirty(
     """
     import ducc0
 
-    image = ducc0.wgridder.vis2dirty(
+    image = np.empty((npix[1], npix[0]), np.float32)
+    ducc0.wgridder.vis2dirty(
         uvw=uvw,
         freq=chan_freq,
         vis=vis,
@@ -77,8 +76,8 @@ def vis_to_dirty(
         divide_by_n=False,
         flip_v=True,
         nthreads=nthreads,
+        dirty=image.T,
     )
-    image = np.ascontiguousarray(image.T)
     image /= total
     return image
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from vis2img.beam import fit_beam
 from vis2img.errors import MeasurementSetError, ParameterError
-from vis2img.gridding import EPSILON, vis_to_dirty
+from vis2img.gridding import vis_to_dirty
 from vis2img.options import format_angle, format_direction
 from vis2img.params import ImagingParams
 from vis2img.phase import rotate
@@ -217,7 +217,7 @@ def _transform(
     image = None
     for part, value in zip(parts, values, strict=True):
         # Averaged data are not gridded more exactly than they are.
-        epsilon = max(EPSILON, _SHARE_OF_TOLERANCE * float(part.meta.get("tolerance", 0.0)))
+        epsilon = max(params.epsilon, _SHARE_OF_TOLERANCE * float(part.meta.get("tolerance", 0.0)))
         share = vis_to_dirty(
             part.uvw, part.chan_freq, value, part.weight, params.npix, params.pixsize,
             total=total, epsilon=epsilon, nthreads=nthreads,

@@ -80,6 +80,8 @@ class ImagingParams:
     rank_filter: float = 3.0
     """Density weights above this many times the mean of the 16 x 16 cells around are cut to it; WSClean's default
     is 3; 0: none."""
+    epsilon: float = 1e-4
+    """Accuracy of gridding, relative L2, at least 1e-5; 1e-4 is that of WSClean's w-gridder."""
     phase_centre: Direction | None = None
     """Image centre as RA,DEC; default: the phase centre of the field."""
     band: tuple[float, float] = (0.0, 1.0)
@@ -126,6 +128,8 @@ class ImagingParams:
             raise ParameterError(f"taper_by {self.taper_by!r} is unknown; use cell or sample")
         if self.rank_filter != 0 and not self.rank_filter >= 1:
             raise ParameterError(f"rank_filter = {self.rank_filter} must be at least 1, or 0 for none")
+        if not 1e-5 <= self.epsilon <= 1e-2:
+            raise ParameterError(f"epsilon = {self.epsilon} is outside 1e-5 (single precision's limit) to 1e-2")
         if self.phase_centre is not None:
             ra, dec = self.phase_centre
             if not (math.isfinite(ra) and abs(dec) <= math.pi / 2):

@@ -83,13 +83,62 @@ class SkyComponent:
             raise ParameterError(f"minor = {self.minor:g} rad must be between 0 and major = {self.major:g} rad")
 
 
+@dataclass(frozen=True, eq=False)
+class SkyCutout:
+    """A picture of a source as sky brightness, for example of a real radio galaxy.
+
+    Parameters
+    ----------
+    pixels : float32 [y, x]
+        Flux density in Jy per pixel at ``ref_freq``. With ``pa`` 0, x runs along decreasing right ascension and
+        y along increasing declination; the pixel at ``[ny // 2, nx // 2]`` (0-based) lies at (``ra``, ``dec``).
+    pixsize : float
+        Side of a pixel in rad.
+    ra, dec : float
+        Position in rad (ICRS).
+    ref_freq : float
+        Frequency of ``pixels`` in Hz; elsewhere they are times (nu / ref_freq) ** spectral_index.
+    pa : float
+        Angle in rad by which the picture is turned, north through east.
+    spectral_index : float
+    origin : str
+        File and row that it comes from.
+
+    Raises
+    ------
+    ParameterError
+        If a value is not finite or out of range.
+    """
+
+    pixels: np.ndarray
+    pixsize: float
+    ra: float
+    dec: float
+    ref_freq: float
+    pa: float = 0.0
+    spectral_index: float = 0.0
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        numbers = (self.pixsize, self.ra, self.dec, self.ref_freq, self.pa, self.spectral_index)
+        if not all(map(math.isfinite, numbers)) or self.pixsize <= 0 or self.ref_freq <= 0:
+            raise ParameterError(f"cutout {self.origin or 'without a name'}: a number is not finite or not above 0")
+        if self.pixels.ndim != 2 or not np.isfinite(self.pixels).all():
+            raise ParameterError(f"cutout {self.origin or 'without a name'}: pixels must be [y, x] and finite")
+
+    @property
+    def flux(self) -> float:
+        """Flux density in Jy at ``ref_freq``."""
+        return float(self.pixels.sum(dtype=np.float64))
+
+
 @dataclass(frozen=True)
 class SkySource:
-    """A source with its label and its components.
+    """A source with its label and what it consists of: components, or a cutout.
 
     ``ra``, ``dec`` (rad) are the middle of what is seen of it, which need not be the nucleus; ``flux`` (Jy)
-    is the sum over the components. ``size`` (rad) is the largest angular size, between half-maximum contours
-    of the outermost components; 0 for a point.
+    is the sum over the components and the cutout. ``size`` (rad) is the largest angular size, between
+    half-maximum contours of the outermost components; 0 for a point.
     """
 
     source_id: int
@@ -98,10 +147,11 @@ class SkySource:
     dec: float
     flux: float
     size: float
-    components: tuple[SkyComponent, ...] = field(repr=False)
+    components: tuple[SkyComponent, ...] = field(repr=False, default=())
+    cutout: SkyCutout | None = field(repr=False, default=None)
 
     def __post_init__(self) -> None:
-        total = sum(component.flux for component in self.components)
+        total = sum(component.flux for component in self.components) + (self.cutout.flux if self.cutout else 0.0)
         if not math.isclose(total, self.flux, rel_tol=1e-5):
             raise ParameterError(
                 f"source {self.source_id}: flux {self.flux:g} Jy, but its components hold {total:g} Jy"
