@@ -78,14 +78,18 @@ def predicted(components, uvw, freqs, centre=(RA, DEC)):
         depth = math.sqrt(1 - east**2 - north**2) - 1
         waves = uvw[:, None, :] * freqs[None, :, None] / SPEED_OF_LIGHT  # (row, chan, uvw)
         phase = 2 * math.pi * (waves @ np.array([east, north, depth]))
-        # Position angles count from north at the source, here as the derivative of (l, m) to declination.
-        north_l = -math.sin(c.dec) * math.sin(c.ra - centre[0])
-        north_m = math.cos(c.dec) * math.cos(centre[1])
-        north_m += math.sin(c.dec) * math.sin(centre[1]) * math.cos(c.ra - centre[0])
-        pa = c.pa + math.atan2(north_l, north_m)
+        # The axes of the Gaussian lie in the tangent plane at the source: east and north there, as vectors.
+        turn = c.ra - centre[0]
+        east_axis = [math.cos(turn), math.sin(centre[1]) * math.sin(turn), -math.cos(centre[1]) * math.sin(turn)]
+        north_axis = [
+            -math.sin(c.dec) * math.sin(turn),
+            math.cos(c.dec) * math.cos(centre[1]) + math.sin(c.dec) * math.sin(centre[1]) * math.cos(turn),
+            math.cos(c.dec) * math.sin(centre[1]) - math.sin(c.dec) * math.cos(centre[1]) * math.cos(turn),
+        ]
+        to_east, to_north = waves @ np.array(east_axis), waves @ np.array(north_axis)
         # Transform of a Gaussian of unit flux: exp(-2 pi^2 sigma^2 q^2) along each axis.
-        along = waves[..., 0] * math.sin(pa) + waves[..., 1] * math.cos(pa)
-        across = waves[..., 0] * math.cos(pa) - waves[..., 1] * math.sin(pa)
+        along = to_east * math.sin(c.pa) + to_north * math.cos(c.pa)
+        across = to_east * math.cos(c.pa) - to_north * math.sin(c.pa)
         width = math.pi**2 / (4 * math.log(2))  # 2 pi^2 (FWHM / 2.3548)^2
         shape = np.exp(-width * ((along * c.major) ** 2 + (across * c.minor) ** 2))
         vis += c.flux * (freqs / c.ref_freq) ** c.spectral_index * shape * np.exp(1j * phase)
@@ -197,8 +201,23 @@ def test_times_match_the_hour_angles_of_uvw(tmp_path):
     gmst = np.radians(280.46061837 + 360.98564736629 * (times / 86400 + 2400000.5 - 2451545.0))
     expected = dx * np.sin(gmst - RA) + dy * np.cos(gmst - RA)
     u = column(result.ms_path, "UVW")[::21, 0]
-    # simms turns by 15 degrees per hour of solar time, spread over one interval too many.
-    assert np.abs(u - expected).max() < 3e-3 * np.hypot(dx, dy)
+    assert np.abs(u - expected).max() < 1e-6 * np.hypot(dx, dy)
+
+
+def test_baselines_are_rotated_not_bent(tmp_path):
+    result = simulate(config(tmp_path, telescope="vla-c", phase_centre=(1.0, 0.6), ntimes=5, dtime=1800.0, nchan=1))
+    position = column(result.ms_path, "POSITION", "::ANTENNA")
+    first, second = column(result.ms_path, "ANTENNA1"), column(result.ms_path, "ANTENNA2")
+    uvw, length = column(result.ms_path, "UVW"), np.linalg.norm(position[second] - position[first], axis=1)
+    np.testing.assert_allclose(np.linalg.norm(uvw, axis=1), length, rtol=1e-9)
+    # The projection on the direction of the source is w: h = sin(elevation) for a baseline that points up.
+    earth = position[0] / np.linalg.norm(position[0])
+    times = np.unique(column(result.ms_path, "TIME"))
+    gha = np.radians(280.46061837 + 360.98564736629 * (times / 86400 + 2400000.5 - 2451545.0)) - 1.0
+    towards = np.stack([math.cos(0.6) * np.cos(gha), -math.cos(0.6) * np.sin(gha), np.full(5, math.sin(0.6))], axis=1)
+    assert (towards @ earth).min() > 0.2  # it is up
+    expected = np.einsum("tk,bk->tb", towards, (position[second] - position[first])[:351])
+    np.testing.assert_allclose(uvw[:, 2].reshape(5, 351), expected, atol=1e-3)
 
 
 def test_metadata_and_parameters(tmp_path):
@@ -223,7 +242,7 @@ def test_nothing_is_printed_or_changed_in_this_process(tmp_path, capfd, monkeypa
         [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)],
         dask.config.get("scheduler", None),
         dask.config.get("num_workers", None),
-        [list(logging.getLogger(name).handlers) for name in (None, "skysim", "telsim")],
+        [list(logging.getLogger(name).handlers) for name in (None, "telsim")],
     )
     steps = []
     simulate(config(Path(), n_sources=1), progress=lambda step, done: steps.append((step, done)))
@@ -231,7 +250,7 @@ def test_nothing_is_printed_or_changed_in_this_process(tmp_path, capfd, monkeypa
         [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)],
         dask.config.get("scheduler", None),
         dask.config.get("num_workers", None),
-        [list(logging.getLogger(name).handlers) for name in (None, "skysim", "telsim")],
+        [list(logging.getLogger(name).handlers) for name in (None, "telsim")],
     )
     assert after == before
     assert capfd.readouterr() == ("", "")
@@ -274,17 +293,17 @@ def test_only_measurement_sets_are_overwritten(tmp_path):
 
 @pytest.mark.parametrize("error", [RuntimeError("disk\nfull"), KeyboardInterrupt()])
 def test_nothing_is_left_of_a_failed_run(tmp_path, monkeypatch, error):
-    import simms.apps.skysim
+    import vis2img.observe
 
     small = config(tmp_path, n_sources=1, nchan=1, ntimes=1)
     simulate(small)
     before = contents(small.out)
 
-    def fail(opts):
-        assert Path(opts.ms, "table.dat").exists()  # half-way: the empty measurement set is there
+    def fail(*args, **options):
+        assert list(tmp_path.glob(".*/*.ms/table.dat"))  # half-way: the empty measurement set is there
         raise error
 
-    monkeypatch.setattr(simms.apps.skysim, "runit", fail)
+    monkeypatch.setattr(vis2img.observe, "predict", fail)
     expected = Vis2imgError if isinstance(error, Exception) else KeyboardInterrupt
     with pytest.raises(expected) as caught:
         simulate(dataclasses.replace(small, seed=3, overwrite=True))
@@ -344,7 +363,7 @@ def test_impossible_observations_take_one_line(tmp_path, changes, message):
 
 
 def test_missing_simms_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "simms.apps.skysim", None)
+    monkeypatch.setitem(sys.modules, "simms.telescope", None)
     with pytest.raises(Vis2imgError, match=r"pip install 'vis2img\[simulate\]'"):
         simulate(config(tmp_path))
 

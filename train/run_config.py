@@ -7,9 +7,7 @@ parser, so units (``2arcsec``), ranges and error messages are the same, and an u
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ from typing import Any
 import yaml
 
 from train.config import ModelConfig, OptimConfig
-from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.config_file import config_arguments
+from vis2img.errors import ParameterError
 from vis2img.loader import LoaderConfig
 
 
@@ -77,55 +76,10 @@ def load_config(path: Path) -> TrainConfig:
     import tyro
 
     try:
-        return tyro.cli(
-            TrainConfig, args=config_arguments(path), prog=str(path), config=(tyro.conf.FlagCreatePairsOff,)
-        )
+        args = config_arguments(path, TrainConfig)
+        return tyro.cli(TrainConfig, args=args, prog=str(path), config=(tyro.conf.FlagCreatePairsOff,))
     except ValueError as error:
         raise ParameterError(f"{path}: {error}") from error
-
-
-def config_arguments(path: Path) -> list[str]:
-    """Return the command line that a YAML file stands for.
-
-    Raises
-    ------
-    Vis2imgError
-        If the file cannot be read, or a key is unknown; the message names file and key.
-    """
-    try:
-        record = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise Vis2imgError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(record, dict):
-        raise ParameterError(f"{path} must hold keys and values, such as 'steps: 1000'")
-    return list(_arguments(record, TrainConfig, path))
-
-
-def _arguments(record: dict[str, Any], cls: Any, path: Path, prefix: str = "") -> Iterator[str]:
-    hints = typing.get_type_hints(cls)
-    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
-    for key, value in record.items():
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, 1)
-            advice = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(hints)}"
-            raise ParameterError(f"{path}: unknown key {prefix}{key}{advice}")
-        nested = dataclasses.is_dataclass(hints[key])
-        if nested != isinstance(value, dict):
-            raise ParameterError(f"{path}: {prefix}{key} takes {'keys of its own' if nested else 'a value, not keys'}")
-        leaf = key.replace("_", "-")
-        if isinstance(value, dict):
-            yield from _arguments(value, hints[key], path, f"{prefix}{key}.")
-        elif isinstance(value, bool):
-            # A flag is spelled only to change it: --x where it is off, --no-x where it is on.
-            if value != defaults[key]:
-                yield f"--{prefix}{leaf if value else 'no-' + leaf}".replace("_", "-")
-        elif isinstance(value, list):
-            yield from (f"--{prefix}{leaf}".replace("_", "-"), *map(str, value))
-        elif value is not None:
-            yield f"--{prefix}{leaf}".replace("_", "-")
-            yield str(value)
 
 
 def to_record(config: Any) -> Any:

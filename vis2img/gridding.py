@@ -82,6 +82,53 @@ def vis_to_dirty(
     return image
 
 
+def dirty_to_vis(
+    uvw: np.ndarray,
+    chan_freq: np.ndarray,
+    image: np.ndarray,
+    pixsize: float,
+    *,
+    epsilon: float,
+    nthreads: int = 1,
+) -> np.ndarray:
+    """Return the visibilities of an image of the sky: the adjoint of :func:`vis_to_dirty` without its weights.
+
+    Parameters
+    ----------
+    uvw : float64 [row, 3]
+        Baseline coordinates in m.
+    chan_freq : float64 [chan]
+        Frequencies in Hz, increasing.
+    image : float32 [y, x]
+        Flux density in Jy per pixel, as in a list of point sources: not divided by n. Sides even, at least 32.
+    pixsize : float
+        Pixel size in rad at the image centre.
+    epsilon : float
+        Accuracy asked of ducc0, relative L2; single precision allows 1e-5 at best.
+    nthreads : int
+        Threads of ducc0.
+
+    Returns
+    -------
+    complex64 [row, chan]
+        Jy: the sum over pixels of S exp(+2 pi i (u l + v m + w (n - 1)) nu / c).
+    """
+    import ducc0
+
+    return ducc0.wgridder.dirty2vis(
+        uvw=uvw,
+        freq=chan_freq,
+        dirty=image.T,
+        pixsize_x=pixsize,
+        pixsize_y=pixsize,
+        epsilon=epsilon,
+        do_wgridding=True,
+        divide_by_n=False,
+        flip_v=True,
+        nthreads=nthreads,
+    )
+
+
 def lm_to_pixel(l: float, m: float, npix: tuple[int, int], pixsize: float) -> tuple[float, float]:
     """Return the 0-based pixel (x, y) of direction cosines ``l``, ``m`` relative to the image centre."""
     return npix[0] // 2 - l / pixsize, npix[1] // 2 + m / pixsize

@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from vis2img.cluster import connect
 from vis2img.draws import FieldSource
-from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.errors import ParameterError
 from vis2img.measurementset import MeasurementSet, open_ms
 from vis2img.options import Angle
 from vis2img.params import Selection
@@ -170,37 +169,13 @@ class Loader:
         self.wait_seconds = 0.0
         """Time spent waiting for draws after the pool was full."""
         self._owned: list[Any] = []
-        self._client = client or self._connect()
+        self._client = client
+        if client is None:
+            self._client, self._owned = connect(config.scheduler, config.workers)
         first = state["next_draw"] - config.draws_per_field * len(self.sources) if state else 0
         self.pool = DrawPool(self._client, self.sources, seed, config.draws_per_field, first=max(0, first))
         self._filled = False
         self._progress = progress
-
-    def _connect(self) -> Any:
-        from distributed import Client, LocalCluster
-
-        if self.config.scheduler:
-            try:
-                client = Client(self.config.scheduler, timeout="10s", set_as_default=False)
-            except (OSError, ValueError) as error:
-                raise Vis2imgError(f"no Dask scheduler answers at {self.config.scheduler}: {error}") from error
-            self._owned = [client]
-            return client
-        # Other libraries turn on the root logger; Dask then tells of every connection.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
-        workers = self.config.workers or min(8, os.cpu_count() or 1)
-        # Workers are new processes, never forks: JAX and ducc0 threads do not survive a fork.
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            memory_limit=0,
-            silence_logs=logging.ERROR,
-        )
-        client = Client(cluster, set_as_default=False)
-        self._owned = [client, cluster]
-        return client
 
     def __iter__(self) -> Iterator[Batch]:
         while True:

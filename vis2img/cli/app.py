@@ -40,8 +40,10 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     )
 
 
-def parse(command: type[Command], argv: list[str], prog: str) -> Command:
+def parse(command: type[Command], argv: list[str], prog: str, default: Command | None = None) -> Command:
     """Return the ``command`` dataclass that ``argv`` spells; its docstring is the help text.
+
+    ``default``, if given, holds the values of what ``argv`` leaves out.
 
     Raises
     ------
@@ -54,7 +56,14 @@ def parse(command: type[Command], argv: list[str], prog: str) -> Command:
     wants_help = "-h" in argv or "--help" in argv
     try:
         with contextlib.redirect_stderr(complaint), contextlib.nullcontext() if wants_help else _wide():
-            return tyro.cli(command, prog=prog, args=argv, config=(tyro.conf.FlagCreatePairsOff,), registry=_REGISTRY)
+            return tyro.cli(
+                command,
+                prog=prog,
+                args=argv,
+                default=tyro.MISSING_NONPROP if default is None else default,
+                config=(tyro.conf.FlagCreatePairsOff,),
+                registry=_REGISTRY,
+            )
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -1,4 +1,4 @@
-"""``vis2img simulate``: a labelled sky, observed into a real measurement set."""
+"""``vis2img simulate``: labelled skies, observed into real measurement sets."""
 
 from __future__ import annotations
 
@@ -9,45 +9,95 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from vis2img.cli import UsageError
 from vis2img.cli.app import parse
-from vis2img.simulate import SimulateConfig, simulate
+from vis2img.config_file import config_arguments
+from vis2img.errors import ParameterError
+from vis2img.simulate import PRESETS, SimulateConfig, simulate
 
 
 @dataclass(frozen=True)
 class SimulateCommand(SimulateConfig):
-    """Simulate an observation of a labelled sky and write it as a measurement set, with the truth beside it.
+    """Simulate observations of labelled skies and write them as measurement sets, with the truth beside them.
 
-    Needs simms (pip install 'vis2img[simulate]').
+    --preset and --config set values that options behind them change; the same command goes on where it was
+    stopped. Needs simms (pip install 'vis2img[simulate]').
 
     For example:
       vis2img simulate -o field.ms
       vis2img simulate -o field.ms --n-sources 100 --ntimes 120 --nchan 32 --seed 7
       vis2img simulate -o deep.ms --phase-centre 53.1,-27.8 --fov 1.5deg --sefd 0 --overwrite
+      vis2img simulate -o clusters --preset mgcls-like --observations 20 --scatter
+      vis2img simulate -o vla.ms --telescope vla-b --band L --phase-centre 180,30
+      vis2img simulate -o real.ms --cutouts mirabest.npz --n-cutouts 40 --n-sources 0
     """
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Measurement set to write; OUT.truth.fits and OUT.truth.json are written beside it."""
+    """Measurement set to write; OUT.truth.fits and OUT.truth.json are written beside it. Of several: a folder."""
+    preset: str | None = None
+    """Start from these values: quick, mgcls-like or mightee-like."""
+    config: Path | None = None
+    """YAML file of options, with _ or - in their names."""
+    observations: int = 1
+    """Number of observations, with the seeds from --seed on, as OUT/OUT-00000.ms and so on."""
+    scatter: bool = False
+    """Point each observation somewhere else on the sky."""
+    workers: int = 0
+    """Observations made at a time; default: one per core, at most 8."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler (tcp://host:8786) to use instead of local workers."""
     json: bool = False
     """Print what was written as JSON."""
     quiet: bool = False
     """Print nothing but errors."""
 
-    def config(self) -> SimulateConfig:
-        """Return the simulation without what concerns the terminal."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.observations < 1 or self.workers < 0:
+            raise ParameterError("observations must be at least 1, and workers not negative")
+        if self.scatter and self.observations == 1:
+            raise ParameterError("--scatter points several observations; give --observations")
+
+    def simulation(self) -> SimulateConfig:
+        """Return the simulation without what concerns the terminal and the number of them."""
         names = [f.name for f in dataclasses.fields(SimulateConfig)]
         return SimulateConfig(**{name: getattr(self, name) for name in names})
 
 
 def run(argv: list[str], prog: str) -> int:
     """Run ``vis2img simulate``."""
-    command = parse(SimulateCommand, argv, prog)
+    command = _parse(argv, prog)
+    return _many(command, prog) if command.observations > 1 else _one(command)
+
+
+def _parse(argv: list[str], prog: str) -> SimulateCommand:
+    """Return the command, with the preset as defaults and the file in front of the options."""
+    preset, config = (_value_of(argv, name) for name in ("--preset", "--config"))
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"--preset {preset} is unknown; choose from {', '.join(PRESETS)} ({prog} --help)")
+    values: dict[str, Any] = PRESETS[preset] if preset else {}
+    default = SimulateCommand(out=tyro.MISSING, **values) if values else None
+    given = config_arguments(Path(config), SimulateConfig, values) if config else []
+    return parse(SimulateCommand, [*given, *argv], prog, default)
+
+
+def _value_of(argv: list[str], name: str) -> str | None:
+    for i, word in enumerate(argv):
+        if word == name and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _one(command: SimulateCommand) -> int:
     silent = command.json or command.quiet or not sys.stderr.isatty()
     with contextlib.nullcontext() if silent else _progress() as report:
-        result = simulate(command.config(), progress=report)
+        result = simulate(command.simulation(), progress=report)
     written = {
         "measurement_set": str(result.ms_path),
         "catalogue": str(result.catalogue_path),
@@ -58,6 +108,30 @@ def run(argv: list[str], prog: str) -> int:
     elif not command.quiet:
         print("\n".join(f"wrote {path}" for path in written.values()))
     return 0
+
+
+def _many(command: SimulateCommand, prog: str) -> int:
+    from vis2img.campaign import observations, simulate_many
+    from vis2img.cli.progress import Bars
+
+    configs = observations(command.simulation(), command.observations, scatter=command.scatter)
+    with Bars(quiet=command.quiet or command.json) as bars:
+        result = simulate_many(
+            configs,
+            workers=command.workers,
+            scheduler=command.scheduler,
+            progress=lambda done, total: bars.update("observations", done, total),
+        )
+    if command.json:
+        paths = {"made": result.made, "kept": result.kept}
+        record: dict[str, Any] = {name: [str(path) for path in found] for name, found in paths.items()}
+        print(json.dumps({**record, "failed": {str(path): why for path, why in result.failed.items()}}, indent=2))
+    elif not command.quiet:
+        kept = f", {len(result.kept)} were there already" if result.kept else ""
+        print(f"{command.out}: {len(result.made)} measurement sets made{kept}")
+    for path, reason in result.failed.items():
+        print(f"{prog}: {path}: {reason}", file=sys.stderr)
+    return 1 if result.failed else 0
 
 
 @contextlib.contextmanager

@@ -32,12 +32,13 @@ def run(argv: list[str], prog: str) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    from train.run_config import TrainConfig, config_arguments
+    from train.run_config import TrainConfig
     from vis2img.cli.app import parse
+    from vis2img.config_file import config_arguments
 
     quiet = "--quiet" in argv
     options = [option for option in argv[1:] if option != "--quiet"]
-    config = parse(TrainConfig, [*config_arguments(Path(argv[0])), *options], f"{prog} {argv[0]}")
+    config = parse(TrainConfig, [*config_arguments(Path(argv[0]), TrainConfig), *options], f"{prog} {argv[0]}")
     from train.run import train
     from vis2img.cli.progress import TrainingProgress
 

@@ -1,0 +1,68 @@
+"""YAML files as the command lines they stand for: one parser, one set of units, ranges and error messages."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vis2img.errors import ParameterError, Vis2imgError
+
+
+def config_arguments(path: Path, cls: type, defaults: Mapping[str, Any] | None = None) -> list[str]:
+    """Return the command line that a YAML file stands for.
+
+    Parameters
+    ----------
+    path : Path
+    cls : type
+        Dataclass whose fields, nested ones too, are the keys.
+    defaults : mapping, optional
+        Values of flags that differ from the defaults of ``cls``.
+
+    Raises
+    ------
+    Vis2imgError
+        If the file cannot be read, or a key is unknown; the message names file and key.
+    """
+    try:
+        record = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise Vis2imgError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(record, dict):
+        raise ParameterError(f"{path} must hold keys and values, such as 'seed: 1'")
+    return list(_arguments(record, cls, path, defaults or {}))
+
+
+def _arguments(
+    record: dict[str, Any], cls: Any, path: Path, changed: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    hints = typing.get_type_hints(cls)
+    defaults = {**{f.name: f.default for f in dataclasses.fields(cls)}, **changed}
+    for key, value in record.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, 1)
+            advice = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(hints)}"
+            raise ParameterError(f"{path}: unknown key {prefix}{key}{advice}")
+        nested = dataclasses.is_dataclass(hints[key])
+        if nested != isinstance(value, dict):
+            raise ParameterError(f"{path}: {prefix}{key} takes {'keys of its own' if nested else 'a value, not keys'}")
+        leaf = key.replace("_", "-")
+        if isinstance(value, dict):
+            yield from _arguments(value, hints[key], path, {}, f"{prefix}{key}.")
+        elif isinstance(value, bool):
+            # A flag is spelled only to change it: --x where it is off, --no-x where it is on.
+            if value != defaults[key]:
+                yield f"--{prefix}{leaf if value else 'no-' + leaf}".replace("_", "-")
+        elif isinstance(value, list):
+            yield from (f"--{prefix}{leaf}".replace("_", "-"), *map(str, value))
+        elif value is not None:
+            yield f"--{prefix}{leaf}".replace("_", "-")
+            yield str(value)

@@ -1,0 +1,245 @@
+"""Observe a sky: simms writes the empty measurement set, ducc0 predicts, gains, noise and flags are put on top.
+
+UVW are computed here, as simms 3.0.2 has two signs of w wrong, turns by solar and not by sidereal time, and spreads
+the times over one interval too many. Conventions, checked against WSClean 3.1: with UVW as antenna 2 minus antenna 1
+the data are ``V = sum_k S_k exp(+2 pi i (u l + v m + w (n - 1)) nu / c)``, with l to the east and m to the north.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vis2img.corruptions import Gains, add_noise, draw_flags, draw_gains, draw_missing
+from vis2img.empty_ms import local_sidereal, write_empty
+from vis2img.errors import ParameterError
+from vis2img.instruments import Beam, layout_of, power_beam, telescope
+from vis2img.phase import direction_cosines, uvw_basis
+from vis2img.predict import predict
+from vis2img.primary_beam import parallactic_angles
+from vis2img.simulate_config import SimulateConfig
+from vis2img.sky import SkySource
+from vis2img.tables import table
+from vis2img.visibilities import SPEED_OF_LIGHT
+
+Progress = Callable[[str, float], None]
+"""Called with the name of the current step and the fraction of that step that is done."""
+
+_MJD_EPOCH = datetime(1858, 11, 17)
+_BLOCK_SAMPLES = 1 << 26  # visibilities predicted in one call, 0.5 GB
+_SPECTRA_ERROR = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What an observation adds to the truth: values for its record, and the primary beam at each source [source]."""
+
+    record: dict[str, Any]
+    power: np.ndarray
+
+
+def observe(
+    config: SimulateConfig, sources: list[SkySource], ms: Path, seeds: list[int], report: Progress, nthreads: int
+) -> Observed:
+    """Write the measurement set ``ms``; return what of it is not in the configuration.
+
+    Parameters
+    ----------
+    config : SimulateConfig
+    sources : list of SkySource
+    ms : Path
+        Must not exist.
+    seeds : list of int
+        Of noise, flags and gains.
+    report : callable
+        Progress.
+    nthreads : int
+        Threads of the prediction.
+
+    Raises
+    ------
+    ParameterError
+        If telescope, field or band cannot be observed.
+    Vis2imgError
+        If simms is not installed.
+    """
+    report("writing the measurement set", 0.0)
+    start, site = write_empty(config, ms)
+    return _fill(config, sources, ms, start, site, seeds, report, nthreads)
+
+
+def baselines_towards(
+    position: np.ndarray, antennas: np.ndarray, times: np.ndarray, centre: tuple[float, float]
+) -> np.ndarray:
+    """Return the baselines in m as seen from a direction, float64 [time, baseline, 3].
+
+    Thompson, Moran & Swenson 2017, eq. 4.1: the earth turns by the Greenwich sidereal time; precession since J2000
+    is left out.
+
+    Parameters
+    ----------
+    position : float64 [antenna, 3]
+        ITRF, m.
+    antennas : int [2, baseline]
+        Baselines are the second minus the first.
+    times : float64 [time]
+        UTC in s (MJD).
+    centre : (float, float)
+        RA and Dec in rad.
+    """
+    sidereal = [local_sidereal(_MJD_EPOCH + timedelta(seconds=float(time)), 0.0) for time in times]
+    cosine, sine, zero, one = np.cos(sidereal), np.sin(sidereal), np.zeros(len(times)), np.ones(len(times))
+    turn = np.array([[cosine, -sine, zero], [sine, cosine, zero], [zero, zero, one]])  # (row, column, time)
+    axes = np.einsum("ij,jkt->tik", uvw_basis(*centre), turn)
+    return np.einsum("tik,bk->tbi", axes, position[antennas[1]] - position[antennas[0]])
+
+
+def _fill(
+    config: SimulateConfig,
+    sources: list[SkySource],
+    ms: Path,
+    start: datetime,
+    site: tuple[float, float],
+    seeds: list[int],
+    report: Progress,
+    nthreads: int,
+) -> Observed:
+    """Write data, times, weights and flags, a block of times after the other; rows are in order of time."""
+    noise_seed, *others = seeds
+    flag_rng, gain_rng = map(np.random.default_rng, others)
+    mid_times = (np.arange(config.ntimes) + 0.5) * config.dtime + (start - _MJD_EPOCH).total_seconds()
+    antennas, position, dish = _array(config, ms)
+    nbl, nant = antennas.shape[1], len(position)
+    if config.missing_antennas > nant - 2:
+        raise ParameterError(f"missing_antennas = {config.missing_antennas}: {config.telescope} has {nant}")
+    rfi, dropped = draw_flags(flag_rng, config.flag_fraction, config.ntimes, config.nchan, antennas)
+    missing = draw_missing(flag_rng, nant, config.missing_antennas)
+    dropped |= np.isin(antennas, missing).any(axis=0)
+    gains = _gains(config, gain_rng, nant)
+    beam = _beam(config, dish, parallactic_angles(mid_times, config.phase_centre, site))
+    # Alike for all blocks, so that their grids are.
+    longest = np.linalg.norm(position[antennas[0]] - position[antennas[1]], axis=1).max()
+    uv_max = float(longest) * config.chan_freq[-1] / SPEED_OF_LIGHT
+    step = max(1, _BLOCK_SAMPLES // (nbl * config.nchan))
+    with contextlib.closing(table(str(ms), readonly=False, ack=False)) as main:
+        for first in range(0, config.ntimes, step):
+            times = range(first, min(first + step, config.ntimes))
+            report("predicting visibilities", first / config.ntimes)
+            uvw = baselines_towards(position, antennas, mid_times[first : first + step], config.phase_centre)
+            vis = predict(
+                sources, uvw.reshape(-1, 3), config.chan_freq, config.phase_centre,
+                uv_max=uv_max, beam=beam(times) if beam else None, spectra_error=_SPECTRA_ERROR, nthreads=nthreads,
+            )  # fmt: skip
+            report("predicting visibilities", times.stop / config.ntimes)
+            for i in times:
+                data = vis[(i - first) * nbl : (i - first + 1) * nbl]
+                data = _corrupted(config, data, i, antennas, gains, config.sigma, noise_seed)
+                flagged = rfi[i] | dropped[i, :, np.newaxis]
+                _put(main, i * nbl, float(mid_times[i]), uvw[i - first], data, flagged, config.sigma)
+    _complete_subtables(config, ms, mid_times)
+    names = layout_of(config.telescope)["antnames"]
+    record = {"start_time": start.isoformat(), "missing": [str(names[i]) for i in missing]}
+    return Observed({**record, "sigma": config.sigma.tolist()}, _power(config, sources, beam))
+
+
+def _array(config: SimulateConfig, ms: Path) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return antennas int [2, baseline], their positions [antenna, 3] in m (ITRF), and the dish diameter in m."""
+    with contextlib.closing(table(str(ms), ack=False)) as main:
+        nbl = main.nrows() // config.ntimes
+        antennas = np.stack([main.getcol("ANTENNA1", 0, nbl), main.getcol("ANTENNA2", 0, nbl)])
+    with contextlib.closing(table(f"{ms}::ANTENNA", ack=False)) as antenna:
+        dish = telescope(config.telescope).dish or float(np.median(antenna.getcol("DISH_DIAMETER")))
+        return antennas, antenna.getcol("POSITION"), dish
+
+
+def _power(config: SimulateConfig, sources: list[SkySource], beam: Callable[[range], Beam] | None) -> np.ndarray:
+    """Return the primary beam at the middle of each source and of the band, the mean over the observation."""
+    if beam is None:
+        return np.ones(len(sources))
+    places = np.array([(source.ra, source.dec) for source in sources])
+    l, m, _ = direction_cosines(places[:, 0], places[:, 1], config.phase_centre).T
+    return beam(range(config.ntimes))(l, m, np.array([config.mid_freq]))[:, 0]
+
+
+def _gains(config: SimulateConfig, rng: np.random.Generator, nant: int) -> Gains | None:
+    if not (config.gain_amplitude or config.gain_phase or config.bandpass_ripple):
+        return None
+    return draw_gains(
+        rng,
+        config.ntimes,
+        nant,
+        config.chan_freq,
+        dtime=config.dtime,
+        amplitude=config.gain_amplitude,
+        phase=config.gain_phase,
+        timescale=config.gain_timescale,
+        ripple=config.bandpass_ripple,
+        ripple_period=config.ripple_period,
+    )
+
+
+def _beam(config: SimulateConfig, dish: float, angles: np.ndarray) -> Callable[[range], Beam] | None:
+    """Return the primary beam during a range of times, whose parallactic ``angles`` are given; None without."""
+    if not config.primary_beam:
+        return None
+    return lambda times: power_beam(config.telescope, config.chan_freq, dish, angles[times.start : times.stop])
+
+
+def _corrupted(
+    config: SimulateConfig,
+    vis: np.ndarray,
+    time: int,
+    antennas: np.ndarray,
+    gains: Gains | None,
+    sigma: np.ndarray,
+    seed: int,
+) -> np.ndarray:
+    """Return the data [baseline, chan, corr] of one time; ``vis`` [baseline, chan] is the sky's."""
+    ncorr = len(config.correlations.split(","))
+    data = np.zeros((*vis.shape, ncorr), np.complex64)
+    for feed, corr in enumerate((0, ncorr - 1)):
+        data[..., corr] = vis if gains is None else vis * gains.of_baselines(time, antennas, feed)
+    if sigma.any():
+        add_noise(data, sigma, [seed, time])
+    return data
+
+
+def _put(
+    main: Any, row: int, time: float, uvw: np.ndarray, data: np.ndarray, flagged: np.ndarray, sigma: np.ndarray
+) -> None:
+    """Write the rows of one time from ``row`` on; ``flagged`` is [baseline, chan], ``sigma`` [chan]."""
+    nbl, _, ncorr = data.shape
+    sigma = np.where(sigma > 0, sigma, 1.0)  # without noise every sample weighs 1
+    spectrum = np.broadcast_to(sigma[:, None], data.shape).astype(np.float32)
+    weight = np.full((nbl, ncorr), np.mean(sigma**-2.0), np.float32)
+    columns = {
+        "DATA": data,
+        "UVW": uvw,
+        "TIME": np.full(nbl, time),
+        "TIME_CENTROID": np.full(nbl, time),
+        "FLAG": np.repeat(flagged[:, :, None], ncorr, axis=2),
+        "FLAG_ROW": flagged.all(axis=1),
+        "SIGMA": weight**-0.5,
+        "WEIGHT": weight,
+        "SIGMA_SPECTRUM": spectrum,
+        "WEIGHT_SPECTRUM": spectrum**-2,
+    }
+    for name, values in columns.items():
+        main.putcol(name, values, row, nbl)
+
+
+def _complete_subtables(config: SimulateConfig, ms: Path, mid_times: np.ndarray) -> None:
+    ends = [[mid_times[0] - config.dtime / 2, mid_times[-1] + config.dtime / 2]]
+    with contextlib.closing(table(f"{ms}::OBSERVATION", readonly=False, ack=False)) as observation:
+        observation.putcol("TIME_RANGE", np.array(ends))
+        observation.putcol("TELESCOPE_NAME", [telescope(config.telescope).observatory])
+    with contextlib.closing(table(f"{ms}::POINTING", readonly=False, ack=False)) as pointing:
+        pointing.putcol("TIME", np.repeat(mid_times, pointing.nrows() // config.ntimes))
+    with contextlib.closing(table(f"{ms}::SPECTRAL_WINDOW", readonly=False, ack=False)) as window:
+        window.putcol("REF_FREQUENCY", np.array([config.start_freq]))  # simms writes a REF_FREQ instead
