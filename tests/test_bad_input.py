@@ -257,3 +257,57 @@ def test_output_that_is_a_folder(cli, make_ms, tmp_path: Path, overwrite: list[s
 def test_output_with_a_strange_name(refused, cli, make_ms, tmp_path: Path, name: str) -> None:
     assert "must end with .fits" in cli("image", make_ms().path, "-o", tmp_path / name).error()
     assert [p.name for p in tmp_path.iterdir()] == ["ms"]
+
+
+@pytest.mark.parametrize(
+    ("column", "shape", "words", "remedy"),
+    [
+        ("FLAG", (4, 1), "a cell of FLAG is [4, 1], not [4, 2]", "write FLAG anew"),
+        ("FLAG", (3, 2), "a cell of FLAG is [3, 2], not [4, 2]", "write FLAG anew"),
+        ("WEIGHT", (1,), "a cell of WEIGHT is [1], not [2]", "--weight-column none"),
+        ("WEIGHT", (4,), "a cell of WEIGHT is [4], not [2]", "--weight-column none"),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_cells_of_other_shapes_than_the_sub_tables_say(refused, make_ms, column, shape, words, remedy, late) -> None:
+    """All cells, or only those of the later rows, which a first look does not see."""
+    from casacore.tables import table
+
+    made = make_ms()
+    with table(str(made.path), readonly=False, ack=False) as t:
+        for row in range(100 if late else 0, t.nrows()):
+            t.putcell(column, row, np.ones(shape, t.getcell(column, row).dtype))
+    message = refused(made.path)
+    assert str(made.path) in message and column in message
+    if not late:
+        assert words in message and remedy in message
+
+
+def test_correlations_that_the_data_do_not_have(refused, make_ms) -> None:
+    """DATA of 2 correlations under a POLARIZATION of 4, as tables pieced together have it, and of 1."""
+    from casacore.tables import table
+
+    for types, remedy in (([9, 10, 11, 12], "split the set anew"), ([9], "split the set anew")):
+        made = make_ms(f"of{len(types)}")
+        with table(f"{made.path}/POLARIZATION", readonly=False, ack=False) as t:
+            t.putcell("CORR_TYPE", 0, np.array(types, np.int32))
+        message = refused(made.path)
+        assert f"a cell of DATA is [4, 2], not [4, {len(types)}]" in message and remedy in message
+        assert f"POLARIZATION {len(types)} correlations" in message
+
+
+def test_a_weight_spectrum_of_another_shape(refused, imaged, make_ms) -> None:
+    """Another number of channels is refused, with advice that helps; one channel for all is taken."""
+    from casacore.tables import makearrcoldesc, maketabdesc, table
+
+    for nchan in (1, 3):
+        made = make_ms(f"of{nchan}")
+        with table(str(made.path), readonly=False, ack=False) as t:
+            t.addcols(maketabdesc(makearrcoldesc("WEIGHT_SPECTRUM", 0.0, ndim=2, valuetype="float")))
+            for row in range(t.nrows()):
+                t.putcell("WEIGHT_SPECTRUM", row, np.full((nchan, 2), 1.0, np.float32))
+        if nchan == 1:
+            assert imaged(made.path).max() > 0.9
+            continue
+        assert "a cell of WEIGHT_SPECTRUM is [3, 2], not [4, 2]" in refused(made.path)
+        assert imaged(made.path, "--weight-column", "WEIGHT").max() > 0.9

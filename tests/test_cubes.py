@@ -15,7 +15,7 @@ from astropy.wcs import WCS
 from vis2img import Image, ImagingParams
 from vis2img.cubes import check_axes, open_cube, spacing, write_cube
 from vis2img.errors import OutputError, ParameterError
-from vis2img.fits import read_params
+from vis2img.fits import read_origin, read_params
 
 ARCSEC = math.pi / 648000
 NX, NY = 64, 40
@@ -140,6 +140,15 @@ def test_empty_planes_are_nan(tmp_path: Path) -> None:
         assert np.isnan(hdus[0].data[0, [1, 3]]).all() and np.isfinite(hdus[0].data[0, [0, 2]]).all()
         assert (hdus[0].header["CRVAL3"], hdus[0].header["CDELT3"]) == (FIRST, STEP)
         np.testing.assert_allclose(hdus["BEAMS"].data["BMAJ"], [9, 0, 8, 0])
+
+
+def test_the_header_is_that_of_all_planes(tmp_path: Path) -> None:
+    """It does not call itself one plane of the split, and has the unit of the images."""
+    split = {"channels_out": 3, "channel": 0, "intervals_out": 2, "interval": 1}
+    meta = {"selection": "{}", "paths": ["a.ms"], "split": split}
+    write_cube(cube("IQ", 3, meta=meta, unit=""), tmp_path / "c.fits")
+    assert read_origin(tmp_path / "c.fits")["split"] == {"channels_out": 3, "intervals_out": 2, "interval": 1}
+    assert fits.getheader(tmp_path / "c.fits")["BUNIT"] == ""
 
 
 def test_planes_in_any_order(tmp_path: Path) -> None:

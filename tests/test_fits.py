@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -10,9 +12,19 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from vis2img import Image, ImagingParams, open_ms
+from vis2img import Image, ImagingParams, Selection, open_ms
 from vis2img.errors import OutputError, ParameterError
-from vis2img.fits import celestial_wcs, check_outputs, image_header, psf_path, read_params, utc_text, write_image
+from vis2img.fits import (
+    celestial_wcs,
+    check_outputs,
+    image_header,
+    psf_path,
+    read_origin,
+    read_params,
+    read_selection,
+    utc_text,
+    write_image,
+)
 from vis2img.phase import sky_position
 from vis2img.quicklook import draw_image, noise_stretch, save_png
 
@@ -79,7 +91,7 @@ def test_frequency_axis_is_the_band() -> None:
 
 
 def test_unit(tmp_path: Path) -> None:
-    path = write_image(an_image(), tmp_path / "beam.fits", unit="")[0]
+    path = write_image(an_image(unit=""), tmp_path / "beam.fits")[0]
     assert fits.getheader(path)["BUNIT"] == ""
 
 
@@ -117,6 +129,29 @@ def test_parameters_come_back_exactly(tmp_path: Path) -> None:
     )
     path = write_image(an_image(params=params), tmp_path / "a.fits")[0]
     assert read_params(path) == params
+
+
+def test_what_was_read_comes_back_exactly(tmp_path: Path) -> None:
+    """Blanks at the ends of cards, non-ASCII names, and records longer than many cards."""
+    selection = Selection(
+        field="Große  Wolke " + "a b" * 40 + " ",
+        spw=(0, 2),
+        column="CORRECTED_DATA",
+        channels=(3, None),
+        times=(None, 7),
+        antennas=("m000", "m 1"),
+        weight_column="WEIGHT",
+        stokes="IQ",
+    )
+    split = {"channels_out": 4, "channel": 1, "intervals_out": 2, "interval": 0}
+    meta = {"selection": json.dumps(dataclasses.asdict(selection)), "paths": ["/data/a b.ms", "/c.ms"], "split": split}
+    path = write_image(an_image(meta=meta), tmp_path / "a.fits")[0]
+    assert read_selection(path) == selection
+    assert read_origin(path)["ms"] == meta["paths"] and read_origin(path)["split"] == split
+    assert read_params(path) == an_image().params
+    bare = write_image(an_image(), tmp_path / "b.fits")[0]
+    with pytest.raises(ParameterError, match=r"b\.fits holds no vis2img data"):
+        read_selection(bare)
 
 
 def test_params_of_a_foreign_file(tmp_path: Path) -> None:

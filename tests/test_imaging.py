@@ -342,6 +342,16 @@ def test_an_image_beyond_the_memory_is_refused():
         make_image(random_vis(), params(npix=(2_000_000, 2_000_000), pixsize=1e-8))
 
 
+def test_times_are_those_with_weight_and_carry_it():
+    vis = random_vis(sources=LOPSIDED)
+    times = np.unique(vis.time)
+    weight = np.where((vis.time == times[0])[:, None], np.float32(0), vis.weight)
+    shuffled = replace(vis, weight=weight).subset(np.random.default_rng(0).permutation(vis.nrow), slice(None))
+    found, sums = make_image(shuffled, params()).times
+    np.testing.assert_array_equal(found, times[1:])
+    np.testing.assert_allclose(sums, [weight[vis.time == t].sum(dtype=float) for t in times[1:]], rtol=1e-5)
+
+
 # Phase rotation.
 
 SOURCE = (CENTRE[0] + math.radians(3.3), CENTRE[1] - math.radians(2.1))
@@ -353,6 +363,13 @@ def test_rotation_puts_the_source_on_the_reference_pixel_at_full_flux():
     assert np.unravel_index(image.data.argmax(), image.data.shape) == (NPIX[1] // 2, NPIX[0] // 2)
     assert image.data.max() == pytest.approx(1.0, abs=1e-4)
     assert image.phase_centre == SOURCE
+
+
+def test_rotation_keeps_the_stokes_parameter_and_all_else():
+    vis = replace(random_vis(sources=LOPSIDED), stokes="Q", meta={"ms": "a"})
+    turned = rotate(vis, (CENTRE[0] + 0.01, CENTRE[1]))
+    assert (turned.stokes, turned.meta, turned.phase_centre) == ("Q", {"ms": "a"}, (CENTRE[0] + 0.01, CENTRE[1]))
+    assert make_image(vis, params(phase_centre=(CENTRE[0] + 0.01, CENTRE[1]))).stokes == "Q"
 
 
 def test_rotated_observation_is_the_one_made_at_the_new_centre():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 
 import numpy as np
 import pytest
 
+from vis2img import Image, ImagingParams
 from vis2img.errors import ParameterError
 from vis2img.phase import direction_cosines, sky_position
-from vis2img.primary_beam import correct, parallactic_angles, primary_beam
+from vis2img.primary_beam import correct, parallactic_angles, primary_beam, receiver
+from vis2img.products import beam_of
 
 katbeam = pytest.importorskip("katbeam")
 ARCSEC = math.pi / 648000
@@ -106,24 +109,82 @@ def test_zero_beyond_the_hemisphere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("freqs", "name"),
+    ("low", "high", "name"),
     [
-        ((1600e6, 1700e6), "MKAT-AA-L-JIM-2020"),
-        ((600e6,), "MKAT-AA-UHF-JIM-2020"),
-        ((900e6,), "MKAT-AA-UHF-JIM-2020"),
-        ((1050e6,), "MKAT-AA-L-JIM-2020"),
+        (856e6, 1711.8e6, "L"),
+        (900e6, 1687e6, "L"),  # katbeam's table, and what usable L band data hold
+        (544e6, 1087.9e6, "UHF"),
+        (580e6, 1015e6, "UHF"),
+        (855.9e6, 1700e6, "L"),  # the Doppler shift of another frame
+        (1750e6, 2625e6, "S"),
+        (1600e6, 1700e6, "L"),
+        (600e6, 600e6, "UHF"),
+        (900e6, 900e6, "UHF"),  # a guess where two receivers overlap
+        (1050e6, 1050e6, "L"),
     ],
 )
-def test_receiver(freqs: tuple[float, ...], name: str) -> None:
+def test_receiver(low: float, high: float, name: str) -> None:
+    assert receiver(low, high) == name
+
+
+@pytest.mark.parametrize("band", ["UHF", "L"])
+@pytest.mark.parametrize("freq", [910e6, 960e6, 1000e6])
+def test_the_receiver_that_is_told_is_used(band: str, freq: float) -> None:
+    """Where the bands overlap, either model at all pixels that are looked at, and they differ."""
     x, y = np.array([128, 60, 200]), np.array([96, 20, 150])
-    table = katbeam.JimBeam(name).freqMHzlist * 1e6
-    inside = [f for f in freqs if table[0] <= f <= table[-1]]
-    got = beam(inside, parallactic=TRANSIT)[y, x]
-    expected = np.mean([katbeam_power(x, y, f, name=name) for f in inside], axis=0)
-    band = "L" if "-L-" in name else "UHF"
-    np.testing.assert_allclose(beam(inside, parallactic=TRANSIT, band=band)[y, x], expected, atol=5e-5)
-    if len(freqs) == 2 or band == "UHF" or freqs[0] > 1e9:
-        np.testing.assert_allclose(got, expected, atol=5e-5)
+    got = beam([freq], parallactic=TRANSIT, band=band)[y, x]
+    np.testing.assert_allclose(got, katbeam_power(x, y, freq, name=f"MKAT-AA-{band}-JIM-2020"), atol=5e-5)
+    other = {"UHF": "L", "L": "UHF"}[band]
+    assert np.abs(got - katbeam_power(x, y, freq, name=f"MKAT-AA-{other}-JIM-2020")).max() > 1e-3
+
+
+def an_image(freq: float, **meta: object) -> Image:
+    """One channel of a MeerKAT image, 96 by 64 pixels of 1 arcmin."""
+    return Image(
+        data=np.ones((64, 96), np.float32),
+        params=ImagingParams(npix=(96, 64), pixsize=60 * ARCSEC),
+        phase_centre=POINTING,
+        freq=(freq, 1e6),
+        beam=(1e-4, 1e-4, 0.0),
+        weight_sum=1.0,
+        nvis=1,
+        channels=(np.array([freq]), np.ones(1)),
+        meta={"telescope": "MeerKAT", **meta},
+    )
+
+
+def test_every_plane_of_a_band_has_the_beam_of_its_receiver() -> None:
+    """Channels below 1088 MHz of L band data are no UHF data."""
+    options = {"npix": (96, 64), "pixsize": 60 * ARCSEC}
+    for freq in (905e6, 950e6, 1000e6, 1284e6):
+        image = an_image(freq, band_low=900e6, band_high=1687e6)
+        np.testing.assert_array_equal(beam_of(image), beam([freq], band="L", **options))
+        if freq < 1088e6:
+            np.testing.assert_array_equal(beam_of(image, "UHF"), beam([freq], band="UHF", **options))
+    assert np.abs(beam_of(an_image(905e6)) - beam([905e6], band="L", **options)).max() > 1e-3  # nothing told: a guess
+    blank = dataclasses.replace(image, nvis=0)
+    assert np.isnan(beam_of(blank)).all()
+
+
+def test_angles_count_by_their_weight_and_those_without_do_not() -> None:
+    x, y = np.arange(0, 256, 17), np.arange(0, 192, 12)[:16]
+    angles, weights = np.array([0.3, 1.4, 1.41, -2.5, 3.0]), np.array([1.0, 2.0, 0.5, 0.0, 4.0])
+    expected = sum(w * katbeam_power(x, y[: len(x)], 1284e6, a) for a, w in zip(angles, weights, strict=True))
+    got = beam(parallactic=angles, angle_weights=weights)[y[: len(x)], x]
+    np.testing.assert_allclose(got, expected / weights.sum(), atol=5e-5)
+    image = dataclasses.replace(an_image(1284e6), times=(np.array([5.1e9, 5.1e9 + 9000]), np.array([1.0, 3.0])))
+    turned = parallactic_angles(image.times[0], POINTING)
+    options = {"npix": (96, 64), "pixsize": 60 * ARCSEC, "parallactic": turned}
+    np.testing.assert_array_equal(beam_of(image), beam(angle_weights=np.array([1.0, 3.0]), **options))
+    assert np.abs(beam_of(image) - beam(**options)).max() > 1e-5
+
+
+def test_a_whole_track_is_the_mean_of_katbeam() -> None:
+    """450 angles in groups of neighbours against each on its own."""
+    angles = parallactic_angles(5e9 + 64.0 * np.arange(450), (POINTING[0], POINTING[1] + 0.02))
+    x, y = np.array([128, 60, 200, 90]), np.array([96, 20, 150, 170])
+    expected = np.mean([katbeam_power(x, y, 1284e6, a, pixsize=30 * ARCSEC) for a in angles], axis=0)
+    np.testing.assert_allclose(beam(parallactic=angles, pixsize=30 * ARCSEC)[y, x], expected, atol=7e-5)
 
 
 def test_edges_of_the_band_scale_with_the_wavelength() -> None:
@@ -151,6 +212,8 @@ def test_channels_without_weight_do_not_count() -> None:
         ({"weights": [1.0, 1.0]}, "1 frequencies but 2"),
         ({"stokes": "XX"}, "use I, Q, U or V"),
         ({"parallactic": np.array([np.nan])}, "finite"),
+        ({"parallactic": np.zeros(2), "angle_weights": np.zeros(2)}, "one with weight"),
+        ({"parallactic": np.zeros(2), "angle_weights": np.zeros(3)}, "2 parallactic angles but 3"),
     ],
 )
 def test_errors_are_one_line(change: dict, message: str) -> None:

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from casacore.tables import default_ms, makearrcoldesc, maketabdesc, table
 
-from vis2img import reading
+from vis2img import metadata, reading
+from vis2img.cli.info import describe
 from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.metadata import read_metadata
 from vis2img.params import Selection
-from vis2img.reading import read_visibilities
+from vis2img.reading import read_parts, read_visibilities
+from vis2img.tables import row_sample
 from vis2img.visibilities import Visibilities
 
 LINEAR, CIRCULAR = (9, 10, 11, 12), (5, 6, 7, 8)  # Stokes codes of casacore: XX XY YX YY, RR RL LR LL
@@ -348,6 +350,41 @@ def test_several_fields_and_spectral_windows_with_rows_in_no_order(tmp_path):
         read(path, spw=2)
     with pytest.raises(ParameterError, match="target1"):
         read(path, field="target7")
+
+
+def test_a_field_and_window_of_a_few_rows_are_found_in_sets_of_many(tmp_path, monkeypatch):
+    """Beyond the row budget metadata see a sample; what is asked for is looked up in all rows, ``info`` looks not."""
+    first, second = np.array([1e9, 1.002e9]), np.array([1.1e9, 1.102e9])
+    long = random_rows(2, 2, nant=3, ntime=130, spectrum=False)
+    brief = [
+        random_rows(2, 2, nant=3, ntime=1, seed=1, spectrum=False, field_id=1, ddid=0),
+        random_rows(2, 2, nant=3, ntime=1, seed=2, spectrum=False, field_id=0, ddid=1),
+    ]
+    nrow = len(long) + sum(map(len, brief))
+    seen = row_sample(nrow, 64)
+    order = list(range(len(long)))
+    for group, at in ((0, seen[20] + 1), (1, seen[40] + 1)):
+        start = len(long) + sum(map(len, brief[:group]))
+        order[at:at] = range(start, start + len(brief[group]))
+    setup = Setup(freqs=[first, second], corr_types=(XX, YY), nant=3, nfield=2)
+    path = write_ms(tmp_path / "a.ms", [long, *brief], setup, order=order)
+    monkeypatch.setattr(metadata, "_ROW_BUDGET", 64)
+    monkeypatch.setattr(metadata, "_ROWS_AT_ONCE", 100)
+    meta = read_metadata(path)
+    assert not meta.exact and [(p.field, p.spw) for p in meta.partitions] == [(0, 0)]
+    describe(meta)
+    assert "all_partitions" not in vars(meta)  # not looked at so far
+    assert [(p.field, p.spw, p.nrow) for p in meta.all_partitions] == [(0, 0, 780), (0, 1, 6), (1, 0, 6)]
+    for selection, rows, freq in (
+        ({"field": "target1"}, brief[0], first),
+        ({"field": "1"}, brief[0], first),
+        ({"spw": 1}, brief[1], second),
+    ):
+        assert_equals(read(path, **selection), stokes_i(rows, (0, 1), freq, "weight"))
+    parts = read_parts(meta, Selection(spw="all"))
+    assert [part.nrow for part in parts] == [390, 3]
+    with pytest.raises(ParameterError, match="no data for field 'target2'"):
+        read(path, field="target2")
 
 
 def test_a_data_description_need_not_number_its_spectral_window(tmp_path):

@@ -364,17 +364,20 @@ def test_tapers_by_cell_and_by_sample(shape, taper_by, robust):
     assert np.mean(factor > 0) > 0.1 and len(np.unique(factor)) > 1
 
 
-@pytest.mark.parametrize("robust", [None, 0.0])
+@pytest.mark.parametrize("robust", [None, -2.0])
 @pytest.mark.parametrize("limit", [1.0, 2.0])
 def test_rank_filter_cuts_to_the_mean_around(robust, limit):
     """Against a loop: factors above the limit times the mean of the cells within -8 to 7 are cut to it.
 
     Empty cells have the Briggs factor 1 and count; with uniform weights they have none and do not.
     """
-    uvw, weight = samples(nrow=400)
+    uvw, weight = samples(nrow=400) if robust is None else samples(nrow=1500, reach=0.3)
     scheme = {"weighting": "uniform"} if robust is None else {"weighting": "briggs", "robust": robust}
-    plain = loop_weights(uvw, weight, robust)
     cells = loop_cells(uvw)
+    if robust is not None:  # factors stand out, of at most 1 as they are, where light cells are among heavy ones
+        for key, (x, y) in cells.items():
+            weight[key] *= 1e-5 if (x + 3 * y) % 11 == 0 else 1
+    plain = loop_weights(uvw, weight, robust)
     factor = {cells[key]: plain[key] / weight[key] for key in cells if weight[key] > 0}
     cut = {}
     nx, half = padded(NPIX[0]), padded(NPIX[1]) // 2
@@ -385,7 +388,7 @@ def test_rank_filter_cuts_to_the_mean_around(robust, limit):
     expected = [[weight[r, c] * cut.get(cells[r, c], 0) for c in range(len(FREQ))] for r in range(len(uvw))]
     result = imaging_weights(uvw, FREQ, weight, params(**scheme, rank_filter=limit))
     np.testing.assert_allclose(result, expected, rtol=1e-5)
-    assert sum(cut[c] < factor[c] for c in factor) > (10 if robust is None else -1)
+    assert sum(cut[c] < factor[c] for c in factor) > 10
 
 
 @pytest.mark.parametrize("scheme", ["natural", "uniform", "briggs"])

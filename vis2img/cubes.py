@@ -2,8 +2,9 @@
 
     open_cube -> put(image, plane) ... -> header and beams -> the file, whole or not at all
 
-Planes go to the disk one by one, so a cube larger than the memory can be made while its images are. The FREQ axis is
-linear, as FITS has it; planes that are not evenly spaced belong in files of their own (``NAME-0000.fits``).
+:func:`open_cube` writes planes to the disk one by one; ``vis2img image`` holds those of one time interval until then.
+The FREQ axis is linear, as FITS has it; planes that are not evenly spaced belong in files of their own
+(``NAME-0000.fits``).
 Beams that differ from plane to plane are in a BEAMS table as CASA writes and reads it (casacore's
 ImageFITSConverter: CASAMBM in the primary header, columns BMAJ, BMIN, BPA, CHAN, POL), and so CARTA and spectral-cube.
 """
@@ -72,6 +73,15 @@ def check_axes(stokes: str, freqs: Sequence[float]) -> None:
         )
 
 
+def fit_one_file(stokes: str, freqs: Sequence[float]) -> bool:
+    """Return whether one FITS file can hold these planes; see :func:`check_axes`."""
+    try:
+        check_axes(stokes, freqs)
+    except ParameterError:
+        return False
+    return True
+
+
 class Cube:
     """A FITS cube being written; see :func:`open_cube`."""
 
@@ -97,7 +107,7 @@ class Cube:
         if stokes not in self._stokes or not 0 <= plane < len(self._freqs):
             raise ParameterError(f"the cube has no plane {plane} of Stokes {stokes}")
         if self._header is None:
-            self._header = image_header(image)
+            self._header = image_header(_without_plane(image) if len(self._freqs) > 1 else image)
             self._header["CDELT3"] = spacing(self._freqs) or plane_freq(image)[1]
             self._npix = image.params.npix
             blocks = math.ceil((len(self._header.cards) + _SPARE_CARDS) / _CARDS_PER_BLOCK)
@@ -174,6 +184,12 @@ class Cube:
         while len(full.tostring(padding=True)) < self._start:
             full.append(("", "", ""), end=True)
         return full
+
+
+def _without_plane(image: Image) -> Image:
+    """Return ``image`` without saying which plane of a cube it is: the header is that of all."""
+    split = {name: value for name, value in image.meta.get("split", {}).items() if name != "channel"}
+    return dataclasses.replace(image, meta={**image.meta, "split": split}) if split else image
 
 
 @contextlib.contextmanager

@@ -13,5 +13,9 @@ class ParameterError(Vis2imgError, ValueError):
     """A parameter outside its legal range, or at odds with the data."""
 
 
+class EmptyImageError(ParameterError):
+    """An image that no visibility with weight is left for."""
+
+
 class OutputError(Vis2imgError):
     """An output that exists already or cannot be written."""

@@ -1,8 +1,8 @@
 """Images as FITS files that CASA, CARTA, DS9 and WSClean users find familiar, written whole or not at all.
 
 Four axes [stokes, freq, y, x] and the SIN projection of Greisen & Calabretta 2002, A&A 395, 1061 and 1077.
-The imaging parameters travel in a HISTORY record, from which :func:`read_params` takes them back, so that an
-image can always be made again.
+The imaging parameters, the selection and the measurement sets travel in HISTORY records, from which
+:func:`read_params`, :func:`read_selection` and :func:`read_origin` take them back, so that an image can be made again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from vis2img import __version__
 from vis2img.errors import OutputError, ParameterError
-from vis2img.params import ImagingParams
+from vis2img.params import ImagingParams, Selection
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _ARCSEC = math.pi / 180 / 3600
 _PARAMS_MARK = "vis2img imaging parameters: "
+_ORIGIN_MARK = "vis2img data: "
 # Frames of the measurement set (casacore MDirection) as FITS names, with the equinox where one is needed.
 _FRAMES = {"J2000": ("FK5", 2000.0), "FK5": ("FK5", 2000.0), "B1950": ("FK4", 1950.0), "ICRS": ("ICRS", None)}
 STOKES_CODES = {"I": 1, "Q": 2, "U": 3, "V": 4}  # FITS paper I, table 7
@@ -156,7 +157,7 @@ def image_header(image: Image) -> Header:
     if equinox:
         header["EQUINOX"] = equinox
     header["SPECSYS"] = "TOPOCENT"
-    header["BUNIT"] = "JY/BEAM"
+    header["BUNIT"] = image.unit
     header["BTYPE"] = "Intensity"
     for name, angle in zip(("BMAJ", "BMIN", "BPA"), image.beam, strict=True):
         header[name] = math.degrees(angle)
@@ -166,7 +167,7 @@ def image_header(image: Image) -> Header:
     return header
 
 
-def write_image(image: Image, path: str | Path, overwrite: bool = False, unit: str = "JY/BEAM") -> list[Path]:
+def write_image(image: Image, path: str | Path, overwrite: bool = False) -> list[Path]:
     """Write ``image`` as FITS to ``path``, and its point spread function beside it as ``NAME-psf.fits``.
 
     Parameters
@@ -177,8 +178,6 @@ def write_image(image: Image, path: str | Path, overwrite: bool = False, unit: s
         Name of the file.
     overwrite : bool
         Replace existing files; else they are left as they are.
-    unit : str
-        Unit of the pixels; empty for a ratio, such as a primary beam.
 
     Returns
     -------
@@ -196,7 +195,6 @@ def write_image(image: Image, path: str | Path, overwrite: bool = False, unit: s
         planes[psf_path(path)] = image.psf
     check_outputs(planes, overwrite)
     header = image_header(image)
-    header["BUNIT"] = unit
     for target, data in planes.items():
         _write_plane(target, data, header, overwrite)
     return list(planes)
@@ -210,14 +208,49 @@ def read_params(path: str | Path) -> ImagingParams:
     ParameterError
         If the file was not written by vis2img.
     """
+    return ImagingParams.from_dict(_read_record(path, _PARAMS_MARK))
+
+
+def read_selection(path: str | Path) -> Selection:
+    """Return what was read of the measurement sets to make the FITS image ``path``, from its HISTORY.
+
+    Raises
+    ------
+    ParameterError
+        If the file does not tell.
+    """
+    record: dict[str, Any] = read_origin(path)["selection"]
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}
+    return Selection(**values)
+
+
+def read_origin(path: str | Path) -> dict[str, Any]:
+    """Return what the FITS image ``path`` was made from, from its HISTORY.
+
+    Returns
+    -------
+    dict
+        ``ms``: paths of the measurement sets; ``selection``: a record of :class:`Selection`; and, in parts of a cube
+        or of an observation, ``split``: which ``channel`` of ``channels_out``, which ``interval`` of ``intervals_out``.
+
+    Raises
+    ------
+    ParameterError
+        If the file does not tell.
+    """
+    return _read_record(path, _ORIGIN_MARK)
+
+
+def _read_record(path: str | Path, mark: str) -> dict[str, Any]:
     from astropy.io import fits
 
     history = "".join(fits.getheader(path).get("HISTORY", []))
-    _, mark, text = history.partition(_PARAMS_MARK.rstrip())
-    if not mark:
-        raise ParameterError(f"{path} holds no vis2img imaging parameters in its HISTORY")
+    what = mark.removeprefix("vis2img ").rstrip(": ")
+    _, found, text = history.partition(mark.rstrip())
+    if not found:
+        raise ParameterError(f"{path} holds no vis2img {what} in its HISTORY")
     record, _ = json.JSONDecoder().raw_decode(text.lstrip())
-    return ImagingParams.from_dict(record)
+    return dict(record)
 
 
 def utc_text(mjd_seconds: float) -> str | None:
@@ -266,8 +299,17 @@ def _add_params(header: Header, image: Image) -> None:
     if "spw" in image.meta:
         spw = image.meta["spw"]
         header["VI_SPW"] = (spw if isinstance(spw, int) else _ascii(spw), "SPECTRAL_WINDOW_ID")
-    # No blanks in the record: FITS drops those at the end of a card, and long records span cards.
-    header.add_history(_PARAMS_MARK + json.dumps(params.to_dict(), separators=(",", ":")))
+    header.add_history(_PARAMS_MARK + _record(params.to_dict()))
+    meta = image.meta
+    if "selection" in meta:
+        origin = {"ms": meta.get("paths", []), "selection": json.loads(meta["selection"])}
+        origin |= {"split": meta["split"]} if "split" in meta else {}
+        header.add_history(_ORIGIN_MARK + _record(origin))
+
+
+def _record(values: dict[str, Any]) -> str:
+    """Return ``values`` as JSON without a blank: FITS drops those at the end of a card, and long records span cards."""
+    return json.dumps(values, separators=(",", ":")).replace(" ", "\\u0020")
 
 
 def _ascii(value: object) -> str:

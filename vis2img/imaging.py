@@ -15,22 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vis2img.averaged_contents import KEY as CONTENTS
+from vis2img.averaged_contents import channels_of
 from vis2img.beam import fit_beam
-from vis2img.errors import MeasurementSetError, ParameterError
+from vis2img.errors import EmptyImageError, MeasurementSetError, ParameterError
 from vis2img.gridding import vis_to_dirty
+from vis2img.memory import check_memory, copied_bytes
 from vis2img.options import format_angle, format_direction
 from vis2img.params import ImagingParams
 from vis2img.phase import rotate
 from vis2img.sampling import select_parts
 from vis2img.visibilities import Visibilities, merge
-from vis2img.weighting import ImagingWeights, cell_size, imaging_weights
+from vis2img.weighting import cell_size, imaging_weights
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
 _SHARE_OF_TOLERANCE = 0.02  # of averaged data, that gridding may add
-# ducc0 holds the image, the oversampled grid (at most 2.6^2, single-precision complex) and the result.
-_BYTES_PER_PIXEL = 4 * (2 + 2 * 2.6**2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +59,16 @@ class Image:
         Stokes parameter.
     channels : (float64 [chan], float64 [chan]) or None
         Frequencies in Hz and the sum of the imaging weights of each.
-    times : float64 [time] or None
-        Times of the visibilities, s (MJD).
+    times : (float64 [time], float64 [time]) or None
+        Times that have weight, s (MJD), and the sum of the imaging weights of each.
     weight_sum : float
         Sum of the imaging weights.
     nvis : int
-        Number of visibilities with weight.
+        Number of visibilities with weight; 0 in a blank plane of a cube, whose pixels are NaN.
+    cells : (int, float32 [y, x]) or None
+        Sum of the imaging weights on the density grid from this column on, which a mean of images needs.
+    unit : str
+        Unit of ``data``; empty for a ratio, such as a primary beam.
     """
 
     data: np.ndarray
@@ -76,7 +81,9 @@ class Image:
     band_centre: float = math.nan
     stokes: str = "I"
     channels: tuple[np.ndarray, np.ndarray] | None = None
-    times: np.ndarray | None = None
+    times: tuple[np.ndarray, np.ndarray] | None = None
+    cells: tuple[int, np.ndarray] | None = field(default=None, repr=False)
+    unit: str = "JY/BEAM"
     psf: np.ndarray | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
@@ -125,6 +132,7 @@ def make_image(
     psf: bool = False,
     nthreads: int = 1,
     reuse: bool = False,
+    keep_cells: bool = False,
 ) -> Image:
     """Image ``vis`` under ``params``.
 
@@ -140,18 +148,22 @@ def make_image(
         Threads of the weighting and of ducc0.
     reuse : bool
         Overwrite the data weights of ``vis``, to save memory where they are not needed again.
+    keep_cells : bool
+        Keep the weights on the density grid, for :func:`vis2img.series.mean_image`.
 
     Raises
     ------
     MeasurementSetError
         If every baseline is zero.
+    EmptyImageError
+        If no visibility with weight is left.
     ParameterError
-        If no visibility with weight is left, or the image does not fit into memory.
+        If the parts do not belong together, or the image does not fit into memory.
     """
     parts = [vis] if isinstance(vis, Visibilities) else list(vis)
     if len({part.stokes for part in parts}) != 1:
         raise ParameterError(f"one image takes one Stokes parameter; got {''.join(part.stokes for part in parts)}")
-    check_memory(params)
+    check_memory(params, psf=psf, copied=copied_bytes(parts, params, reuse))
     centre = params.phase_centre or parts[0].phase_centre
     for part in parts:
         _check_facet(part, params, centre)
@@ -161,40 +173,75 @@ def make_image(
     troubled = not any(np.any(part.weight) for part in chosen)
     weights = imaging_weights(chosen, params, nthreads=nthreads, reuse=reuse)
     if weights.nvis == 0:
-        raise ParameterError(_nothing_left(chosen, params, troubled))
+        raise EmptyImageError(_nothing_left(chosen, params, troubled))
     weighted = merge([replace(part, weight=weight) for part, weight in zip(chosen, weights.parts, strict=True)])
     response = None
     if psf:
         units = [np.broadcast_to(np.complex64(1), part.vis.shape) for part in weighted]
         response = _transform(weighted, units, weights.total, params, nthreads)
     data = _transform(weighted, [part.vis for part in weighted], weights.total, params, nthreads)
-    mean_freq, centre_freq, bandwidth = _band(chosen, weights)
-    times = np.unique(np.concatenate([part.time for part in chosen]))
+    behind = [channels_of(*each) for each in zip(chosen, weights.parts, weights.chans, strict=True)]
+    freqs, by_freq = (np.concatenate(arrays) for arrays in zip(*behind, strict=True))
+    centre_freq, bandwidth = band_extent([(part.chan_freq, float(part.meta.get("chan_width", 0.0))) for part in chosen])
+    times = _times(chosen, weights.parts)
     return Image(
         data=data,
         psf=response,
         params=params,
         phase_centre=centre,
-        freq=(mean_freq, bandwidth),
+        freq=(float(np.average(freqs, weights=by_freq)), bandwidth),
         band_centre=centre_freq,
         beam=fit_beam(weights.cells, weights.first, cell_size(params)),
         weight_sum=weights.total,
         nvis=weights.nvis,
         stokes=parts[0].stokes,
-        channels=(np.concatenate([part.chan_freq for part in chosen]), np.concatenate(weights.chans)),
+        channels=(freqs, by_freq),
         times=times,
-        meta={**parts[0].meta, **_sources(chosen), "time_start": float(times[0])},
+        cells=(weights.first, weights.cells.astype(np.float32)) if keep_cells else None,
+        meta=image_meta(parts[0], chosen, float(times[0][0])),
     )
 
 
-def _sources(parts: list[Visibilities]) -> dict[str, Any]:
-    """Return the measurement sets and spectral windows that went in, as one name or number or as a list in a text."""
+def image_meta(first: Visibilities, chosen: Sequence[Visibilities], start: float) -> dict[str, Any]:
+    """Return what the header tells of the source of an image: as the first part, with the names of all."""
+    kept = {name: value for name, value in first.meta.items() if name != CONTENTS}
+    return {**kept, **merge_sources([part.meta for part in chosen]), "time_start": start}
+
+
+def merge_sources(metas: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the measurement sets and spectral windows behind an image: one name or number, or a list in a text."""
     result: dict[str, Any] = {}
     for name in ("ms", "spw"):
-        values = sorted({part.meta[name] for part in parts if name in part.meta})
+        found = {value for meta in metas if name in meta for value in str(meta[name]).split(",")}
+        values = sorted(found, key=lambda text: (len(text) if name == "spw" else 0, text))
         if values:
-            result[name] = values[0] if len(values) == 1 else ",".join(map(str, values))
-    return result
+            result[name] = ",".join(values)
+            if name == "spw" and len(values) == 1 and values[0].isdecimal():
+                result[name] = int(values[0])
+    paths = [path for meta in metas for path in meta.get("paths", [meta["path"]] if "path" in meta else [])]
+    return {**result, "paths": list(dict.fromkeys(paths))} if paths else result
+
+
+def _times(parts: list[Visibilities], weights: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct times with weight, and the sums of their weights; of averages, the times behind them."""
+    times, sums = [], []
+    for part, weight in zip(parts, weights, strict=True):
+        if not part.nrow:
+            continue
+        # Rows come by time, mostly: runs of one time are many times fewer than rows.
+        starts = np.flatnonzero(np.diff(part.time, prepend=-np.inf))
+        own, total = part.time[starts], np.add.reduceat(weight.sum(axis=1, dtype=np.float32), starts, dtype=np.float64)
+        contents: Any = part.meta.get(CONTENTS, ())
+        blocks = [block for block in contents if len(block.time)]
+        for block in blocks:
+            times.append(block.time)
+            sums.append(total[own == block.middle].sum() * block.time_weight / block.time_weight.sum())
+        if not blocks:
+            times.append(own)
+            sums.append(total)
+    distinct, index = np.unique(np.concatenate(times), return_inverse=True)
+    total = np.bincount(index, np.concatenate(sums))
+    return distinct[total > 0], total[total > 0]
 
 
 def _check_facet(part: Visibilities, params: ImagingParams, centre: tuple[float, float]) -> None:
@@ -227,17 +274,20 @@ def _transform(
     return image
 
 
-def _band(parts: list[Visibilities], weights: ImagingWeights) -> tuple[float, float, float]:
-    """Return weighted mean frequency, middle and width of the band, Hz."""
-    freqs = np.concatenate([part.chan_freq for part in parts])
+def band_extent(bands: Sequence[tuple[np.ndarray, float]]) -> tuple[float, float]:
+    """Return middle and width in Hz of what channels cover.
+
+    Parameters
+    ----------
+    bands : sequence of (float64 [chan], float)
+        Frequencies, increasing, and width of the channels in Hz; 0: their spacing.
+    """
     low, high = [], []
-    for part in parts:
-        spacing = float(np.median(np.diff(part.chan_freq))) if len(part.chan_freq) > 1 else 0.0
-        width = float(part.meta.get("chan_width", spacing)) or spacing
-        low.append(float(part.chan_freq[0]) - width / 2)
-        high.append(float(part.chan_freq[-1]) + width / 2)
-    mean = float(np.average(freqs, weights=np.concatenate(weights.chans)))
-    return mean, (min(low) + max(high)) / 2, max(high) - min(low)
+    for freqs, width in bands:
+        width = width or (float(np.median(np.diff(freqs))) if len(freqs) > 1 else 0.0)
+        low.append(float(freqs[0]) - width / 2)
+        high.append(float(freqs[-1]) + width / 2)
+    return (min(low) + max(high)) / 2, max(high) - min(low)
 
 
 def _nothing_left(parts: list[Visibilities], params: ImagingParams, no_weight: bool) -> str:
@@ -253,16 +303,3 @@ def _nothing_left(parts: list[Visibilities], params: ImagingParams, no_weight: b
         f"pixsize {format_angle(params.pixsize)} is too coarse for these baselines: "
         f"every sample falls outside the grid; use at most {coarsest}"
     )
-
-
-def check_memory(params: ImagingParams) -> None:
-    """Raise ParameterError when an image of this size cannot fit into the free memory."""
-    import psutil
-
-    need = params.npix[0] * params.npix[1] * _BYTES_PER_PIXEL
-    free = psutil.virtual_memory().available
-    if need > free:
-        raise ParameterError(
-            f"npix {params.npix[0]},{params.npix[1]} needs about {need / 1e9:.1f} GB of memory, "
-            f"{free / 1e9:.1f} GB is free; choose a smaller npix"
-        )

@@ -9,17 +9,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vis2img.errors import MeasurementSetError
-from vis2img.imaging import Image, check_memory, make_image
+import numpy as np
+
+from vis2img.errors import MeasurementSetError, ParameterError
+from vis2img.imaging import Image, make_image
 from vis2img.machine import cores
+from vis2img.memory import check_memory
 from vis2img.metadata import Metadata, read_metadata, suggest_pixsize
 from vis2img.options import format_angle
 from vis2img.params import MIN_NPIX, ImagingParams, Selection
 from vis2img.plan import resolve
-from vis2img.reading import Progress, read_parts, read_visibilities
+from vis2img.reading import Progress, read_parts, read_visibilities, selected_bands
 from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
 _DEFAULT_MAX_NPIX = 2048  # of a suggested image; a whole primary beam at full resolution may need more
@@ -131,7 +135,7 @@ class MeasurementSet:
             See :func:`read_visibilities` and :func:`vis2img.imaging.make_image`.
         """
         params = params or self.imaging_params(selection)
-        check_memory(params)
+        check_memory(params, psf=psf)
         parts = self.read_parts(selection, nthreads=nthreads, progress=progress)
         return make_image(parts, params, psf=psf, nthreads=nthreads or cores(), reuse=True)
 
@@ -176,3 +180,62 @@ def open_ms(path: str | Path) -> MeasurementSet:
 
         return AveragedSet(Path(path))  # type: ignore[return-value]
     return MeasurementSet(read_metadata(path))
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """What the metadata tell of a selection, before anything is read.
+
+    Parameters
+    ----------
+    telescope : str
+    phase_centre : (float, float)
+        RA and Dec in rad.
+    bands : list of (float64 [chan], float)
+        Frequencies, increasing, and width of the channels in Hz, of each spectral window.
+    receiver : (float, float)
+        Lowest and highest frequency in Hz that tell of the receiver.
+    beam : float
+        FWHM of the primary beam at the lowest frequency, rad; NaN where the dishes are not known.
+    """
+
+    telescope: str
+    phase_centre: tuple[float, float]
+    bands: list[tuple[np.ndarray, float]]
+    receiver: tuple[float, float]
+    beam: float
+
+
+def outline(ms: MeasurementSet, selection: Selection) -> Outline:
+    """Return what the metadata of a measurement set, or of averaged data, tell of ``selection``.
+
+    Raises
+    ------
+    MeasurementSetError, ParameterError
+        If the selection is outside the data.
+    """
+    if ms.is_averaged:
+        return _averaged_outline(ms, selection)
+    plan = resolve(ms.meta, selection)[0]
+    bands = selected_bands(ms.meta, selection)
+    beam = _beam_width(bands, ms.meta.dish_diameter)
+    return Outline(ms.meta.telescope, plan.phase_centre, bands, ms.meta.band(plan.partition.spw), beam)
+
+
+def _averaged_outline(ms: Any, selection: Selection) -> Outline:
+    freq, meta = np.array(ms.record["chan_freq"]), ms.record["meta"]
+    of_chan = ms.facet.channel_block(len(freq))
+    bands = []
+    for block in range(ms.facet.channel_blocks)[slice(*selection.channels)]:
+        own = freq[of_chan == block]
+        bands.append((own.mean(keepdims=True), float(own[-1] - own[0]) + float(meta["chan_width"])))
+    if not bands:
+        raise ParameterError(f"{ms.path} has {ms.facet.channel_blocks} channel blocks; none is chosen")
+    receiver = (float(meta.get("band_low", freq[0])), float(meta.get("band_high", freq[-1])))
+    beam = _beam_width(bands, float(meta.get("dish_diameter", 0.0)))
+    return Outline(meta["telescope"], ms.facet.phase_centre, bands, receiver, beam)
+
+
+def _beam_width(bands: list[tuple[np.ndarray, float]], dish: float) -> float:
+    lowest = min(float(freqs[0]) for freqs, _ in bands)
+    return 1.2 * SPEED_OF_LIGHT / lowest / dish if dish > 0 else math.nan

@@ -9,6 +9,8 @@ Reference: Kemball & Wieringa 2000, *MeasurementSet definition version 2.0* (AIP
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,47 +22,27 @@ from vis2img.tables import check_storage, open_table, row_sample, subtable, tabl
 from vis2img.visibilities import SPEED_OF_LIGHT
 
 # Stokes codes of casacore (measures/Stokes.h) that an interferometer writes.
-CORR_NAMES = dict(
-    enumerate(
-        [
-            "I",
-            "Q",
-            "U",
-            "V",
-            "RR",
-            "RL",
-            "LR",
-            "LL",
-            "XX",
-            "XY",
-            "YX",
-            "YY",
-            "RX",
-            "RY",
-            "LX",
-            "LY",
-            "XR",
-            "XL",
-            "YR",
-            "YL",
-        ],
-        start=1,
-    )
-)
+_CORRS = "I Q U V RR RL LR LL XX XY YX YY RX RY LX LY XR XL YR YL"
+CORR_NAMES = dict(enumerate(_CORRS.split(" "), start=1))
 DATA_COLUMNS = ("CORRECTED_DATA", "DATA", "MODEL_DATA")  # in order of preference, as WSClean
 LONGEST_BASELINE = 1e10  # m; a longer UVW is no measurement (RadioAstron: 3e8 m)
 _FLAG_BUDGET = 30_000_000  # flags looked at for the flagged fraction
 _ROW_BUDGET = 2_000_000  # rows looked at for times and baselines
+_ROWS_AT_ONCE = 10_000_000  # of the numbers of fields and set-ups, where all rows are looked at
+_OCTAVE = 2.02  # highest over lowest frequency of one receiver, at most
+_SAME_POINTING = math.radians(5)  # a DELAY_DIR further from the phase centre is no pointing
+_EQUATORIAL = {"J2000", "FK5", "ICRS"}  # within 0.03 arcsec of each other
 
 
 @dataclass(frozen=True)
 class FieldInfo:
-    """A row of FIELD: id, name, phase centre (RA, Dec in rad) and its reference frame."""
+    """A row of FIELD: id, name, phase centre and pointing of the dishes (RA, Dec in rad), and the reference frame."""
 
     id: int
     name: str
     phase_centre: tuple[float, float]
     frame: str
+    pointing: tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +88,8 @@ class Metadata:
     problems: tuple[str, ...]
     rows: dict[str, np.ndarray] | None = field(default=None, repr=False)
     """The light columns of every row (times, antennas, uvw, ids), where all were looked at."""
+    setups: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    """Spectral window and correlations of each DATA_DESC_ID."""
 
     @property
     def data_columns(self) -> tuple[str, ...]:
@@ -115,6 +99,31 @@ class Metadata:
             *known,
             *(c for c in self.columns if c.endswith("_DATA") and c not in known and c != "FLOAT_DATA"),
         )
+
+    @cached_property
+    def all_partitions(self) -> tuple[Partition, ...]:
+        """The partitions of every row, where ``partitions`` may miss those of a few; read late."""
+        if self.exact:
+            return self.partitions
+        counts: Counter[int] = Counter()
+        main = open_table(self.path)
+        try:
+            for start in range(0, self.nrow, _ROWS_AT_ONCE):
+                count = min(_ROWS_AT_ONCE, self.nrow - start)
+                counts.update(_pairs(*(main.getcol(name, start, count) for name in ("FIELD_ID", "DATA_DESC_ID"))))
+        except RuntimeError as error:
+            raise MeasurementSetError(f"{self.path}: cannot read FIELD_ID, DATA_DESC_ID: {error}".strip()) from error
+        return _partitions(counts, self.setups, len(self.fields), 1.0, [])
+
+    def band(self, spw: int) -> tuple[float, float]:
+        """Return the lowest and highest frequency in Hz that tell of the receiver behind a spectral window.
+
+        Those of all spectral windows with rows, if they are no more than an octave, as one receiver has; else of this.
+        """
+        low, high = self._freq_range
+        own = self.spws[spw].chan_freq
+        one = high <= _OCTAVE * low
+        return (low, high) if one else (float(own.min()), float(own.max()))
 
     @cached_property
     def flags(self) -> tuple[float | None, int]:
@@ -132,7 +141,7 @@ class Metadata:
         freqs = [
             f for s in self.spws if s.id in used and len(s.chan_freq) for f in (s.chan_freq.min(), s.chan_freq.max())
         ]
-        return (min(freqs), max(freqs)) if freqs else (math.nan, math.nan)
+        return (float(min(freqs)), float(max(freqs))) if freqs else (math.nan, math.nan)
 
     @property
     def suggested_pixsize(self) -> float | None:
@@ -185,7 +194,8 @@ def read_metadata(path: str | Path) -> Metadata:
     rows = row_sample(main.nrows(), _ROW_BUDGET)
     sample = _sample_main(main, path, rows)
     scale = main.nrows() / max(1, len(rows))
-    partitions = _partitions(sample, setups, len(fields), scale, problems)
+    counts = _pairs(sample["FIELD_ID"], sample["DATA_DESC_ID"])
+    partitions = _partitions(counts, setups, len(fields), scale, problems)
     times = np.unique(sample["TIME"])
     if main.nrows() == 0:
         problems.append("the main table has no row")
@@ -211,6 +221,7 @@ def read_metadata(path: str | Path) -> Metadata:
         uv_range_m=(float(length.min()), float(length.max())) if len(length) else (0.0, 0.0),
         problems=tuple(problems),
         rows=sample if len(rows) == main.nrows() else None,
+        setups=tuple(setups),
     )
 
 
@@ -257,9 +268,34 @@ def _fields(path: Path) -> tuple[FieldInfo, ...]:
         frame = t.getcolkeywords("PHASE_DIR").get("MEASINFO", {}).get("Ref", "J2000")
         result = []
         for i, name in enumerate(t.getcol("NAME")):
-            ra, dec = np.asarray(t.getcell("PHASE_DIR", i), dtype=float).reshape(-1, 2)[0]
-            result.append(FieldInfo(i, name, (float(ra % (2 * math.pi)), float(dec)), frame))
+            centre = _direction(t, "PHASE_DIR", i)
+            result.append(FieldInfo(i, name, centre, frame, _pointing(t, i, centre, frame)))
         return tuple(result)
+
+
+def _direction(t: table, column: str, row: int) -> tuple[float, float]:
+    ra, dec = np.asarray(t.getcell(column, row), dtype=float).reshape(-1, 2)[0]
+    return float(ra % (2 * math.pi)), float(dec)
+
+
+def _pointing(t: table, row: int, centre: tuple[float, float], frame: str) -> tuple[float, float]:
+    """Return where the dishes pointed: DELAY_DIR, which moving the phase centre leaves alone (CASA, DP3, chgcentre).
+
+    The phase centre, where there is none, or none that can be one: not finite, in another frame, or far away.
+    """
+    if "DELAY_DIR" not in t.colnames() or not t.iscelldefined("DELAY_DIR", row):
+        return centre
+    frames = {frame, t.getcolkeywords("DELAY_DIR").get("MEASINFO", {}).get("Ref", frame)}
+    if len(frames) > 1 and not frames <= _EQUATORIAL:
+        return centre
+    pointing = _direction(t, "DELAY_DIR", row)
+    return pointing if separation(pointing, centre) <= _SAME_POINTING else centre  # not true for NaN
+
+
+def separation(a: tuple[float, float], b: tuple[float, float]) -> float:
+    """Return the angle in rad between two directions (RA, Dec in rad)."""
+    half = math.sin((a[1] - b[1]) / 2) ** 2 + math.cos(a[1]) * math.cos(b[1]) * math.sin((a[0] - b[0]) / 2) ** 2
+    return 2 * math.asin(min(1.0, math.sqrt(half))) if math.isfinite(half) else math.nan
 
 
 def _antennas(path: Path) -> tuple[tuple[str, ...], float]:
@@ -288,18 +324,22 @@ def _sample_main(main: table, path: Path, rows: np.ndarray) -> dict[str, np.ndar
     return sample
 
 
+def _pairs(field: np.ndarray, ddid: np.ndarray) -> dict[int, int]:
+    """Return how many rows have each FIELD_ID and DATA_DESC_ID, the pair as one number, which sorts far faster."""
+    pairs = field.astype(np.int64) << 32 | (ddid.astype(np.int64) & 0xFFFFFFFF)
+    found, counts = np.unique(pairs, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
 def _partitions(
-    sample: dict[str, np.ndarray],
-    setups: list[tuple[int, tuple[str, ...]]],
+    counts: Mapping[int, int],
+    setups: Sequence[tuple[int, tuple[str, ...]]],
     nfield: int,
     scale: float,
     problems: list[str],
 ) -> tuple[Partition, ...]:
-    # One number per pair: far faster to sort than pairs.
-    pairs = sample["FIELD_ID"].astype(np.int64) << 32 | (sample["DATA_DESC_ID"].astype(np.int64) & 0xFFFFFFFF)
-    found, counts = np.unique(pairs, return_counts=True)
     result = []
-    for pair, count in zip(found.tolist(), counts.tolist(), strict=True):
+    for pair, count in sorted(counts.items()):
         field, ddid = pair >> 32, (pair & 0xFFFFFFFF) - (0 if pair & 0x80000000 == 0 else 1 << 32)
         if not (0 <= ddid < len(setups) and 0 <= field < nfield):
             problems.append(f"rows with FIELD_ID {field}, DATA_DESC_ID {ddid} point outside their sub-table")

@@ -9,6 +9,7 @@ The sign of the phase is that of :mod:`vis2img.gridding`.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -67,14 +68,4 @@ def rotate(vis: Visibilities, centre: tuple[float, float]) -> Visibilities:
         turns = np.outer(delay[rows], vis.chan_freq)
         phase = (-2 * np.pi * (turns - np.rint(turns))).astype(np.float32)
         rotated[rows] = vis.vis[rows] * (np.cos(phase) + 1j * np.sin(phase))
-    return Visibilities(
-        uvw=uvw,
-        chan_freq=vis.chan_freq,
-        vis=rotated,
-        weight=vis.weight,
-        time=vis.time,
-        antenna1=vis.antenna1,
-        antenna2=vis.antenna2,
-        phase_centre=centre,
-        meta=vis.meta,
-    )
+    return replace(vis, uvw=uvw, vis=rotated, phase_centre=centre)

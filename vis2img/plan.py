@@ -56,6 +56,8 @@ class Plan:
     field_name: str
     phase_centre: tuple[float, float]
     frame: str
+    pointing: tuple[float, float]
+    """Where the dishes pointed, RA and Dec in rad."""
 
 
 def resolve(meta: Metadata, selection: Selection) -> list[Plan]:
@@ -71,7 +73,7 @@ def resolve(meta: Metadata, selection: Selection) -> list[Plan]:
     MeasurementSetError, ParameterError
         Name what is missing and what there is.
     """
-    if meta.problems and not meta.partitions:
+    if meta.problems and not meta.all_partitions:
         raise MeasurementSetError(f"{meta.path}: {'; '.join(meta.problems)}")
     partitions = _partitions(meta, selection)
     column = _data_column(meta, selection)
@@ -80,7 +82,16 @@ def resolve(meta: Metadata, selection: Selection) -> list[Plan]:
         raise MeasurementSetError(f"{meta.path} has no column {weight_column}; use weight_column auto or none")
     info = meta.field(partitions[0].field)
     return [
-        Plan(p, column, _hands(meta, p, selection), weight_column, info.name, info.phase_centre, info.frame)
+        Plan(
+            partition=p,
+            column=column,
+            hands=_hands(meta, p, selection),
+            weight_column=weight_column,
+            field_name=info.name,
+            phase_centre=info.phase_centre,
+            frame=info.frame,
+            pointing=info.pointing,
+        )
         for p in partitions
     ]
 
@@ -109,9 +120,9 @@ def _hands(meta: Metadata, partition: Partition, selection: Selection) -> tuple[
 
 
 def _partitions(meta: Metadata, selection: Selection) -> list[Partition]:
-    fields = {p.field for p in meta.partitions}
+    fields = {p.field for p in meta.all_partitions}
     wanted = _field_id(meta, selection.field, fields)
-    options = [p for p in meta.partitions if wanted is None or p.field == wanted]
+    options = [p for p in meta.all_partitions if wanted is None or p.field == wanted]
     usable = [p for p in options if all(stokes_hands(s, p.corrs) for s in selection.stokes)]
     first = (usable or options)[0]
     if selection.spw is None:

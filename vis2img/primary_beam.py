@@ -37,7 +37,8 @@ BANDS = {
 _BIN = 0.01  # channels within 1% in frequency share one evaluation: an error below 2e-5
 _NODES_PER_BEAM = 24  # coarse nodes per FWHM at the highest frequency: a spline error below 1e-5
 _TURNS = 8  # angles whose mean is that over a whole turn: the beam has no higher even harmonics to speak of
-_MOST_ANGLES = 32
+_ANGLE_BINS = 64  # of a turn: angles within one share an evaluation, an error below 5e-5
+_BAND_SLACK = 1e-3  # by which channels may lie outside a band: the Doppler shift of other frames, and channel widths
 
 
 def primary_beam(
@@ -51,6 +52,7 @@ def primary_beam(
     stokes: str = "I",
     *,
     parallactic: np.ndarray | None = None,
+    angle_weights: np.ndarray | None = None,
     band: str | None = None,
 ) -> np.ndarray:
     """Return the power beam by which a dirty image is attenuated: the mean over channels, weighted as the image.
@@ -75,9 +77,11 @@ def primary_beam(
         I, Q, U or V. All have the beam of Stokes I: what leaks from one into another is not modelled.
     parallactic : float [angle], optional
         Parallactic angles in rad to take the mean over, see :func:`parallactic_angles`. Default: a whole turn.
+    angle_weights : float [angle], optional
+        Weights of the angles in that mean; default: all alike.
     band : str, optional
-        Receiver, UHF or L (S with a katbeam that has it). Default: the one whose band holds all frequencies; where
-        two do (856 to 1088 MHz), the one in whose middle they are nearer. UHF and L beams differ by 5% there.
+        Receiver, UHF or L (S with a katbeam that has it). Default: :func:`receiver` of ``freqs``, which a part of a
+        band may mislead.
 
     Returns
     -------
@@ -89,23 +93,59 @@ def primary_beam(
     ParameterError
         For another telescope, frequencies outside every model, or no channel with weight.
     """
-    if telescope.strip().lower() != "meerkat":
-        raise ParameterError(
-            f"no primary beam model for the telescope {telescope!r}, only for MeerKAT; image without the correction"
-        )
+    _check_telescope(telescope)
     if stokes not in ("I", "Q", "U", "V"):
         raise ParameterError(f"stokes {stokes!r} has no primary beam; use I, Q, U or V")
     freqs, weights = _bin_channels(np.asarray(freqs, float), np.asarray(channel_weights, float))
-    model = _model(band or _band_of(freqs), freqs)
-    angles = np.arange(_TURNS) * (2 * math.pi / _TURNS) if parallactic is None else _thin(np.asarray(parallactic))
+    model = _model(band or receiver(freqs.min(), freqs.max()), freqs)
+    angles = np.arange(_TURNS) * (2 * math.pi / _TURNS) if parallactic is None else np.asarray(parallactic, float)
+    angles, turns = _bin_angles(angles, np.ones(len(angles)) if angle_weights is None else np.asarray(angle_weights))
     fwhm = 1.2 * SPEED_OF_LIGHT / freqs.max() / DISH_DIAMETER
     x, y = (_nodes(n, fwhm / _NODES_PER_BEAM / pixsize) for n in npix)
     pixel_x, pixel_y = np.meshgrid(x, y)
     l, m = map(np.asarray, pixel_to_lm(pixel_x, pixel_y, npix, pixsize))
     lmn = direction_cosines(*sky_position(l, m, phase_centre), pointing)
     visible = (l**2 + m**2 < 1) & (lmn[..., 2] > 0)
-    coarse = np.where(visible, mean_power(model, freqs, weights, lmn[..., 0], lmn[..., 1], angles), 0.0)
+    power = mean_power(model, freqs, weights, lmn[..., 0], lmn[..., 1], angles, turns)
+    coarse = np.where(visible, power, 0.0)
     return _splines(y, npix[1]) @ coarse.astype(np.float32) @ _splines(x, npix[0]).T
+
+
+def receiver(low: float, high: float) -> str:
+    """Return the receiver of MeerKAT whose band holds ``low`` to ``high`` (Hz): UHF, L or S.
+
+    Give the range of the whole measurement set: where two bands hold it (856 to 1088 MHz), the one in whose middle it
+    is nearer is a guess: their beams differ by a percent or two in width there.
+
+    Raises
+    ------
+    ParameterError
+        If there is none.
+    """
+    fitting = [
+        name
+        for name, (start, stop, _) in BANDS.items()
+        if start * (1 - _BAND_SLACK) <= low and high <= stop * (1 + _BAND_SLACK)
+    ]
+    if not fitting:
+        ranges = ", ".join(f"{name} {start / 1e6:g} to {stop / 1e6:g}" for name, (start, stop, _) in BANDS.items())
+        raise ParameterError(
+            f"{low / 1e6:.6g} to {high / 1e6:.6g} MHz lies in no receiver band of MeerKAT ({ranges} MHz); "
+            "select channels of one band, or image without the primary beam"
+        )
+    return min(fitting, key=lambda name: abs(math.log((low + high) / sum(BANDS[name][:2]))))
+
+
+def check_beam(telescope: str, band: str, freqs: np.ndarray) -> None:
+    """See that there is a primary beam model, before any work is done.
+
+    Raises
+    ------
+    ParameterError
+        As :func:`primary_beam`.
+    """
+    _check_telescope(telescope)
+    _model(band, np.asarray(freqs))
 
 
 def correct(image: np.ndarray, beam: np.ndarray, cutoff: float = 0.05) -> np.ndarray:
@@ -125,8 +165,10 @@ def correct(image: np.ndarray, beam: np.ndarray, cutoff: float = 0.05) -> np.nda
     return out
 
 
-def parallactic_angles(times: np.ndarray, pointing: tuple[float, float]) -> np.ndarray:
-    """Return the angles in rad, north through east, from the pole to the zenith at MeerKAT.
+def parallactic_angles(
+    times: np.ndarray, pointing: tuple[float, float], site: tuple[float, float] = SITE
+) -> np.ndarray:
+    """Return the angles in rad, north through east, from the pole to the zenith at ``site``.
 
     Good to 1 degree, some degrees away from the zenith and the pole: precession is left out.
 
@@ -136,19 +178,27 @@ def parallactic_angles(times: np.ndarray, pointing: tuple[float, float]) -> np.n
         s (MJD, UTC), as in a measurement set.
     pointing : (float, float)
         RA and Dec in rad.
+    site : (float, float)
+        East longitude and latitude in rad; default: MeerKAT.
 
     Notes
     -----
     Sidereal time from Meeus 1998, *Astronomical Algorithms*, eq. 12.4; the angle from eq. 14.1.
     """
     days = np.asarray(times, float) / 86400 - 51544.5  # since J2000.0
-    sidereal = np.radians(280.46061837 + 360.98564736629 * days) + SITE[0]
-    hour, dec, latitude = sidereal - pointing[0], pointing[1], SITE[1]
+    sidereal = np.radians(280.46061837 + 360.98564736629 * days) + site[0]
+    hour, dec, latitude = sidereal - pointing[0], pointing[1], site[1]
     return np.arctan2(np.sin(hour), math.tan(latitude) * math.cos(dec) - math.sin(dec) * np.cos(hour))
 
 
 def mean_power(
-    model: JimBeam, freqs: np.ndarray, weights: np.ndarray, l: np.ndarray, m: np.ndarray, angles: np.ndarray
+    model: JimBeam,
+    freqs: np.ndarray,
+    weights: np.ndarray,
+    l: np.ndarray,
+    m: np.ndarray,
+    angles: np.ndarray,
+    angle_weights: np.ndarray,
 ) -> np.ndarray:
     """Return the mean Stokes I power at direction cosines ``l``, ``m`` [...] from the pointing centre.
 
@@ -162,20 +212,20 @@ def mean_power(
         Weights of the mean.
     l, m : float64 [...]
         East and north.
-    angles : float64 [angle]
-        Parallactic angles in rad.
+    angles, angle_weights : float64 [angle]
+        Parallactic angles in rad, and their weights in the mean.
     """
     total = np.zeros(np.shape(l))
     table = model.freqMHzlist
-    for angle in angles:
+    for angle, share in zip(angles, angle_weights / angle_weights.sum(), strict=True):
         # Elevation lies at position angle q, north through east; azimuth increases to its right.
         across = np.degrees(m * math.sin(angle) - l * math.cos(angle))
         up = np.degrees(l * math.sin(angle) + m * math.cos(angle))
         for freq_mhz, weight in zip(freqs / 1e6, weights, strict=True):
             known = min(max(freq_mhz, table[0]), table[-1])
             scale = freq_mhz / known
-            total += weight * model.I(across * scale, up * scale, known)
-    return total / (weights.sum() * len(angles))
+            total += share * weight * model.I(across * scale, up * scale, known)
+    return total / weights.sum()
 
 
 def _bin_channels(freqs: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -193,23 +243,18 @@ def _bin_channels(freqs: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, n
     return centre[filled] / total[filled], total[filled]
 
 
-def _band_of(freqs: np.ndarray) -> str:
-    low, high = freqs.min(), freqs.max()
-    fitting = [name for name, (start, stop, _) in BANDS.items() if start <= low and high <= stop]
-    if not fitting:
-        ranges = ", ".join(f"{name} {start / 1e6:g} to {stop / 1e6:g}" for name, (start, stop, _) in BANDS.items())
+def _check_telescope(telescope: str) -> None:
+    if telescope.strip().lower() != "meerkat":
         raise ParameterError(
-            f"{low / 1e6:.6g} to {high / 1e6:.6g} MHz lies in no receiver band of MeerKAT ({ranges} MHz); "
-            "select channels of one band, or image without the primary beam"
+            f"no primary beam model for the telescope {telescope!r}, only for MeerKAT; image without the correction"
         )
-    return min(fitting, key=lambda name: abs(math.log((low + high) / sum(BANDS[name][:2]))))
 
 
 def _model(band: str, freqs: np.ndarray) -> JimBeam:
     if band not in BANDS:
         raise ParameterError(f"receiver band {band!r} is unknown; use {', '.join(BANDS)}")
     start, stop, name = BANDS[band]
-    if freqs.min() < start or freqs.max() > stop:
+    if freqs.min() < start * (1 - _BAND_SLACK) or freqs.max() > stop * (1 + _BAND_SLACK):
         raise ParameterError(
             f"{freqs.min() / 1e6:.6g} to {freqs.max() / 1e6:.6g} MHz is outside the {band} band, "
             f"{start / 1e6:g} to {stop / 1e6:g} MHz; leave the band out"
@@ -226,11 +271,18 @@ def _model(band: str, freqs: np.ndarray) -> JimBeam:
         ) from error
 
 
-def _thin(angles: np.ndarray) -> np.ndarray:
-    """Return at most 32 of the ``angles``, evenly taken in their order."""
-    if not len(angles) or not np.all(np.isfinite(angles)):
-        raise ParameterError("parallactic angles must be finite, and at least one")
-    return angles[np.linspace(0, len(angles) - 1, min(len(angles), _MOST_ANGLES)).round().astype(int)]
+def _bin_angles(angles: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return angles and weights of groups of neighbours, without those of weight 0."""
+    if angles.shape != weights.shape:
+        raise ParameterError(f"{angles.size} parallactic angles but {weights.size} weights")
+    used = np.isfinite(weights) & (weights > 0)
+    if not used.any() or not np.all(np.isfinite(angles[used])):
+        raise ParameterError("parallactic angles must be finite, and at least one with weight")
+    angles, weights = np.mod(angles[used], 2 * math.pi), weights[used]
+    group = (angles * (_ANGLE_BINS / (2 * math.pi))).astype(int)
+    total, centre = np.bincount(group, weights), np.bincount(group, weights * angles)
+    filled = total > 0
+    return centre[filled] / total[filled], total[filled]
 
 
 def _nodes(npix: int, step: float) -> np.ndarray:

@@ -5,24 +5,27 @@ NAME-psf.fits        its point spread function
 NAME-MFS.fits        of a cube, the mean over frequency
 NAME-pb.fits         the primary beam, and NAME-pbcor.fits the image divided by it
 NAME-0000.fits ...   instead of a cube, where its planes are not evenly spaced in frequency
+NAME-I.fits ...      likewise, where the Stokes parameters are no neighbours in I, Q, U, V
 NAME-t0000.fits ...  per time interval, NAME-d0000.fits ... per draw: each with all of the above
 NAME.png             a quick look at the first image
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vis2img.cubes import check_axes, write_cube
+from vis2img.cubes import fit_one_file, open_cube, write_cube
 from vis2img.errors import ParameterError
-from vis2img.fits import check_outputs, plane_freq, psf_path
+from vis2img.fits import check_outputs, plane_freq, psf_path, write_image
 from vis2img.imaging import Image
-from vis2img.primary_beam import correct, parallactic_angles, primary_beam
+from vis2img.primary_beam import correct, parallactic_angles, primary_beam, receiver
 from vis2img.series import mean_image
 
 
@@ -40,6 +43,8 @@ class Products:
         Whether there is a quick look.
     pb_cutoff : float
         Primary beam below which the corrected image is blank.
+    pb_band : str or None
+        Receiver whose beam it is; default: see :func:`beam_of`.
     overwrite : bool
         Replace existing files.
     """
@@ -49,19 +54,34 @@ class Products:
     pb: bool = False
     png: bool = True
     pb_cutoff: float = 0.05
+    pb_band: str | None = None
     overwrite: bool = False
 
     def name(self, suffix: str) -> Path:
         """Return ``NAME-suffix.fits``, and ``NAME.fits`` for an empty suffix."""
         return self.fits.with_name(f"{self.fits.stem}-{suffix}{self.fits.suffix}") if suffix else self.fits
 
-    def files(self, suffixes: Sequence[str], cube: bool) -> list[Path]:
-        """Return all files that images with these suffixes (``t0000``, ``d0003``; empty: just one) lead to."""
+    def files(self, suffixes: Sequence[str], stokes: str = "I", freqs: Sequence[float] = (math.nan,)) -> list[Path]:
+        """Return all files that will be written.
+
+        Parameters
+        ----------
+        suffixes : sequence of str
+            Of the intervals or draws (``t0000``, ``d0003``); one empty suffix where there is just one.
+        stokes : str
+            Stokes parameters.
+        freqs : sequence of float
+            Centres of the planes in Hz; one of any value where there is no cube.
+        """
         found = []
         for suffix in suffixes:
-            for kind in ("", *(["MFS"] if cube else []), *(["pb", "pbcor"] if self.pb else [])):
-                path = self.name("-".join(filter(None, (suffix, kind))))
-                found += [path, psf_path(path)] if self.psf and kind in ("", "MFS") else [path]
+            kinds = [("", freqs, self.psf)]
+            kinds += [("MFS", freqs[:1], self.psf)] if len(freqs) > 1 else []
+            kinds += [(kind, freqs, False) for kind in ("pb", "pbcor") if self.pb]
+            for kind, centres, psf in kinds:
+                targets = _targets(self.name("-".join(filter(None, (suffix, kind)))), stokes, centres)
+                for path in dict.fromkeys(path for row in targets for path in row):
+                    found += [path, psf_path(path)] if psf else [path]
         return [*found, self.fits.with_suffix(".png")] if self.png else found
 
     def write(self, planes: Sequence[Sequence[Image]], suffix: str = "") -> list[Path]:
@@ -78,15 +98,7 @@ class Products:
         if len(planes[0]) > 1:
             mean = [[mean_image(row)] for row in planes]
             written += self._write_stack(mean, self.name("-".join(filter(None, (suffix, "MFS")))))
-        if self.pb:
-            beams = [[replace(image, data=beam_of(image), psf=None) for image in row] for row in planes]
-            corrected = [
-                [replace(image, data=correct(image.data, beam.data, self.pb_cutoff), psf=None) for image, beam in pair]
-                for pair in ([*zip(a, b, strict=True)] for a, b in zip(planes, beams, strict=True))
-            ]
-            for kind, stack in (("pb", beams), ("pbcor", corrected)):
-                written += self._write_stack(stack, self.name("-".join(filter(None, (suffix, kind)))))
-        return written
+        return written + self._write_beams(planes, suffix) if self.pb else written
 
     def write_png(self, image: Image) -> list[Path]:
         """Write the quick look, if there is to be one."""
@@ -97,31 +109,71 @@ class Products:
         return [save_png(image, self.fits.with_suffix(".png"), overwrite=self.overwrite)]
 
     def _write_stack(self, planes: Sequence[Sequence[Image]], path: Path) -> list[Path]:
-        if len(planes) == 1 and len(planes[0]) == 1:
-            return planes[0][0].to_fits(path, overwrite=self.overwrite)
-        try:
-            check_axes("".join(row[0].stokes for row in planes), [plane_freq(image)[0] for image in planes[0]])
-        except ParameterError:
-            return self._write_apart(planes, path)
-        return write_cube(planes, path, overwrite=self.overwrite)
+        targets = _targets(path, *_axes(planes))
+        if len(planes) * len(planes[0]) > 1 and targets[0][0] == path:
+            return write_cube(planes, path, overwrite=self.overwrite)
+        check_outputs([target for row in targets for target in row], self.overwrite)
+        return [
+            written
+            for images, paths in zip(planes, targets, strict=True)
+            for image, target in zip(images, paths, strict=True)
+            for written in write_image(image, target, overwrite=self.overwrite)
+        ]
 
-    def _write_apart(self, planes: Sequence[Sequence[Image]], path: Path) -> list[Path]:
-        """Write one file per plane, as WSClean names them: NAME-0003-Q.fits."""
-        targets = []
-        for row in planes:
-            for i, image in enumerate(row):
-                parts = [
-                    path.stem,
-                    *([f"{i:04d}"] if len(row) > 1 else []),
-                    *([image.stokes] if len(planes) > 1 else []),
-                ]
-                targets.append((image, path.with_name("-".join(parts) + path.suffix)))
-        check_outputs([target for _, target in targets], self.overwrite)
-        return [written for image, target in targets for written in image.to_fits(target, overwrite=self.overwrite)]
+    def _write_beams(self, planes: Sequence[Sequence[Image]], suffix: str) -> list[Path]:
+        """Write primary beams and corrected images plane by plane: neither is held of all planes."""
+        names = [self.name("-".join(filter(None, (suffix, kind)))) for kind in ("pb", "pbcor")]
+        files = [dict.fromkeys(path for row in _targets(name, *_axes(planes)) for path in row) for name in names]
+        check_outputs([path for group in files for path in group], self.overwrite)
+        with contextlib.ExitStack() as stack:
+            put_beam, put_corrected = (stack.enter_context(self._sink(planes, name)) for name in names)
+            for images in planes:
+                for plane, image in enumerate(images):
+                    beam = beam_of(image, self.pb_band)
+                    put_beam(replace(image, data=beam, psf=None, unit=""), plane)
+                    corrected = correct(image.data, beam, self.pb_cutoff)
+                    put_corrected(replace(image, data=corrected, psf=None), plane)
+        return [path for group in files for path in group]
+
+    @contextlib.contextmanager
+    def _sink(self, planes: Sequence[Sequence[Image]], path: Path) -> Iterator[Callable[[Image, int], object]]:
+        """Give what takes one image after the other, and its number, into one file or several."""
+        stokes, freqs = _axes(planes)
+        targets = _targets(path, stokes, freqs)
+        if len(stokes) * len(freqs) > 1 and targets[0][0] == path:
+            with open_cube(path, stokes, freqs, self.overwrite) as cube:
+                yield cube.put
+        else:
+            yield lambda image, plane: write_image(image, targets[stokes.index(image.stokes)][plane], self.overwrite)
 
 
-def beam_of(image: Image) -> np.ndarray:
+def _axes(planes: Sequence[Sequence[Image]]) -> tuple[str, list[float]]:
+    return "".join(row[0].stokes for row in planes), [plane_freq(image)[0] for image in planes[0]]
+
+
+def _targets(path: Path, stokes: str, freqs: Sequence[float]) -> list[list[Path]]:
+    """Return the file of each image [stokes][plane]: ``path`` for all, or one each as WSClean's (NAME-0003-Q.fits)."""
+    if len(stokes) * len(freqs) == 1 or fit_one_file(stokes, freqs):
+        return [[path] * len(freqs) for _ in stokes]
+    many, several = len(freqs) > 1, len(stokes) > 1
+    return [
+        [
+            path.with_name("-".join([path.stem, *([f"{i:04d}"] * many), *([name] * several)]) + path.suffix)
+            for i in range(len(freqs))
+        ]
+        for name in stokes
+    ]
+
+
+def beam_of(image: Image, band: str | None = None) -> np.ndarray:
     """Return the primary beam of ``image`` [y, x]: the mean over its channels and times, weighted as the image.
+
+    Parameters
+    ----------
+    image : Image
+    band : str, optional
+        Receiver: UHF, L or S. Default: the one that fits all channels of the measurement set, which a plane of a cube
+        has only some of.
 
     Raises
     ------
@@ -130,12 +182,29 @@ def beam_of(image: Image) -> np.ndarray:
     """
     if image.channels is None:
         raise ParameterError("the image does not know its channels, which the primary beam depends on")
+    if not image.nvis:
+        return np.full(image.data.shape, np.nan, np.float32)
     pointing = (float(image.meta.get("pointing_ra", math.nan)), float(image.meta.get("pointing_dec", math.nan)))
     if not all(map(math.isfinite, pointing)):
         pointing = image.phase_centre
     freqs, weights = image.channels
-    angles = None if image.times is None else parallactic_angles(image.times, pointing)
+    times, time_weights = image.times or (None, None)
     return primary_beam(
         str(image.meta.get("telescope", "unknown")), freqs, weights, pointing, image.phase_centre,
-        image.params.npix, image.params.pixsize, image.stokes, parallactic=angles,
+        image.params.npix, image.params.pixsize, image.stokes,
+        parallactic=None if times is None else parallactic_angles(times, pointing),
+        angle_weights=time_weights, band=band or band_of(image.meta),
     )  # fmt: skip
+
+
+def band_of(meta: Mapping[str, Any]) -> str | None:
+    """Return the receiver that fits all channels of the measurement set that ``meta`` tells of, None if it tells not.
+
+    Raises
+    ------
+    ParameterError
+        If there is none.
+    """
+    if "band_low" not in meta:
+        return None
+    return receiver(float(meta["band_low"]), float(meta["band_high"]))

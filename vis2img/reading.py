@@ -8,20 +8,20 @@ result plus a few chunks.
 
 from __future__ import annotations
 
-import contextlib
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import numpy as np
 
+from vis2img.columns import Columns
 from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.metadata import LONGEST_BASELINE, Metadata
 from vis2img.params import Selection
 from vis2img.plan import Plan, resolve
-from vis2img.tables import open_table
 from vis2img.visibilities import Visibilities
 
 _CHUNK_BYTES = 4e6  # of the data column; a handful of chunks are in flight
@@ -122,12 +122,12 @@ class PartReader:
     def __init__(self, meta: Metadata, selection: Selection, plan: Plan | None = None) -> None:
         plan = plan or resolve(meta, selection)[0]
         spw = meta.spws[plan.partition.spw]
-        self.meta = meta
+        self.meta, self.selection = meta, selection
         self._chans = _channels(meta, selection, plan)
         self.chan_freq = np.ascontiguousarray(spw.chan_freq[self._chans])
         if np.any(np.diff(self.chan_freq) <= 0):
             raise MeasurementSetError(f"{meta.path}: SPECTRAL_WINDOW {spw.id} lists a channel frequency twice")
-        self._columns = _Columns(meta, plan)
+        self._columns = Columns(meta, plan)
         nchan = self._columns.shape(plan.column)[0]
         if len(spw.chan_freq) != nchan:
             raise MeasurementSetError(
@@ -139,6 +139,8 @@ class PartReader:
             found = next((name for name in _AUTO_WEIGHTS if self._columns.has(name)), "none")
             plan = replace(plan, weight_column=found)
         self.plan = plan
+        for name in self._heavy:
+            self._columns.check(name)
         self.chunk_rows = max(1, int(_CHUNK_BYTES / (8 * len(spw.chan_freq) * len(plan.partition.corrs))))
         # No copies of columns that are wanted whole: there may be many millions of rows.
         pick = slice(None) if len(self._rows) == len(light["TIME"]) else self._rows
@@ -151,6 +153,12 @@ class PartReader:
     def nrow(self) -> int:
         """Number of wanted rows."""
         return len(self._rows)
+
+    @property
+    def _heavy(self) -> list[str]:
+        """The columns that hold a value for each channel or correlation, and the flags of rows."""
+        optional = ("FLAG_ROW", self.plan.weight_column)
+        return [self.plan.column, "FLAG", *(name for name in optional if self._columns.has(name))]
 
     def read(
         self, rows: np.ndarray | None = None, *, nthreads: int = 2, progress: Progress | None = None
@@ -166,8 +174,7 @@ class PartReader:
         positions = self._rows if rows is None else self._rows[rows]
         shape = (len(positions), len(self.chan_freq))
         results = [(np.empty(shape, np.complex64), np.empty(shape, np.float32)) for _ in plan.hands]
-        names = [plan.column, "FLAG"]
-        names += [name for name in ("FLAG_ROW", plan.weight_column) if self._columns.has(name)]
+        names = self._heavy
         done, lock = [0], threading.Lock()
 
         def reduce(rows: np.ndarray, out: slice) -> np.ndarray:
@@ -207,15 +214,20 @@ class PartReader:
     def source(self, stokes: str = "I") -> dict[str, str | float | int]:
         """Return what images tell of where they come from."""
         plan, meta = self.plan, self.meta
+        low, high = meta.band(plan.partition.spw)
         return {
             "ms": meta.path.name,
+            "path": str(meta.path.resolve()),
+            "selection": json.dumps(asdict(self.selection)),
             "telescope": meta.telescope,
             "field": plan.field_name,
             "spw": plan.partition.spw,
             "column": plan.column,
             "frame": plan.frame,
-            "pointing_ra": plan.phase_centre[0],
-            "pointing_dec": plan.phase_centre[1],
+            "pointing_ra": plan.pointing[0],
+            "pointing_dec": plan.pointing[1],
+            "band_low": low,
+            "band_high": high,
             "stokes_from": dict(plan.hands)[stokes].label,
             "time_start": float(self.time.min()),
             "chan_width": meta.spws[plan.partition.spw].chan_width,
@@ -260,7 +272,7 @@ def _reduce(
     weight = np.ascontiguousarray(chunk.get(plan.weight_column, np.ones((1, 1, ncorr))), dtype=np.float32)
     if weight.ndim == 2:
         weight = weight[:, np.newaxis, :]
-    if len(weight) < nrow:
+    if len(weight) < nrow:  # none
         weight = np.ones((nrow, 1, ncorr), np.float32)
     tally = np.zeros(6, np.int64)
     for (_, h), (vis, out_weight) in zip(plan.hands, results, strict=True):
@@ -269,6 +281,13 @@ def _reduce(
             h.first, h.second, float(h.sign), complex(h.factor), vis[out], out_weight[out],
         )  # fmt: skip
     return tally
+
+
+def selected_bands(meta: Metadata, selection: Selection) -> list[tuple[np.ndarray, float]]:
+    """Return the frequencies that would be read (increasing, Hz) and their channel width, of each spectral window."""
+    plans = resolve(meta, selection)
+    picked = [(meta.spws[plan.partition.spw], _channels(meta, selection, plan, plans)) for plan in plans]
+    return [(spw.chan_freq[chans], spw.chan_width) for spw, chans in picked if len(chans)]
 
 
 def _within_channels(meta: Metadata, selection: Selection) -> list[Plan]:
@@ -301,77 +320,6 @@ def _index_slice(bounds: tuple[int | None, int | None], n: int, what: str, where
     return slice(start, stop)
 
 
-class _Columns:
-    """The columns of the main table over the rows of one field and spectral window."""
-
-    def __init__(self, meta: Metadata, plan: Plan) -> None:
-        part = plan.partition
-        self.path, self.lock, self._buffers = meta.path, threading.Lock(), threading.local()
-        main = open_table(meta.path)
-        known = meta.rows or {}
-        field, ddid = (known[name] if name in known else main.getcol(name) for name in ("FIELD_ID", "DATA_DESC_ID"))
-        mine = (field == part.field) & (ddid == part.ddid)
-        if not mine.any():
-            raise MeasurementSetError(f"{meta.path} has no row for field {part.field}, spectral window {part.spw}")
-        self._table = main if mine.all() else main.selectrows(np.flatnonzero(mine))
-        self._known = {name: values if mine.all() else values[mine] for name, values in known.items()}
-        self._names = frozenset(self._table.colnames())
-        # A column may exist without values in these rows (WEIGHT_SPECTRUM often does): only those asked for must.
-        needed = ["FLAG", plan.column, *([] if plan.weight_column in ("auto", "none") else [plan.weight_column])]
-        missing = [name for name in needed if not self.has(name)]
-        if missing:
-            raise MeasurementSetError(
-                f"{meta.path}: the column {', '.join(missing)} has no values for field {part.field}, "
-                f"spectral window {part.spw}; choose another with --column"
-            )
-        if len(self.shape(plan.column)) != 2:
-            raise MeasurementSetError(
-                f"{meta.path}: the column {plan.column} holds no visibilities [row, chan, corr]; "
-                "choose another with --column"
-            )
-
-    def has(self, name: str) -> bool:
-        return name in self._names and self._table.iscelldefined(name, 0)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of one cell."""
-        return np.shape(self._table.getcell(name, 0))
-
-    def whole(self, name: str) -> np.ndarray:
-        """Return a light column over all rows."""
-        return self._known[name] if name in self._known else self.read(name)
-
-    def read(self, name: str) -> np.ndarray:
-        """Return a column over all rows."""
-        with self._telling(name):
-            return self._table.getcol(name)
-
-    def chunk(self, names: list[str], start: int, count: int, room: int) -> dict[str, np.ndarray]:
-        """Return ``count`` rows of columns, valid until this thread asks for the next; at most ``room`` rows.
-
-        Each thread reads into memory of its own again and again, which takes half the time of fresh arrays.
-        casacore reads one chunk at a time, while other threads work on theirs.
-        """
-        buffers = self._buffers.__dict__
-        with self.lock:
-            for name in names:
-                with self._telling(name):
-                    if name not in buffers:
-                        one = np.asarray(self._table.getcol(name, start, 1))
-                        buffers[name] = np.empty((room, *one.shape[1:]), one.dtype)
-                    self._table.getcolnp(name, buffers[name][:count], start, count)
-        return {name: buffers[name][:count] for name in names}
-
-    @contextlib.contextmanager
-    def _telling(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, ValueError) as error:
-            raise MeasurementSetError(
-                f"{self.path}: reading {name} failed, a table file may be damaged or truncated: {_first_line(error)}"
-            ) from error
-
-
 def _chunks(positions: np.ndarray, length: int) -> list[slice]:
     """Split increasing row numbers into runs that span at most ``length`` rows."""
     edges = [0]
@@ -386,7 +334,8 @@ def _wanted_rows(meta: Metadata, selection: Selection, light: dict[str, np.ndarr
     if not keep.any():
         raise MeasurementSetError(f"{meta.path} holds autocorrelations only: nothing to image")
     if selection.antennas is not None:
-        allowed = np.zeros(max(len(meta.antennas), int(light["ANTENNA2"].max()) + 1), dtype=bool)
+        highest = max(int(light[name].max()) for name in ("ANTENNA1", "ANTENNA2"))
+        allowed = np.zeros(max(len(meta.antennas), highest + 1), dtype=bool)
         for name in selection.antennas:
             index = meta.antennas.index(name) if name in meta.antennas else int(name) if name.isdecimal() else -1
             if not 0 <= index < len(allowed):
@@ -410,7 +359,3 @@ def _wanted_rows(meta: Metadata, selection: Selection, light: dict[str, np.ndarr
             f"{meta.path}: UVW are all zero, so nothing can be imaged; recompute the UVW column (e.g. CASA fixvis)"
         )
     return np.flatnonzero(keep)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

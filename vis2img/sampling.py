@@ -28,10 +28,7 @@ def select_parts(parts: Sequence[Visibilities], params: ImagingParams) -> list[V
 
     Times, antennas and baselines are chosen in each part alike, as far as the parts are alike.
     """
-    freqs = np.unique(np.concatenate([part.chan_freq for part in parts]))
-    low, high = params.band
-    first = min(int(low * len(freqs)), len(freqs) - 1)
-    band = freqs[first : max(first + 1, math.ceil(high * len(freqs) - 1e-9))]
+    band = kept_band(np.unique(np.concatenate([part.chan_freq for part in parts])), params)
     result = []
     for part in parts:
         start, stop = np.searchsorted(part.chan_freq, [band[0], np.nextafter(band[-1], math.inf)])
@@ -43,6 +40,13 @@ def select_parts(parts: Sequence[Visibilities], params: ImagingParams) -> list[V
     if not result:
         raise ParameterError("the sampling parameters (band, time_span, keep_*) leave no visibilities")
     return result
+
+
+def kept_band(freqs: np.ndarray, params: ImagingParams) -> np.ndarray:
+    """Return those of the distinct frequencies ``freqs`` that ``params.band`` keeps."""
+    low, high = params.band
+    first = min(int(low * len(freqs)), len(freqs) - 1)
+    return freqs[first : max(first + 1, math.ceil(high * len(freqs) - 1e-9))]
 
 
 def _rows_kept(vis: Visibilities, params: ImagingParams) -> np.ndarray:

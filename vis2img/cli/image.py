@@ -7,30 +7,34 @@ import dataclasses
 import importlib
 import json
 import logging
-import math
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
 from vis2img.cli.app import parse
+from vis2img.cli.image_report import report, summary
 from vis2img.errors import OutputError, ParameterError
 from vis2img.fits import check_outputs
-from vis2img.imaging import Image, check_memory, make_image
+from vis2img.imaging import Image, make_image
 from vis2img.machine import cores
-from vis2img.measurementset import MeasurementSet, open_ms
+from vis2img.measurementset import MeasurementSet, Outline, open_ms, outline
+from vis2img.memory import check_memory, copied_bytes, planes_bytes
+from vis2img.metadata import separation
 from vis2img.options import Angle, Npix, format_angle
 from vis2img.params import MIN_NPIX, ImagingParams, Selection
+from vis2img.primary_beam import check_beam, receiver
 from vis2img.products import Products
-from vis2img.series import make_cube, make_images
+from vis2img.series import make_cube, make_draws, plane_axes
 from vis2img.visibilities import Visibilities
 
 _SUFFIXES = (".fits", ".fit", ".fts")
+_FEW = 8  # blank planes named
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class ImageCommand:
     """Write the primary beam (MeerKAT) as NAME-pb.fits and the image divided by it as NAME-pbcor.fits."""
     pb_cutoff: float = 0.05
     """Primary beam below which the corrected image is blank."""
+    pb_band: Literal["UHF", "L", "S"] | None = None
+    """Receiver of MeerKAT. Default: the one whose band holds all channels of the measurement set."""
     no_png: bool = False
     """Do not write the quick look NAME.png."""
     json: bool = False
@@ -112,7 +118,7 @@ class ImageCommand:
     def products(self) -> Products:
         """What is written where."""
         fits = self.output or Path(f"{self.ms[0].resolve().stem}.fits")
-        return Products(fits, self.psf, self.pb, not self.no_png, self.pb_cutoff, self.overwrite)
+        return Products(fits, self.psf, self.pb, not self.no_png, self.pb_cutoff, self.pb_band, self.overwrite)
 
     @property
     def suffixes(self) -> list[str]:
@@ -125,52 +131,115 @@ def run(argv: list[str], prog: str) -> int:
     """Run ``vis2img image``."""
     command = parse(ImageCommand, argv, prog)
     sets = [open_ms(path) for path in command.ms]
-    _check(command)
+    outlines = [outline(ms, command.selection) for ms in sets]
     params = sets[0].imaging_params(command.selection, **command.imaging.changes())
-    check_memory(params)
+    products = _check(command, params, outlines)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it remarks on its cache folder
-    done: list[tuple[Image, list[Path]]] = []
+    records: list[dict[str, Any]] = []
+    lines: list[str] = []
+    blank: list[str] = []
+    told = False
     silent = command.json or command.quiet or not sys.stderr.isatty()
     with _no_progress() if silent else _progress() as (advance, stage):
         parts = _read(sets, command, advance)
         # Needed to write, slow to import, and gridding leaves the interpreter free.
         threading.Thread(target=importlib.import_module, args=("astropy.io.fits",), daemon=True).start()
         samples = sum(part.nrow * len(part.chan_freq) for part in parts)
-        for i, (suffix, planes) in enumerate(zip(command.suffixes, _images(parts, params, command), strict=True)):
+        images = _images(parts, params, command)
+        for i, suffix in enumerate(command.suffixes):
             stage(f"gridding {samples:,} visibilities ({i + 1} of {len(command.suffixes)})")
-            written = command.products.write(planes, suffix)
-            written += command.products.write_png(planes[0][0]) if not done else []
-            done.append((planes[0][0], written))
+            planes = next(images)
+            written = products.write(planes, suffix)
+            shown = next((image for row in planes for image in row if image.nvis), planes[0][0])
+            if products.png and shown.nvis:
+                written += products.write_png(shown)
+                products = replace(products, png=False)
+            blank += _blank_names(planes, suffix)
+            if command.json:
+                records.append(summary(shown, written))
+            elif shown.nvis and not told:
+                lines.append(report(shown, written))
+                told = True
+            else:
+                lines += [f"wrote {path}" for path in written]
+            del planes, shown  # not held while the next are made
+    if blank:
+        few = ", ".join(blank[:_FEW]) + (", ..." if len(blank) > _FEW else "")
+        _warn(command, f"no visibility with weight is in {len(blank)} of the planes, which are blank: {few}")
     if command.json:
-        reports = [summary(image, written) for image, written in done]
-        record = reports[0] if len(done) == 1 else {"images": reports}
-        print(json.dumps(record, indent=2, allow_nan=False))
+        print(json.dumps(records[0] if len(records) == 1 else {"images": records}, indent=2, allow_nan=False))
     elif not command.quiet:
-        print(_report(*done[0]))
-        for _, written in done[1:]:
-            print("\n".join(f"wrote {path}" for path in written))
+        print("\n".join(lines))
     return 0
 
 
-def _check(command: ImageCommand) -> None:
-    """Refuse outputs that cannot be written, or would change a measurement set."""
-    target = command.products.fits
+def _check(command: ImageCommand, params: ImagingParams, outlines: Sequence[Outline]) -> Products:
+    """Refuse before any work what cannot be done, or would change a measurement set; return what to write."""
+    products = command.products
+    target = products.fits
     if not target.is_dir() and target.suffix.lower() not in _SUFFIXES:
         raise OutputError(f"{target}: the name of the image must end with .fits")
-    outputs = command.products.files(command.suffixes, command.channels_out > 1)
+    bands = [band for each in outlines for band in each.bands]
+    freqs = [centre for centre, _ in plane_axes(bands, params, command.channels_out)]
+    outputs = products.files(command.suffixes, command.selection.stokes, freqs)
     for ms in command.ms:
         for path in outputs:
             if ms.resolve() in (path.resolve(), *path.resolve().parents):
                 raise OutputError(f"{path} would be inside the measurement set {ms}; choose another folder")
     check_outputs(outputs, command.overwrite)
+    _check_sets(command, outlines)
+    if command.pb:
+        products = replace(products, pb_band=_receiver(command, outlines))
+    check_memory(params, psf=command.psf, held=_held_bytes(command, params))
+    return products
+
+
+def _check_sets(command: ImageCommand, outlines: Sequence[Outline]) -> None:
+    """Warn of measurement sets that hardly belong into one image."""
+    first = outlines[0]
+    for path, other in zip(command.ms[1:], outlines[1:], strict=True):
+        apart = separation(first.phase_centre, other.phase_centre)
+        what = ""
+        if other.telescope != first.telescope:
+            what = f"is of {other.telescope}, not {first.telescope}"
+        elif apart > max(first.beam, other.beam):  # not true for NaN
+            what = f"has its phase centre {format_angle(apart, 3)} away, more than a primary beam"
+        if what:
+            _warn(command, f"{path} {what}; it goes into the image of {command.ms[0]} all the same")
+            return
+
+
+def _receiver(command: ImageCommand, outlines: Sequence[Outline]) -> str:
+    """Return the receiver whose primary beam is written, after seeing that there is a model of it."""
+    found = set()
+    for each in outlines:
+        band = command.pb_band or receiver(*each.receiver)
+        check_beam(each.telescope, band, np.concatenate([freqs for freqs, _ in each.bands]))
+        found.add(band)
+    if len(found) > 1:
+        raise ParameterError(f"--pb: the measurement sets are of several receivers ({', '.join(sorted(found))})")
+    return found.pop()
+
+
+def _held_bytes(command: ImageCommand, params: ImagingParams) -> int:
+    """Return the memory of the images that are held while another is made."""
+    count, cube = len(command.selection.stokes), command.channels_out > 1
+    beams = planes_bytes(params, 2 * command.pb)
+    means = planes_bytes(params, count if cube else 0, command.psf)
+    return beams + means + planes_bytes(params, count * command.channels_out, command.psf, means=int(cube))
 
 
 def _read(
     sets: Sequence[MeasurementSet], command: ImageCommand, advance: Callable[[int, int], None] | None
 ) -> list[Visibilities]:
-    return [
-        part for ms in sets for part in ms.read_parts(command.selection, nthreads=command.threads, progress=advance)
-    ]
+    parts = []
+    for ms in sets:
+        read = ms.read_parts(command.selection, nthreads=command.threads, progress=advance)
+        if ms.is_averaged:  # what they know of is the selection when they were averaged
+            known = {"path": str(ms.path.resolve()), "selection": json.dumps(dataclasses.asdict(command.selection))}
+            read = [replace(part, meta={**part.meta, **known}) for part in read]
+        parts += read
+    return parts
 
 
 def _images(parts: list[Visibilities], params: ImagingParams, command: ImageCommand) -> Iterator[list[list[Image]]]:
@@ -179,10 +248,13 @@ def _images(parts: list[Visibilities], params: ImagingParams, command: ImageComm
     by_stokes = [[part for part in parts if part.stokes == stokes] for stokes in command.selection.stokes]
     if command.draws > 1:
         variants = [replace(params, sampling_seed=params.sampling_seed + i) for i in range(command.draws)]
-        streams = [make_images(group, variants, workers=threads, psf=command.psf) for group in by_stokes]
-        for images in zip(*streams, strict=True):
+        for images in make_draws(by_stokes, variants, workers=threads, psf=command.psf):
             yield [[image] for image in images]
-    elif command.channels_out > 1 or command.intervals_out > 1:
+        return
+    splits = command.channels_out * command.intervals_out
+    copied = max(copied_bytes(group, params, splits == 1, splits) for group in by_stokes)
+    check_memory(params, psf=command.psf, held=_held_bytes(command, params), copied=copied)
+    if splits > 1:
         cubes = [
             make_cube(
                 group,
@@ -194,9 +266,25 @@ def _images(parts: list[Visibilities], params: ImagingParams, command: ImageComm
             )
             for group in by_stokes
         ]
-        yield from ([*planes] for planes in zip(*cubes, strict=True))
+        for _ in range(command.intervals_out):
+            yield [next(cube) for cube in cubes]
     else:
         yield [[make_image(group, params, psf=command.psf, nthreads=threads, reuse=True)] for group in by_stokes]
+
+
+def _blank_names(planes: Sequence[Sequence[Image]], suffix: str) -> list[str]:
+    """Return how blank planes are called: suffix of the interval, number, Stokes parameter."""
+    return [
+        "-".join(filter(None, (suffix, f"{i:04d}" if len(row) > 1 else "", image.stokes if len(planes) > 1 else "")))
+        for row in planes
+        for i, image in enumerate(row)
+        if not image.nvis
+    ]
+
+
+def _warn(command: ImageCommand, text: str) -> None:
+    if not command.quiet:
+        print(f"vis2img: warning: {text}", file=sys.stderr)
 
 
 Reporters = tuple[Callable[[int, int], None] | None, Callable[[str], None]]
@@ -234,59 +322,3 @@ def _progress() -> Iterator[Reporters]:
             bar.update(task, description=text, completed=0, total=None)
 
         yield lambda done, total: bar.update(task, completed=done, total=total), stage
-
-
-def summary(image: Image, written: list[Path]) -> dict[str, Any]:
-    """Return what ``--json`` prints."""
-    peak, (x, y) = _peak(image)
-    return {
-        "outputs": [str(path) for path in written],
-        "peak_jy_beam": peak,
-        "peak_pixel": [x, y],
-        "noise_jy_beam": image.noise(),
-        "beam_deg": [math.degrees(angle) for angle in image.beam],
-        "phase_centre_deg": [math.degrees(angle) for angle in image.phase_centre],
-        "freq_hz": image.freq[0],
-        "bandwidth_hz": image.freq[1],
-        "nvis": image.nvis,
-        "weight_sum": image.weight_sum,
-        "params": image.params.to_dict(),
-        **{name: image.meta.get(name) for name in ("telescope", "field", "spw", "column", "stokes_from")},
-    }
-
-
-def _report(image: Image, written: list[Path]) -> str:
-    from vis2img.cli.info import direction_text
-
-    params = image.params
-    peak, (x, y) = _peak(image)
-    ra, dec = _position(image, x, y)
-    robust = f" {params.robust:g}" if params.weighting == "briggs" else ""
-    major, minor, angle = image.beam
-    meta = image.meta
-    return "\n".join(
-        [
-            f"{meta.get('telescope')} field {meta.get('field')!r}, spw {meta.get('spw')}, {meta.get('column')} "
-            f"({meta.get('stokes_from')}): {image.nvis:,} visibilities at {image.freq[0] / 1e6:.6g} MHz",
-            f"{params.npix[0]} x {params.npix[1]} pixels of {format_angle(params.pixsize, 4)}, "
-            f"{params.weighting}{robust}",
-            f"beam  {format_angle(major, 3)} x {format_angle(minor, 3)}, PA {math.degrees(angle):.0f} deg",
-            f"peak  {peak:.4g} Jy/beam at {direction_text(ra, dec)} (pixel {x}, {y})",
-            f"noise {image.noise():.3g} Jy/beam",
-            *(f"wrote {path}" for path in written),
-        ]
-    )
-
-
-def _peak(image: Image) -> tuple[float, tuple[int, int]]:
-    y, x = divmod(int(image.data.argmax()), image.data.shape[1])
-    return float(image.data[y, x]), (x, y)
-
-
-def _position(image: Image, x: int, y: int) -> tuple[float, float]:
-    from vis2img.gridding import pixel_to_lm
-    from vis2img.phase import sky_position
-
-    l, m = pixel_to_lm(x, y, image.params.npix, image.params.pixsize)
-    ra, dec = sky_position(np.asarray(l), np.asarray(m), image.phase_centre)
-    return float(ra), float(dec)

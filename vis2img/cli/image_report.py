@@ -1,0 +1,68 @@
+"""What ``vis2img image`` tells of an image: text and JSON."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vis2img.cli.info import direction_text
+from vis2img.gridding import pixel_to_lm
+from vis2img.imaging import Image
+from vis2img.options import format_angle
+from vis2img.phase import sky_position
+
+
+def summary(image: Image, written: list[Path]) -> dict[str, Any]:
+    """Return what ``--json`` prints; null for what a blank image has not."""
+    blank = image.nvis == 0
+    peak, pixel = (None, None) if blank else _peak(image)
+    return {
+        "outputs": [str(path) for path in written],
+        "peak_jy_beam": peak,
+        "peak_pixel": None if pixel is None else list(pixel),
+        "noise_jy_beam": None if blank else image.noise(),
+        "beam_deg": [math.degrees(angle) for angle in image.beam],
+        "phase_centre_deg": [math.degrees(angle) for angle in image.phase_centre],
+        "freq_hz": image.freq[0],
+        "bandwidth_hz": image.freq[1],
+        "nvis": image.nvis,
+        "weight_sum": image.weight_sum,
+        "params": image.params.to_dict(),
+        **{name: image.meta.get(name) for name in ("telescope", "field", "spw", "column", "stokes_from")},
+    }
+
+
+def report(image: Image, written: list[Path]) -> str:
+    """Return the text that a person reads."""
+    params = image.params
+    peak, (x, y) = _peak(image)
+    ra, dec = _position(image, x, y)
+    robust = f" {params.robust:g}" if params.weighting == "briggs" else ""
+    major, minor, angle = image.beam
+    meta = image.meta
+    return "\n".join(
+        [
+            f"{meta.get('telescope')} field {meta.get('field')!r}, spw {meta.get('spw')}, {meta.get('column')} "
+            f"({meta.get('stokes_from')}): {image.nvis:,} visibilities at {image.freq[0] / 1e6:.6g} MHz",
+            f"{params.npix[0]} x {params.npix[1]} pixels of {format_angle(params.pixsize, 4)}, "
+            f"{params.weighting}{robust}",
+            f"beam  {format_angle(major, 3)} x {format_angle(minor, 3)}, PA {math.degrees(angle):.0f} deg",
+            f"peak  {peak:.4g} Jy/beam at {direction_text(ra, dec)} (pixel {x}, {y})",
+            f"noise {image.noise():.3g} Jy/beam",
+            *(f"wrote {path}" for path in written),
+        ]
+    )
+
+
+def _peak(image: Image) -> tuple[float, tuple[int, int]]:
+    y, x = divmod(int(image.data.argmax()), image.data.shape[1])
+    return float(image.data[y, x]), (x, y)
+
+
+def _position(image: Image, x: int, y: int) -> tuple[float, float]:
+    l, m = pixel_to_lm(x, y, image.params.npix, image.params.pixsize)
+    ra, dec = sky_position(np.asarray(l), np.asarray(m), image.phase_centre)
+    return float(ra), float(dec)
