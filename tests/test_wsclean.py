@@ -34,12 +34,15 @@ pytestmark = [
 
 NPIX = (512, 400)
 EXACT = ("-no-small-inversion",)
+WSTACKING = "wstacking"  # no option of WSClean: leaves its default gridder on
 # name -> (pixel size in arcsec, data column)
 SETS = {
     "karabo_oskar_sim": (3.3, "DATA"),
     "meerkat_den_0h60s_sim": (3.0, "MODEL_DATA"),
     "atca_miriad": (1.2, "DATA"),
     "alma_gpuvmem_freq78": (0.1, "DATA"),
+    "hera_2458098_uvh5": (120.0, "DATA"),
+    "lofar_dp3_generic": (5.0, "DATA"),
 }
 # WSClean's own accuracy is 1e-4 by default; measured 1.2e-5 to 3.3e-5.
 BOUND = 1e-4
@@ -67,10 +70,11 @@ def wsclean(ms, tmp_path: Path, npix, pixsize_arcsec: float, *options: str, imag
     """Return WSClean's image [y, x] of one measurement set or several."""
     sets = [str(path) for path in (ms if isinstance(ms, list) else [ms])]
     command = [
-        "wsclean", "-j", "2", "-niter", "0", "-no-update-model-required", "-use-wgridder",
+        "wsclean", "-j", "2", "-niter", "0", "-no-update-model-required",
+        *([] if WSTACKING in options else ["-use-wgridder"]),
         "-size", str(npix[0]), str(npix[1]), "-scale", f"{pixsize_arcsec}asec",
         *([] if "-reorder" in options else ["-no-reorder"]), "-temp-dir", str(tmp_path),
-        "-name", str(tmp_path / "ws"), *options, *sets,
+        "-name", str(tmp_path / "ws"), *(o for o in options if o != WSTACKING), *sets,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -94,6 +98,8 @@ SCHEMES = [("natural", 0.0), ("uniform", 0.0), ("briggs", 0.0)]
 CASES = [(name, *scheme) for name in ("karabo_oskar_sim", "atca_miriad") for scheme in SCHEMES]
 CASES += [("meerkat_den_0h60s_sim", *s) for s in (*SCHEMES, ("briggs", -1.0), ("briggs", 1.0))]
 CASES += [("alma_gpuvmem_freq78", *s) for s in SCHEMES]  # its hands weigh differently
+CASES += [("hera_2458098_uvh5", *s) for s in SCHEMES] + [("lofar_dp3_generic", *s) for s in SCHEMES]
+CASES += [(name, "briggs", robust) for name in ("atca_miriad", "alma_gpuvmem_freq78") for robust in (-1.0, 1.0, 2.0)]
 
 
 @pytest.mark.parametrize(("name", "weighting", "robust"), CASES)
@@ -157,6 +163,61 @@ def test_tapers_ranges_and_rank_filter_equal_wsclean(unpacked, tmp_path, weighti
     theirs = wsclean(ms, tmp_path, NPIX, 3.3, "-weight", *scheme, *options, *EXACT)
     ours = open_ms(ms).image(imaging(3.3, weighting, robust, **changes))
     assert relative(ours.data, theirs) < BOUND
+
+
+@pytest.mark.parametrize("name", ["atca_miriad", "alma_gpuvmem_freq78", "lofar_dp3_generic"])
+@pytest.mark.parametrize("kind", ["taper", "range", "tukey", "inner", "rank"])
+def test_shapes_of_real_sets_equal_wsclean(unpacked, tmp_path, name, kind):
+    """Tapers and ranges at fractions of the longest baseline of each real set."""
+    ms, (pixsize, column) = unpacked(name), SETS[name]
+    vis = open_ms(ms).read(Selection(column=column))
+    longest = min(vis.uv_max(), 0.5 / math.radians(pixsize / 3600))
+    low, high, width = round(0.05 * longest), round(0.6 * longest), round(0.2 * longest)
+    options, changes = {
+        "taper": (["-taper-gaussian", f"{4 * pixsize}asec"], {"taper": math.radians(4 * pixsize / 3600)}),
+        "range": (["-minuv-l", str(low), "-maxuv-l", str(high)], {"uvrange": (float(low), float(high))}),
+        "tukey": (
+            ["-maxuv-l", str(high), "-taper-tukey", str(width)],
+            {"uvrange": (0.0, float(high)), "tukey_taper": float(width)},
+        ),
+        "inner": (
+            ["-minuv-l", str(low), "-taper-inner-tukey", str(width)],
+            {"uvrange": (float(low), math.inf), "tukey_inner_taper": float(width)},
+        ),
+        "rank": (["-weighting-rank-filter", "1.5"], {"rank_filter": 1.5}),
+    }[kind]
+    theirs = wsclean(ms, tmp_path, NPIX, pixsize, "-weight", "briggs", "0", "-data-column", column, *options, *EXACT)
+    ours = make_image(vis, imaging(pixsize, "briggs", **changes))
+    assert relative(ours.data, theirs) < BOUND
+
+
+def test_where_gridders_differ_an_explicit_transform_is_with_us(tmp_path):
+    """A crowded wide field of MeerKAT: WSClean's default gridder is off, its w-gridder and ours are not."""
+    from vis2img.simulate import SimulateConfig, simulate
+    from vis2img.weighting import imaging_weights
+
+    config = SimulateConfig(
+        out=tmp_path / "wide.ms", ntimes=6, dtime=600.0, nchan=2, n_sources=150, fov=math.radians(3.0), sefd=0.0,
+        flux_range=(0.1, 1.0), size_range=(math.radians(10 / 3600), math.radians(30 / 3600)), seed=8,
+    )  # fmt: skip
+    ms = simulate(config).ms_path
+    npix, pixsize = (1024, 1024), 12.0
+    vis, how = open_ms(ms).read(), imaging(pixsize, "natural", npix=npix)
+    weights = imaging_weights([vis], how)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 1024, (2, 150))
+    l, m = (512 - x) * how.pixsize, (y - 512) * how.pixsize
+    n = np.sqrt(1 - l**2 - m**2) - 1
+    exact = np.zeros(len(x))
+    for chan, freq in enumerate(vis.chan_freq):
+        turns = (vis.uvw * (freq / C)) @ np.stack([l, m, n])
+        exact += ((vis.vis[:, chan] * weights.parts[0][:, chan]) @ np.exp(-2j * np.pi * turns)).real
+    exact /= weights.total
+    default = wsclean(ms, tmp_path, npix, pixsize, "-weight", "natural", WSTACKING, *EXACT)
+    w_gridder = wsclean(ms, tmp_path, npix, pixsize, "-weight", "natural", *EXACT)
+    assert relative(make_image(vis, how).data[y, x], exact) < BOUND
+    assert relative(w_gridder[y, x], exact) < BOUND
+    assert relative(default[y, x], exact) > 20 * BOUND
 
 
 def test_tapers_by_sample_differ_from_wsclean_s_cells(unpacked, tmp_path):

@@ -115,7 +115,7 @@ def receiver(low: float, high: float) -> str:
     """Return the receiver of MeerKAT whose band holds ``low`` to ``high`` (Hz): UHF, L or S.
 
     Give the range of the whole measurement set: where two bands hold it (856 to 1088 MHz), the one in whose middle it
-    is nearer is a guess: their beams differ by a percent or two in width there.
+    is nearer is a guess; their beams differ by up to a percent in width there.
 
     Raises
     ------
