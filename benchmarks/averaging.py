@@ -5,7 +5,8 @@ python benchmarks/averaging.py obs.ms --npix 1024 --pixsize 2 --offset 0.25,0.2
 The measurement set gives uvw, times and frequencies; the sky is 30 point sources all over the facet, so that the error
 is that of averaging, not of noise. Errors are relative L2 over the whole facet against the image of
 the rotated data that were not averaged. With --speed the data themselves are streamed, imaged and timed, reading
-included.
+included. With --memory 1GB, `vis2img average` runs on the data in a process of its own with that limit, and the
+most resident memory that the process had is printed; --copies 3 first makes a set of three in a row, in time, for it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import argparse
 import math
 import os
 import platform
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +31,7 @@ from vis2img.averaged import average
 from vis2img.averaged_store import read_averaged
 from vis2img.averaging import AveragingParams
 from vis2img.averaging_cells import CellTable
+from vis2img.cli.average import parse_bytes
 from vis2img.imaging import make_image
 from vis2img.measurementset import open_ms
 from vis2img.params import ImagingParams, Selection
@@ -35,6 +40,7 @@ from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
 WEIGHTINGS = ("natural", "briggs", "uniform")
 _PIECE = 100_000  # rows given to a table at once
+_RUNS = 5
 
 
 @dataclass(frozen=True)
@@ -155,8 +161,8 @@ def along_tracks(vis: Visibilities, params: Scheme) -> tuple[list[Visibilities],
     return parts, 0.0, time.process_time() - start
 
 
-def compare(vis: Visibilities, params: AveragingParams, nthreads: int) -> None:
-    """Print a table of schemes."""
+def compare(vis: Visibilities, params: AveragingParams, nthreads: int, only: str = "") -> None:
+    """Print a table of the schemes whose names start with ``only``."""
     vis = facet_sky(vis, params)
     imaging = {
         w: ImagingParams(params.npix, params.pixsize, weighting=w, phase_centre=params.phase_centre)  # type: ignore[arg-type]
@@ -185,6 +191,8 @@ def compare(vis: Visibilities, params: AveragingParams, nthreads: int) -> None:
     print("|---|---|---|---|---|---|---|---|")
     print(f"| none | | {vis.vis.size:,} | | | | | {seconds['briggs']:.2f} |", flush=True)
     for name, work, scheme in schemes:
+        if not name.startswith(only):
+            continue
         parts, variance, used = work(vis, scheme)
         errors = []
         for weighting, how in imaging.items():
@@ -209,22 +217,103 @@ def speed(path: str, params: AveragingParams, nthreads: int) -> None:
             f"{result.nvis:,} visibilities to {result.nrow:,} in {result.ncells:,} cells in {result.seconds:.1f} s; "
             f"{result.binned / result.bin_seconds / 1e6:.1f} million/s/core after the read"
         )
-        took = {}
-        for name, read in (
-            ("averages", lambda: read_averaged(result.path)),
-            ("measurement set", lambda: open_ms(path).read(nthreads=nthreads)),
-        ):
-            runs = []
-            for _ in range(3):
-                start = time.perf_counter()
+        sources = {
+            "averages": lambda: read_averaged(result.path),
+            "measurement set": lambda: open_ms(path).read(nthreads=nthreads),
+        }
+        runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sources}
+        for _ in range(_RUNS):
+            for name, read in sources.items():  # in turn, so that both see the same load of the machine
+                start, used = time.perf_counter(), time.process_time()
                 vis = read()
                 middle = time.perf_counter()
-                image = make_image(vis, how, nthreads=nthreads)
-                runs.append((time.perf_counter() - start, middle - start))
+                image = make_image(vis, how, nthreads=nthreads, reuse=True)
+                runs[name].append((time.perf_counter() - start, middle - start, time.process_time() - used))
                 del vis, image
-            took[name] = min(runs)[0]
-            print(f"{name}: {took[name]:.2f} s, {min(runs)[1]:.2f} s of it reading (best of {len(runs)})")
-        print(f"{took['measurement set'] / took['averages']:.1f} times as fast from averages")
+        for name, taken in runs.items():
+            wall, reading, cpu = min(taken)
+            print(
+                f"{name}: {wall:.2f} s, {reading:.2f} s of it reading, {cpu:.2f} s of processor time (best of {_RUNS})"
+            )
+        best, cpu = ([min(run[i] for run in taken) for taken in runs.values()] for i in (0, 2))
+        print(f"{best[1] / best[0]:.1f} times as fast from averages, {cpu[1] / cpu[0]:.1f} in processor time")
+
+
+# What a process had at most: its own maximum, as ru_maxrss also counts the process that started it.
+_PEAK = """
+import re, sys
+from pathlib import Path
+from vis2img.cli import main
+code = main(sys.argv[1:])
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+sys.exit(code)
+"""
+
+
+def repeat(path: Path, copies: int, target: Path) -> Path:
+    """Write a measurement set that holds the rows of another ``copies`` times, one after the other in TIME.
+
+    The data columns are tiled, as those of telescopes are.
+    """
+    from casacore.tables import makecoldesc, maketabdesc, table
+
+    with table(str(path), ack=False) as source:
+        source.copy(str(target), copynorows=True, deep=True).close()
+        for part in (p for p in path.iterdir() if p.is_dir()):  # sub-tables, which it empties as well
+            shutil.rmtree(target / part.name, ignore_errors=True)
+            shutil.copytree(part, target / part.name)
+        names, nrow, step = source.colnames(), source.nrows(), 20_000
+        tiled = [n for n in names if n.endswith("DATA") or n in ("FLAG", "WEIGHT_SPECTRUM", "SIGMA_SPECTRUM")]
+        tiled = [n for n in tiled if source.iscelldefined(n, 0) and np.ndim(source.getcell(n, 0)) == 2]
+        length = float(np.ptp(source.getcol("TIME"))) + float(source.getcell("INTERVAL", 0))
+        with table(str(target), readonly=False, ack=False) as made:
+            made.removecols(tiled)
+            for name in tiled:
+                shape = np.shape(source.getcell(name, 0))
+                description = {**source.getcoldesc(name), "ndim": 2, "shape": list(shape), "option": 5}
+                manager = {"DEFAULTTILESHAPE": [*shape[::-1], 128]}
+                made.addcols(
+                    maketabdesc(makecoldesc(name, description)),
+                    {"TYPE": "TiledColumnStMan", "NAME": f"Tiled{name}", "SPEC": manager},
+                )
+            made.addrows(copies * nrow)
+            for first in range(0, copies * nrow, nrow):
+                for start in range(0, nrow, step):
+                    count = min(step, nrow - start)
+                    for name in names:
+                        if not source.iscelldefined(name, start):
+                            continue
+                        values = source.getcol(name, start, count)
+                        values = values + first // nrow * length if name.startswith("TIME") else values
+                        made.putcol(name, values, first + start, count)
+    return target
+
+
+def peak(path: Path, params: AveragingParams, memory: str, nthreads: int) -> None:
+    """Average in a process of its own and print how much memory it took."""
+    size = sum(p.stat().st_size for p in path.rglob("*"))
+    ra, dec = map(math.degrees, params.phase_centre)
+    args = ["--npix", f"{params.npix[0]},{params.npix[1]}", "--pixsize", f"{params.pixsize}rad"]
+    args += ["--phase-centre", f"{ra % 360},{dec}", "--tolerance", str(params.tolerance), "--threads", str(nthreads)]
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "a.zarr"
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", _PEAK, "average", str(path), "-o", str(out), "--memory", memory, *args],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        took = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(done.stderr)
+    *text, most = done.stdout.strip().splitlines()
+    limit = parse_bytes(memory)
+    print("\n".join(text))
+    print(
+        f"{size / 1e9:.2f} GB of measurement set, {size / limit:.1f} times the limit of {memory}, in {took:.1f} s: "
+        f"at most {int(most) * 1024 / 1e6:.0f} MB resident, {100 * int(most) * 1024 / limit:.0f}% of the limit"
+    )
 
 
 def main() -> None:
@@ -237,7 +326,11 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=0.01)
     parser.add_argument("--times", type=int, help="only this many timesteps, for a quick look")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--only", default="", help="only schemes whose names start with this")
     parser.add_argument("--speed", action="store_true", help="time the whole way on the data themselves instead")
+    parser.add_argument("--memory", help="measure the resident memory under this limit, e.g. 1GB, instead")
+    parser.add_argument("--copies", type=int, default=1, help="with --memory: so many sets in a row, in --folder")
+    parser.add_argument("--folder", type=Path, help="for the set that --copies makes; deleted in the end")
     options = parser.parse_args()
     ms = open_ms(options.ms)
     l, m = (math.radians(float(x)) for x in options.offset.split(","))
@@ -247,10 +340,15 @@ def main() -> None:
         (options.npix,) * 2, math.radians(options.pixsize / 3600), (float(ra), float(dec)), options.tolerance
     )
     print(f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} threads\n")
-    if options.speed:
+    if options.memory:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            many = options.copies > 1
+            path = repeat(Path(options.ms), options.copies, Path(folder) / "a.ms") if many else Path(options.ms)
+            peak(path, params, options.memory, options.threads)
+    elif options.speed:
         speed(options.ms, params, options.threads)
     else:
-        compare(ms.read(Selection(times=(0, options.times))), params, options.threads)
+        compare(ms.read(Selection(times=(0, options.times))), params, options.threads, options.only)
 
 
 if __name__ == "__main__":

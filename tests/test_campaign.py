@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ pytest.importorskip("simms")
 
 from vis2img.campaign import observations, simulate_many
 from vis2img.cli import main
+from vis2img.empty_ms import start_time
 from vis2img.errors import OutputError
 from vis2img.simulate import PRESETS, SimulateConfig, is_done, simulate
 
@@ -59,7 +61,7 @@ def test_campaign_makes_keeps_and_refuses(tmp_path):
     second = simulate_many(wanted[:3], workers=2)
     assert second.kept == [one.out for one in wanted[:3]] and not second.made and not second.failed
     assert before == {path: (path / "table.dat").stat().st_mtime_ns for path in before}
-    with pytest.raises(OutputError, match=r"many-00000\.ms was made with other values; use --overwrite"):
+    with pytest.raises(OutputError, match=r"many-00000\.ms is there, but not as these values make it"):
         simulate_many([dataclasses.replace(wanted[0], ntimes=4)])
 
 
@@ -69,15 +71,80 @@ def test_what_is_not_whole_is_not_done(tmp_path):
     result = simulate(one)
     assert is_done(one) and is_done(dataclasses.replace(one, overwrite=True))
     assert not is_done(dataclasses.replace(one, sefd=301.0))
+    other = simulate(dataclasses.replace(one, out=tmp_path / "other.ms"))
+    mine = result.parameters_path.read_text()
+    result.parameters_path.write_text(other.parameters_path.read_text())
+    assert not is_done(one)  # the same values, but the truth of another run
+    result.parameters_path.write_text(mine)
+    assert is_done(one)
     result.catalogue_path.unlink()
     assert not is_done(one)
+
+
+def test_files_count_by_what_is_in_them(tmp_path):
+    sky = tmp_path / "sky.csv"
+    sky.write_text("ra_deg,dec_deg,flux_jy\n60,-30,1\n")
+    one = config(tmp_path, out=tmp_path / "one.ms", catalogue=sky)
+    simulate(one)
+    assert is_done(one)
+    sky.write_text("ra_deg,dec_deg,flux_jy\n60,-30,2\n")
+    assert not is_done(one)
+
+
+def test_truth_that_lost_its_measurement_set_is_made_again(tmp_path):
+    one = config(tmp_path, out=tmp_path / "one.ms")
+    before = data(simulate(one).ms_path)
+    shutil.rmtree(one.out)
+    again = simulate(one)
+    np.testing.assert_array_equal(data(again.ms_path), before)
+    assert is_done(one)
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_a_move_that_fails_puts_everything_back(tmp_path, monkeypatch, step):
+    """With --overwrite: the old measurement set and its truth stay together, whichever rename fails."""
+    old = config(tmp_path, out=tmp_path / "one.ms")
+    simulate(old)
+    before, real, done = data(old.out), Path.rename, []
+
+    def rename(self, target):
+        if ".partial-" in str(self) and Path(target).parent == tmp_path and "/old/" not in str(self):
+            if len(done) == step:
+                done.append("failed")
+                raise OSError(28, "No space left on device")
+            done.append(target)
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OutputError, match="No space left"):
+        simulate(dataclasses.replace(old, seed=9, overwrite=True))
+    monkeypatch.undo()
+    assert is_done(old)
+    np.testing.assert_array_equal(data(old.out), before)
+
+
+def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    import vis2img.simulate
+
+    one = config(tmp_path, out=tmp_path / "one.ms")
+    real = vis2img.simulate.write_catalogue
+
+    def slow(*args, **options):
+        monkeypatch.setattr(vis2img.simulate, "write_catalogue", real)
+        simulate(dataclasses.replace(one, seed=5))  # another run is faster
+        return real(*args, **options)
+
+    monkeypatch.setattr(vis2img.simulate, "write_catalogue", slow)
+    with pytest.raises(OutputError, match=r"one\.ms exists already"):
+        simulate(one)
+    assert is_done(dataclasses.replace(one, seed=5))
 
 
 def test_a_killed_campaign_goes_on(tmp_path):
     """SIGKILL of the whole process group: nothing half-written bears the name of a measurement set."""
     folder = tmp_path / "many"
-    command = [sys.executable, "-m", "vis2img.cli", "simulate", "-o", str(folder), "--observations", "5"]
-    command += ["--workers", "1", "--telescope", "kat-7", "--ntimes", "40", "--nchan", "8", "--n-sources", "2"]
+    command = [sys.executable, "-m", "vis2img.cli", "simulate", "-o", str(folder), "--observations", "7"]
+    command += ["--workers", "1", "--telescope", "kat-7", "--ntimes", "120", "--nchan", "8", "--n-sources", "2"]
     command += ["--sefd", "300", "--fov", "0.02rad"]
     killed = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -86,23 +153,35 @@ def test_a_killed_campaign_goes_on(tmp_path):
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     whole = sorted(folder.glob("*.ms"))
-    assert 2 <= len(whole) < 5
+    assert 2 <= len(whole) < 7
     for path in whole:
-        assert data(path).shape == (40 * 21, 8, 2)
+        assert data(path).shape == (120 * 21, 8, 2)
         assert (folder / f"{path.name}.truth.fits").is_file() and (folder / f"{path.name}.truth.json").is_file()
     before = {path: data(path) for path in whole}
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True, timeout=200)
     record = json.loads(done.stdout)
-    assert record["kept"] == [str(path) for path in whole] and len(record["made"]) == 5 - len(whole)
+    assert record["kept"] == [str(path) for path in whole] and len(record["made"]) == 7 - len(whole)
     for path, values in before.items():
         np.testing.assert_array_equal(data(path), values)
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_presets_are_legal_and_told(name):
-    one = SimulateConfig(out=Path("x.ms"), **PRESETS[name])
+def test_presets_can_be_observed(name):
+    """Wherever a campaign points, the field stays up throughout at MeerKAT, and the noise is known."""
+    one = SimulateConfig(out=Path("x"), **PRESETS[name])
     assert np.all(one.sigma > 0)
+    longitude, latitude = math.radians(21.44), math.radians(-30.71)
+    for each in (one, *observations(one, 60, scatter=True)):
+        assert start_time(each, longitude, latitude)
+
+
+def test_options_win_over_the_band_of_a_preset(tmp_path):
+    one = SimulateConfig(out=Path("x"), band="L", nchan=10)
+    np.testing.assert_allclose(one.chan_freq, 900e6 + 77e6 * (np.arange(10) + 0.5))
+    np.testing.assert_allclose(dataclasses.replace(one, nchan=7).chan_freq[0], 900e6 + 770e6 / 14)
+    given = dataclasses.replace(one, start_freq=1.3e9, chan_width=1e6, telescope="kat-7", sefd=300.0)
+    np.testing.assert_allclose(given.chan_freq, 1.3e9 + 1e6 * np.arange(10))
 
 
 def test_command_line_takes_preset_file_and_option_in_this_order(tmp_path, capsys):
@@ -115,6 +194,14 @@ def test_command_line_takes_preset_file_and_option_in_this_order(tmp_path, capsy
     assert values["n_sources"] == 3 and values["telescope"] == "kat-7"  # the file
     assert values["nchan"] == PRESETS["quick"]["nchan"]  # the preset
     capsys.readouterr()
+    file.write_text(
+        "preset: quick\nobservations: 2\ntelescope: kat-7\nsefd: 100.0\nn-sources: 2\nntimes: 1\nfov: 1deg\n"
+    )
+    assert main(["simulate", "-o", str(tmp_path / "two"), "--config", str(file), "--quiet"]) == 0
+    assert len(list((tmp_path / "two").glob("*.ms"))) == 2
+    file.write_text("nchan: many\n")
+    assert main(argv) != 0
+    assert f"{file} or an option" in capsys.readouterr().err
     file.write_text("nsources: 3\n")
     assert main(argv) != 0
     assert "unknown key nsources; did you mean n_sources?" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Simulated observations give back what is known of them: fluxes, positions, noise, and the sky at two telescopes."""
 
+import json
 import math
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from casacore.tables import required_ms_desc, table
 
 pytest.importorskip("simms")
@@ -15,6 +17,7 @@ from vis2img.imaging import Image
 from vis2img.measurementset import open_ms
 from vis2img.params import ImagingParams
 from vis2img.simulate import SimulateConfig, simulate
+from vis2img.sky import number_between
 from vis2img.truth import Truth
 
 ARCSEC = math.pi / 180 / 3600
@@ -143,6 +146,142 @@ def test_primary_beam_dims_by_what_the_image_correction_restores(tmp_path):
         here = float(power[round(y), round(x)])
         assert here < 0.9
         assert apparent / here == pytest.approx(flux, rel=0.03)
+
+
+def test_the_beam_turns_with_the_parallactic_angle(tmp_path):
+    """A source at half power over 8 h, against katbeam and astropy's direction of the zenith."""
+    from astropy.coordinates import SkyCoord
+    from katbeam import JimBeam
+
+    ra, dec = offset(1500, 1400)
+    config = SimulateConfig(
+        out=tmp_path / "turn.ms", primary_beam=True, phase_centre=CENTRE, n_sources=0, points=((ra, dec, 1.0),),
+        ntimes=16, dtime=1800.0, nchan=1, start_freq=1.284e9, chan_width=1e6, sefd=0.0,
+    )  # fmt: skip
+    ms = simulate(config).ms_path
+    with table(str(ms), ack=False) as t:
+        seen = np.abs(t.getcol("DATA")[:, 0, 0]).reshape(16, -1).mean(axis=1)
+        days = t.getcol("TIME").reshape(16, -1)[:, 0] / 86400
+    sidereal = np.radians(280.46061837 + 360.98564736629 * (days - 51544.5)) + math.radians(21.4438)
+    model, centre = JimBeam("MKAT-AA-L-JIM-2020"), SkyCoord(*CENTRE, unit="rad")
+    target = SkyCoord(ra, dec, unit="rad")
+    separation, position_angle = centre.separation(target).deg, centre.position_angle(target).rad
+    expected = []
+    for lst in sidereal:
+        zenith = centre.position_angle(SkyCoord(lst % (2 * math.pi), math.radians(-30.7129), unit="rad")).rad
+        # Facing south or north alike: x to the right of an observer who looks at the source, y towards the zenith.
+        from_zenith = position_angle - zenith
+        x, y = -separation * math.sin(from_zenith), separation * math.cos(from_zenith)
+        expected.append(float(model.I(np.array([x]), np.array([y]), 1284.0)[0]))
+    assert np.ptp(expected) > 0.015
+    np.testing.assert_allclose(seen, expected, atol=0.003)
+
+
+def point(tmp_path: Path, **changes) -> Path:
+    """Observe one unit point at the phase centre without noise: what is seen is what is done to it."""
+    values = dict(phase_centre=CENTRE, n_sources=0, points=((*CENTRE, 1.0),), ntimes=20, nchan=8, sefd=0.0)
+    return simulate(SimulateConfig(out=tmp_path / "point.ms", telescope="kat-7", **{**values, **changes})).ms_path
+
+
+def columns(ms: Path, *names: str) -> list[np.ndarray]:
+    with table(str(ms), ack=False) as t:
+        return [t.getcol(name) for name in names]
+
+
+def test_gains_are_by_antenna_and_feed_and_in_the_truth(tmp_path):
+    ms = point(tmp_path, gain_amplitude=0.1, gain_phase=0.2, gain_timescale=30.0, bandpass_ripple=0.05)
+    data, first, second = columns(ms, "DATA", "ANTENNA1", "ANTENNA2")
+    with fits.open(f"{ms}.truth.fits") as hdus:
+        gains, bandpass = hdus["GAINS"].data, hdus["BANDPASS"].data
+    assert gains.shape == (20, 7, 2, 2) and bandpass.shape == (7, 8)
+    complex_gain = gains[..., 0] + 1j * gains[..., 1]
+    time = np.repeat(np.arange(20), 21)
+    for feed in (0, 1):
+        expected = complex_gain[time, first, feed] * complex_gain[time, second, feed].conj()
+        expected = expected[:, None] * bandpass[first] * bandpass[second]
+        np.testing.assert_allclose(data[..., feed], expected, rtol=1e-5)
+    assert np.abs(data[..., 0] - data[..., 1]).std() > 0.05  # the feeds have gains of their own
+    closure = data[0::21, 0, 0] * data[6::21, 0, 0] * data[1::21, 0, 0].conj()  # 01, 12, 02
+    assert second[:7].tolist() == [1, 2, 3, 4, 5, 6, 2] and first[6] == 1
+    assert np.abs(np.angle(closure)).max() < 1e-5 < np.abs(np.angle(data[0::21, 0, 0])).max()
+
+
+def test_missing_antennas_and_flags_are_in_data_and_truth(tmp_path):
+    ms = point(tmp_path, missing_antennas=2, flag_fraction=0.2)
+    flag, flag_row, first, second = columns(ms, "FLAG", "FLAG_ROW", "ANTENNA1", "ANTENNA2")
+    names = json.loads(Path(f"{ms}.truth.json").read_text())["missing"]
+    with table(f"{ms}::ANTENNA", ack=False) as t:
+        away = [i for i, name in enumerate(t.getcol("NAME")) if name in names]
+    assert len(away) == 2
+    touched = np.isin(first, away) | np.isin(second, away)
+    assert flag[touched].all() and flag_row[touched].all() and not flag[~touched].all()
+    with fits.open(f"{ms}.truth.fits") as hdus:
+        rfi, dropped = hdus["RFI"].data, hdus["DROPPED"].data
+    expected = (rfi[:, None, :] | dropped[:, :, None]).astype(bool).reshape(-1, 8)
+    np.testing.assert_array_equal(flag, np.repeat(expected[..., None], 2, axis=2))
+
+
+def test_noise_of_cross_hands_is_as_loud_and_the_sky_is_not_in_them(tmp_path):
+    ms = point(tmp_path, correlations="XX,XY,YX,YY", sefd=400.0, ntimes=60)
+    (data,) = columns(ms, "DATA")
+    sigma = 400.0 / math.sqrt(2 * 10e6 * 8.0)
+    for corr, mean in enumerate((1, 0, 0, 1)):
+        noise = data[..., corr] - mean
+        assert noise.real.std() == pytest.approx(sigma, rel=0.03) and noise.imag.std() == pytest.approx(sigma, rel=0.03)
+        assert abs(noise.mean()) < 5 * sigma / math.sqrt(noise.size)
+
+
+def test_blocks_of_times_join_without_a_seam(tmp_path, monkeypatch):
+    """What is predicted in three pieces, each on a grid of its own, is what is predicted at once."""
+    import vis2img.observe
+
+    values = dict(
+        telescope="meerkat", phase_centre=CENTRE, ntimes=5, dtime=20.0, nchan=4, n_sources=80, sefd=0.0,
+        counts_flux=1e-3,
+    )  # fmt: skip
+    whole = columns(simulate(SimulateConfig(out=tmp_path / "a.ms", **values)).ms_path, "DATA", "UVW", "TIME")
+    monkeypatch.setattr(vis2img.observe, "_BLOCK_SAMPLES", 2 * 2016 * 4)
+    pieces = columns(simulate(SimulateConfig(out=tmp_path / "b.ms", **values)).ms_path, "DATA", "UVW", "TIME")
+    assert np.abs(pieces[0] - whole[0]).max() < 2e-4 * np.abs(whole[0]).max()
+    for one, other in zip(whole[1:], pieces[1:], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["cutouts", "classes"])
+def test_data_are_the_transform_of_the_truth_s_pictures(tmp_path, kind):
+    """Extended sources go to the data by ducc0 and to masks by the truth: both agree by an explicit transform."""
+    changes = dict(n_sources=3, classes=("ring", "halo", "frii"))
+    if kind == "cutouts":
+        rng = np.random.default_rng(4)
+        images = 0.01 * rng.normal(size=(2, 41, 41))
+        images[:, 14:24, 18:30] += np.linspace(1, 3, 12)  # lopsided
+        np.savez(tmp_path / "real.npz", images=images)
+        changes = dict(n_sources=0, cutouts=(tmp_path / "real.npz",), n_cutouts=2)
+    config = SimulateConfig(
+        out=tmp_path / "sky.ms", phase_centre=CENTRE, ntimes=2, nchan=2, sefd=0.0, fov=math.radians(0.25),
+        size_range=(60 * ARCSEC, 90 * ARCSEC), start_freq=1.3e9, chan_width=1e6, **changes,
+    )  # fmt: skip
+    ms = simulate(config).ms_path
+    data, uvw = columns(ms, "DATA", "UVW")
+    pixsize, npix = 1.5 * ARCSEC, 720
+    sky = Truth.read(ms).at_patch(CENTRE, pixsize, npix).brightness()
+    y, x = np.nonzero(sky)
+    l, m = (npix // 2 - x) * pixsize, (y - npix // 2) * pixsize
+    short = np.flatnonzero(np.linalg.norm(uvw, axis=1) < 1500)[::40]
+    turns = uvw[short] @ np.stack([l, m, np.sqrt(1 - l**2 - m**2) - 1]) * (1.3e9 / LIGHT_SPEED)
+    expected = np.exp(2j * np.pi * turns) @ sky[y, x]
+    assert np.abs(expected).max() > 5 * np.abs(expected).min()  # resolved
+    assert np.linalg.norm(data[short, 0, 0] - expected) < 0.02 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("band", ["L", "S2"])
+def test_populations_follow_the_counts_at_any_band(tmp_path, band):
+    config = SimulateConfig(
+        out=tmp_path / "p.ms", band=band, ntimes=1, nchan=2, n_sources=0, counts_flux=2e-4, sefd=0.0
+    )
+    sources = Truth.read(simulate(config).ms_path).sources
+    expected = number_between(2e-4, 0.999 * (config.mid_freq / 1.4e9) ** -0.7, config.mid_freq) * math.radians(1) ** 2
+    assert len(sources) == pytest.approx(expected, abs=4 * math.sqrt(expected))
 
 
 SUBTABLES = ["MAIN", "ANTENNA", "DATA_DESCRIPTION", "FEED", "FIELD", "FLAG_CMD", "HISTORY", "OBSERVATION", "POINTING"]

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from train.config import ModelConfig, OptimConfig
-from vis2img.config_file import config_arguments
+from vis2img.config_file import config_arguments, read_config
 from vis2img.errors import ParameterError
 from vis2img.loader import LoaderConfig
 
@@ -76,7 +76,7 @@ def load_config(path: Path) -> TrainConfig:
     import tyro
 
     try:
-        args = config_arguments(path, TrainConfig)
+        args = config_arguments(read_config(path), TrainConfig, path)
         return tyro.cli(TrainConfig, args=args, prog=str(path), config=(tyro.conf.FlagCreatePairsOff,))
     except ValueError as error:
         raise ParameterError(f"{path}: {error}") from error

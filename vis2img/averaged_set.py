@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vis2img.averaged_store import attributes_of, params_of, read_averaged
+from vis2img.averaged_store import params_of, read_averaged, read_record
 from vis2img.errors import ParameterError
 from vis2img.imaging import Image, make_image
 from vis2img.machine import cores
@@ -32,7 +32,7 @@ class AveragedSet:
     is_averaged = True
 
     def __init__(self, path: Path) -> None:
-        self.path, self.record = path, attributes_of(path)
+        self.path, self.record = path, read_record(path)
         self.facet = params_of(self.record)
 
     def read_parts(self, selection: Selection | None = None, **_: Any) -> list[Visibilities]:

@@ -6,6 +6,7 @@ See :mod:`vis2img.averaging` for what cells are and what they cost, :mod:`vis2im
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,12 @@ from vis2img.phase import uvw_basis
 from vis2img.visibilities import SPEED_OF_LIGHT
 
 _ENTRY_BYTES = 128
+_GROWN = 1.6  # of the bytes of a table: with the one it grew from, or with the averages taken from it
 _PIECE = 1 << 17  # cells turned into averages at a time, which bounds the temporaries
+
+
+class TableFull(ParameterError):
+    """The cells do not fit into the memory that the table may take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +31,14 @@ class Cells:
 
     Parameters
     ----------
-    uvw : float64 [node, 3]
+    uvw : float64 or float32 [node, 3]
         Baselines, wavelengths, v >= 0 but for the nodes of cells at the edge.
     vis : complex64 [node]
         Visibilities towards the facet centre, Jy.
     weight : float32 [node]
         Weights.
+    chan : float32 [node]
+        Weighted mean number of the samples' channels.
     block : int32 [node]
         Channel block.
     ncells : int
@@ -40,6 +48,7 @@ class Cells:
     uvw: np.ndarray
     vis: np.ndarray
     weight: np.ndarray
+    chan: np.ndarray
     block: np.ndarray
     ncells: int
 
@@ -58,6 +67,15 @@ class CellTable:
         Memory that the table may take, its growth and conversion to arrays included.
     expected : int
         Cells to make room for, so that the table need not grow.
+
+    Attributes
+    ----------
+    used : int
+        Cells so far.
+    nvis : int
+        Samples with weight so far.
+    chan_weight : float64 [chan]
+        Sum of their weights in each channel.
     """
 
     def __init__(
@@ -74,9 +92,10 @@ class CellTable:
         self._scale = chan_freq / SPEED_OF_LIGHT
         self._spacing = _equal_step(self._scale)
         self._block = params.channel_block(len(chan_freq))
-        room = min(3.2 * expected, max_bytes / (1.5 * _ENTRY_BYTES))
+        room = min(3.2 * expected, max_bytes / (_GROWN * _ENTRY_BYTES))
         self._allocate(1 << max(14, (4 * len(chan_freq)).bit_length(), int(room).bit_length() - 1))
-        self.used = 0
+        self.used = self.nvis = 0
+        self.chan_weight = np.zeros(len(chan_freq))
 
     def add(
         self,
@@ -84,8 +103,8 @@ class CellTable:
         vis: np.ndarray,
         weight: np.ndarray,
         baseline: np.ndarray | None = None,
-    ) -> None:
-        """Add rows.
+    ) -> np.ndarray:
+        """Add rows; return the sum of the weights of each, float64 [row].
 
         Parameters
         ----------
@@ -100,53 +119,59 @@ class CellTable:
 
         Raises
         ------
-        ParameterError
+        TableFull
             If the cells do not fit into ``max_bytes``.
         """
         from vis2img import averaging_kernels as kernels
 
-        self._check_range(uvw)
+        check_range(self.params, uvw, self._scale[-1])
         order = np.arange(len(uvw)) if baseline is None else np.argsort(baseline, kind="stable")
         position = 0
         while position < len(order):
             position, self.used = kernels.accumulate(
                 uvw, self._rotation, self._scale, self._spacing, vis, weight, self._block, order, self._cell,
-                self._table, self._keys, self.used, position,
+                self._table, self._keys, self._table.view(np.float32), self.used, position,
             )  # fmt: skip
             if position < len(order):
                 self._grow()
+        by_row = np.zeros(len(uvw))
+        self.nvis += kernels.tally(weight, by_row, self.chan_weight)
+        return by_row
 
     def cells(self) -> Cells:
         """Return the averages of what was added so far."""
+        pieces = list(self.pieces())
+
+        def joined(name: str) -> np.ndarray:
+            return np.concatenate([getattr(piece, name) for piece in pieces])
+
+        ncells = sum(piece.ncells for piece in pieces)
+        return Cells(joined("uvw"), joined("vis"), joined("weight"), joined("chan"), joined("block"), ncells)
+
+    def pieces(self, dtype: type = np.float64) -> Iterator[Cells]:
+        """Yield the averages piece by piece, in order and at least one piece, with ``uvw`` of type ``dtype``."""
         keys = self._keys[:, 0]
         filled = np.flatnonzero(keys)
         filled = filled[np.argsort(keys[filled])]
-        pieces = [self._piece(filled[i : i + _PIECE]) for i in range(0, max(1, len(filled)), _PIECE)]
-        uvw, vis, weight, block = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
-        return Cells(uvw, vis, weight, block, len(filled))
+        for start in range(0, max(1, len(filled)), _PIECE):
+            yield self._piece(filled[start : start + _PIECE], dtype)
 
-    def _piece(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return uvw, vis, weight and channel block of the nodes of some cells."""
+    def _piece(self, slots: np.ndarray, dtype: type) -> Cells:
         from vis2img.averaging_kernels import write_nodes
 
-        index, block = _split_keys(self._keys[slots, 0])
-        nodes = np.empty((3 * len(slots), 7))
-        nodes = nodes[: write_nodes(self._table, slots, self.params.least_spread, nodes)]
-        cell = nodes[:, 0].astype(np.int64)
-        uvw = (index[cell] + 0.5 + nodes[:, 1:4]) * self._cell
-        vis = (nodes[:, 4] + 1j * nodes[:, 5]).astype(np.complex64)
-        return uvw, vis, nodes[:, 6].astype(np.float32), block[cell].astype(np.int32)
+        size = 3 * len(slots)
+        uvw: np.ndarray = np.empty((size, 3), dtype)
+        vis, weight = np.empty(size, np.complex64), np.empty(size, np.float32)
+        chan, block = np.empty(size, np.float32), np.empty(size, np.int32)
+        count = write_nodes(
+            self._table, self._keys, self._table.view(np.float32), slots, self._cell, self.params.least_spread,
+            uvw, vis, weight, chan, block,
+        )  # fmt: skip
 
-    def _check_range(self, uvw: np.ndarray) -> None:
-        from vis2img.averaging_kernels import U_BITS, V_BITS, W_BITS
+        def filled(array: np.ndarray) -> np.ndarray:
+            return array[:count].copy()  # or the room left over would be held with it
 
-        longest = math.sqrt(float(np.max(np.einsum("ij,ij->i", uvw, uvw), initial=0.0))) * self._scale[-1]
-        bits = (U_BITS - 1, V_BITS, W_BITS - 1)
-        if any(longest / size >= (1 << n) - 1 for size, n in zip(self._cell, bits, strict=True)):
-            raise ParameterError(
-                f"baselines of {longest:.3g} wavelengths need more cells than can be numbered for this facet; "
-                "use a smaller facet (--npix) or a larger --tolerance"
-            )
+        return Cells(filled(uvw), filled(vis), filled(weight), filled(chan), filled(block), len(slots))
 
     def _allocate(self, capacity: int) -> None:
         from vis2img.averaging_kernels import LANES
@@ -160,26 +185,35 @@ class CellTable:
         from vis2img.averaging_kernels import rehash
 
         capacity = 2 * len(self._table)
-        need = 1.5 * _ENTRY_BYTES * capacity  # with the old one; the arrays made in the end take less
+        need = _GROWN * _ENTRY_BYTES * capacity
         if need > self.max_bytes:
-            raise ParameterError(
+            raise TableFull(
                 f"{self.used:,} cells in one time block would need {need / 1e9:.2g} GB, "
                 f"{self.max_bytes / 1e9:.2g} GB is allowed; "
-                "raise --memory or --tolerance, or lower --time-block or --threads"
+                "raise --memory or --tolerance, or lower --time-block"
             )
         old, old_keys = self._table, self._keys
         self._allocate(capacity)
         rehash(old, old_keys, self._table, self._keys)
 
 
-def _split_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cell numbers in u, v, w, int64 [cell, 3], and the channel blocks."""
+def check_range(params: AveragingParams, uvw: np.ndarray, scale: float) -> None:
+    """Refuse baselines, in m, that have more cells than can be numbered; ``scale`` is wavelengths to a m.
+
+    Raises
+    ------
+    ParameterError
+        Names the ways out.
+    """
     from vis2img.averaging_kernels import U_BITS, V_BITS, W_BITS
 
-    iw = (keys & (1 << W_BITS) - 1) - (1 << W_BITS - 1)
-    iu = (keys >> W_BITS & (1 << U_BITS) - 1) - (1 << U_BITS - 1)
-    iv = keys >> W_BITS + U_BITS & (1 << V_BITS) - 1
-    return np.stack([iu, iv, iw], axis=-1), (keys >> W_BITS + U_BITS + V_BITS) - 1
+    longest = math.sqrt(float(np.max(np.einsum("ij,ij->i", uvw, uvw), initial=0.0))) * scale
+    bits = (U_BITS - 1, V_BITS, W_BITS - 1)
+    if any(longest / size >= (1 << n) - 1 for size, n in zip(params.cell, bits, strict=True)):
+        raise ParameterError(
+            f"baselines of {longest:.3g} wavelengths need more cells than can be numbered for this facet; "
+            "use a smaller facet (--npix) or a larger --tolerance"
+        )
 
 
 def _equal_step(scale: np.ndarray) -> float:

@@ -17,9 +17,11 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 U_BITS, V_BITS, W_BITS, BLOCK_BITS = 20, 19, 13, 11  # of a key, 63 in all
-# float64 of an entry, two cache lines: the key, then sums of the weight times 1, du, dv, dw, Re, Im, du^2, du dv,
-# dv^2, du dw, dv dw, Re du, Im du, Re dv, Im dv; with (du, dv, dw) from the centre of the cell, in cells.
+# float64 of an entry, two cache lines: the key, then sums of the weight times 1, du, dv, Im dv, Re, Im, du^2, du dv,
+# dv^2, du dw, dv dw, Re du, Im du, Re dv; with (du, dv, dw) from the centre of the cell, in cells. The last one is two
+# float32, the weight times dw and times the number of the channel, which need no more digits.
 LANES = 16
+_DW, _CHAN = 2 * LANES - 2, 2 * LANES - 1
 _TILE = 64  # channels looked up together: as many loads as a core can have in flight, and a buffer of 8 kB
 _EDGE = 0.499  # of a cell from its centre: how far nodes may lie
 # 1, 2 or 3 nodes to a cell along its axes in standard deviations: mean 0, variance 1 along each axis in use.
@@ -69,7 +71,7 @@ def _prefetch(typing_context, table, slot):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def accumulate(uvw, rotation, scale, spacing, vis, weight, block, order, cell, table, keys, used, start):
+def accumulate(uvw, rotation, scale, spacing, vis, weight, block, order, cell, table, keys, singles, used, start):
     """Add rows to the table until it is too full for another.
 
     Parameters
@@ -92,7 +94,7 @@ def accumulate(uvw, rotation, scale, spacing, vis, weight, block, order, cell, t
     cell : float64 [3]
         Cell size in u, v, w, wavelengths.
     table : float64 [slot, LANES]
-        Entries; ``keys`` is the same memory as int64; 0 is a free slot.
+        Entries; ``keys`` is the same memory as int64, where 0 is a free slot, and ``singles`` as float32.
     used, start : int
         Cells in the table; position in ``order`` to start from.
 
@@ -149,7 +151,8 @@ def accumulate(uvw, rotation, scale, spacing, vis, weight, block, order, cell, t
                     sums[n, 1] += own
                     sums[n, 2] += own_u
                     sums[n, 3] += own_v
-                    sums[n, 4] += own * dw
+                    sums[n, 0] += own * chan
+                    sums[n, 4] += im * dv
                     sums[n, 5] += re
                     sums[n, 6] += im
                     sums[n, 7] += own_u * du
@@ -160,7 +163,7 @@ def accumulate(uvw, rotation, scale, spacing, vis, weight, block, order, cell, t
                     sums[n, 12] += re * du
                     sums[n, 13] += im * du
                     sums[n, 14] += re * dv
-                    sums[n, 15] += im * dv
+                    sums[n, 15] += own * dw
                 p_re, p_im = p_re * s_re - p_im * s_im, p_re * s_im + p_im * s_re
             for i in range(n + 1):
                 slot = _slot_of(keys, found[i], shift)
@@ -169,9 +172,38 @@ def accumulate(uvw, rotation, scale, spacing, vis, weight, block, order, cell, t
                     used += 1
                 slots[i] = slot
             for i in range(n + 1):
-                for lane in range(1, LANES):
+                for lane in range(1, LANES - 1):
                     table[slots[i], lane] += sums[i, lane]
+                singles[slots[i], _DW] += np.float32(sums[i, 15])
+                singles[slots[i], _CHAN] += np.float32(sums[i, 0])
     return len(order), used
+
+
+@numba.njit(nogil=True, cache=True)
+def tally(weight, by_row, by_chan):
+    """Add ``weight`` [row, chan] to its sums by row and by channel; return how many count."""
+    count = 0
+    for row in range(weight.shape[0]):
+        total = 0.0
+        for chan in range(weight.shape[1]):
+            own = np.float64(weight[row, chan])
+            total += own
+            by_chan[chan] += own
+            if own > 0:
+                count += 1
+        by_row[row] += total
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
+def spread(chan, weight, by_chan):
+    """Add ``weight`` [row] to the two channels beside ``chan`` float32 [row], so that the mean channel is kept."""
+    last = len(by_chan) - 1
+    for row in range(len(chan)):
+        lower = min(last, max(0, int(chan[row])))
+        share = min(1.0, max(0.0, chan[row] - lower))
+        by_chan[lower] += weight[row] * (1 - share)
+        by_chan[min(last, lower + 1)] += weight[row] * share
 
 
 @numba.njit(nogil=True, cache=True)
@@ -187,7 +219,7 @@ def rehash(old, old_keys, table, keys):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def write_nodes(table, slots, least, nodes):
+def write_nodes(table, keys, singles, slots, cell, least, uvw, vis, weight, chan, block):
     """Write the nodes that stand for the samples of each cell.
 
     The nodes of a cell share its weight. They have the samples' mean place and, with :data:`_EDGE` permitting, their
@@ -196,13 +228,16 @@ def write_nodes(table, slots, least, nodes):
 
     Parameters
     ----------
-    table : float64 [slot, LANES]
+    table, keys, singles
+        As :func:`accumulate` has them.
     slots : int64 [cell]
         Which entries, in order.
+    cell : float64 [3]
+        Cell size in u, v, w, wavelengths.
     least : float64
         Standard deviation, in cells.
-    nodes : float64 [3 * cell, 7]
-        Written: number of the cell in ``slots``, u, v, w from the centre of the cell in cells, Re, Im, weight.
+    uvw, vis, weight, chan, block : [3 * cell, ...]
+        Written: the fields of :class:`vis2img.averaging_cells.Cells`.
 
     Returns
     -------
@@ -211,12 +246,15 @@ def write_nodes(table, slots, least, nodes):
     at = np.empty((3, 2))
     filled = 0
     for i in range(len(slots)):
-        entry = table[slots[i]]
+        entry, key = table[slots[i]], keys[slots[i], 0]
+        cell_w = (key & (1 << W_BITS) - 1) - (1 << W_BITS - 1) + 0.5
+        cell_u = (key >> W_BITS & (1 << U_BITS) - 1) - (1 << U_BITS - 1) + 0.5
+        cell_v = (key >> W_BITS + U_BITS & (1 << V_BITS) - 1) + 0.5
         inverse = 1.0 / entry[1]
         u, v, w, re, im = (
             entry[2] * inverse,
             entry[3] * inverse,
-            entry[4] * inverse,
+            singles[slots[i], _DW] * inverse,
             entry[5] * inverse,
             entry[6] * inverse,
         )
@@ -242,17 +280,21 @@ def write_nodes(table, slots, least, nodes):
         to_u = 1 / (first * shrink) if count > 1 else 0.0
         to_v = 1 / (second * shrink) if count > 2 else 0.0
         u_re, u_im = entry[12] * inverse - re * u, entry[13] * inverse - im * u
-        v_re, v_im = entry[14] * inverse - re * v, entry[15] * inverse - im * v
+        v_re, v_im = entry[14] * inverse - re * v, entry[4] * inverse - im * v
         w_u, w_v = entry[10] * inverse - u * w, entry[11] * inverse - v * w
         for node in range(count):
             a, b = at[node, 0], at[node, 1]
-            out = nodes[filled]
-            out[0] = i
-            out[1] = u + shrink * (a * first * cos - b * second * sin)
-            out[2] = v + shrink * (a * first * sin + b * second * cos)
-            out[3] = w + shrink**2 * (a * to_u * (cos * w_u + sin * w_v) + b * to_v * (cos * w_v - sin * w_u))
-            out[4] = re + a * to_u * (cos * u_re + sin * v_re) + b * to_v * (cos * v_re - sin * u_re)
-            out[5] = im + a * to_u * (cos * u_im + sin * v_im) + b * to_v * (cos * v_im - sin * u_im)
-            out[6] = entry[1] / count
+            du = shrink * (a * first * cos - b * second * sin)
+            dv = shrink * (a * first * sin + b * second * cos)
+            dw = shrink**2 * (a * to_u * (cos * w_u + sin * w_v) + b * to_v * (cos * w_v - sin * w_u))
+            uvw[filled, 0] = (cell_u + u + du) * cell[0]
+            uvw[filled, 1] = (cell_v + v + dv) * cell[1]
+            uvw[filled, 2] = (cell_w + w + dw) * cell[2]
+            d_re = a * to_u * (cos * u_re + sin * v_re) + b * to_v * (cos * v_re - sin * u_re)
+            d_im = a * to_u * (cos * u_im + sin * v_im) + b * to_v * (cos * v_im - sin * u_im)
+            vis[filled] = complex(re + d_re, im + d_im)
+            weight[filled] = entry[1] / count
+            chan[filled] = singles[slots[i], _CHAN] * inverse
+            block[filled] = (key >> W_BITS + U_BITS + V_BITS) - 1
             filled += 1
     return filled

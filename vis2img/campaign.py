@@ -92,9 +92,12 @@ def simulate_many(
         if is_done(config):
             result.kept.append(config.out)
         elif config.out.exists() and not config.overwrite:
-            raise OutputError(f"{config.out} was made with other values; use --overwrite or another folder")
+            raise OutputError(
+                f"{config.out} is there, but not as these values make it, or without its truth; "
+                "use --overwrite or another folder"
+            )
         else:
-            wanted.append(config)
+            wanted.append(_absolute(config))
     report = progress or (lambda done, total: None)
     report(len(result.kept), len(configs))
     if not wanted:
@@ -105,11 +108,13 @@ def simulate_many(
         except OSError as error:
             raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
     with connected(scheduler, min(workers, len(wanted)) if workers else 0) as client:
-        futures = {client.submit(_simulate, config, pure=False, retries=1): config for config in wanted}
+        futures = {client.submit(_simulate, config, pure=False): config for config in wanted}
         for future in as_completed(list(futures), loop=client.loop):
             config = futures[future]
             try:
                 future.result()
+                if not config.out.is_dir():
+                    raise Vis2imgError("the worker wrote where this process cannot see; give folders that both see")
                 result.made.append(config.out)
             except Vis2imgError as error:
                 result.failed[config.out] = str(error)
@@ -118,6 +123,13 @@ def simulate_many(
             report(len(result.kept) + len(result.made) + len(result.failed), len(configs))
     result.made.sort()
     return result
+
+
+def _absolute(config: SimulateConfig) -> SimulateConfig:
+    """Return the configuration with paths that hold for workers in other folders too."""
+    cutouts = tuple(path.absolute() for path in config.cutouts)
+    catalogue = config.catalogue and config.catalogue.absolute()
+    return dataclasses.replace(config, out=config.out.absolute(), cutouts=cutouts, catalogue=catalogue)
 
 
 def _simulate(config: SimulateConfig) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from typing import Any
 
 from vis2img.errors import Vis2imgError
+from vis2img.machine import cores
 
 _MOST_WORKERS = 8
 
@@ -40,7 +40,7 @@ def connect(scheduler: str | None, workers: int) -> tuple[Any, list[Any]]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     # Workers are new processes, never forks: JAX and ducc0 threads do not survive a fork.
     cluster = LocalCluster(
-        n_workers=workers or min(_MOST_WORKERS, os.cpu_count() or 1),
+        n_workers=workers or min(_MOST_WORKERS, cores()),
         threads_per_worker=1,
         processes=True,
         dashboard_address=None,

@@ -14,21 +14,13 @@ import yaml
 from vis2img.errors import ParameterError, Vis2imgError
 
 
-def config_arguments(path: Path, cls: type, defaults: Mapping[str, Any] | None = None) -> list[str]:
-    """Return the command line that a YAML file stands for.
-
-    Parameters
-    ----------
-    path : Path
-    cls : type
-        Dataclass whose fields, nested ones too, are the keys.
-    defaults : mapping, optional
-        Values of flags that differ from the defaults of ``cls``.
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the keys and values of a YAML file.
 
     Raises
     ------
     Vis2imgError
-        If the file cannot be read, or a key is unknown; the message names file and key.
+        If the file cannot be read, or holds something else.
     """
     try:
         record = yaml.safe_load(path.read_text())
@@ -38,6 +30,30 @@ def config_arguments(path: Path, cls: type, defaults: Mapping[str, Any] | None =
         raise ParameterError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(record, dict):
         raise ParameterError(f"{path} must hold keys and values, such as 'seed: 1'")
+    return record
+
+
+def config_arguments(
+    record: dict[str, Any], cls: type, path: Path, defaults: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return the command line that the record of a YAML file stands for.
+
+    Parameters
+    ----------
+    record : dict
+        From :func:`read_config`.
+    cls : type
+        Dataclass whose fields, nested ones too, are the keys.
+    path : Path
+        The file, for messages.
+    defaults : mapping, optional
+        Values of flags that differ from the defaults of ``cls``.
+
+    Raises
+    ------
+    ParameterError
+        If a key is unknown; the message names file and key.
+    """
     return list(_arguments(record, cls, path, defaults or {}))
 
 
@@ -45,6 +61,7 @@ def _arguments(
     record: dict[str, Any], cls: Any, path: Path, changed: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[str]:
     hints = typing.get_type_hints(cls)
+    record = {str(key).replace("-", "_"): value for key, value in record.items()}
     defaults = {**{f.name: f.default for f in dataclasses.fields(cls)}, **changed}
     for key, value in record.items():
         if key not in hints:

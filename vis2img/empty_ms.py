@@ -30,7 +30,7 @@ def local_sidereal(time: datetime, longitude: float) -> float:
     return math.radians(280.46061837) + _SIDEREAL * days + longitude
 
 
-def _start_time(config: SimulateConfig, longitude: float, latitude: float) -> datetime:
+def start_time(config: SimulateConfig, longitude: float, latitude: float) -> datetime:
     """Return the start of the observation, checked to be above the elevation limit throughout."""
     ra, dec = config.phase_centre
     duration = timedelta(seconds=config.ntimes * config.dtime)
@@ -114,7 +114,7 @@ def write_empty(config: SimulateConfig, ms: Path) -> tuple[datetime, tuple[float
     with _contained() as make:
         layout = layout_of(config.telescope)
         longitude, latitude = map(math.radians, layout["centre"][:2])
-        start = _start_time(config, longitude, latitude)
+        start = start_time(config, longitude, latitude)
         # simms centres the hour angles on the time it is given.
         middle = start + timedelta(seconds=config.ntimes * config.dtime / 2)
         name = config.telescope
@@ -129,8 +129,7 @@ def write_empty(config: SimulateConfig, ms: Path) -> tuple[datetime, tuple[float
                 ["J2000", *(f"{math.degrees(angle)!r}deg" for angle in config.phase_centre)],
                 config.dtime,
                 config.ntimes,
-                config.start_freq,
-                config.chan_width,
+                *config.channels,
                 config.nchan,
                 config.correlations.split(","),
                 _CHUNK_ROWS,

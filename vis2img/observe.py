@@ -8,16 +8,19 @@ the data are ``V = sum_k S_k exp(+2 pi i (u l + v m + w (n - 1)) nu / c)``, with
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import erfa
 import numpy as np
 
 from vis2img.corruptions import Gains, add_noise, draw_flags, draw_gains, draw_missing
-from vis2img.empty_ms import local_sidereal, write_empty
+from vis2img.empty_ms import write_empty
 from vis2img.errors import ParameterError
 from vis2img.instruments import Beam, layout_of, power_beam, telescope
 from vis2img.phase import direction_cosines, uvw_basis
@@ -32,16 +35,31 @@ Progress = Callable[[str, float], None]
 """Called with the name of the current step and the fraction of that step that is done."""
 
 _MJD_EPOCH = datetime(1858, 11, 17)
+_MJD_ZERO = 2400000.5  # days
+_TT_MINUS_UTC = 69.184  # s, since 2017
+_TURN = math.radians(10)  # of the primary beam, during which it is taken as its mean
 _BLOCK_SAMPLES = 1 << 26  # visibilities predicted in one call, 0.5 GB
 _SPECTRA_ERROR = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """What an observation adds to the truth: values for its record, and the primary beam at each source [source]."""
+    """What an observation adds to the truth.
+
+    Parameters
+    ----------
+    record : dict
+        Values for the parameters.
+    power : float64 [source]
+        Primary beam at each source.
+    errors : dict of arrays
+        RFI uint8 [time, chan]; DROPPED uint8 [time, baseline]; if there are gains, GAINS float32 [time, antenna,
+        feed, 2] (real and imaginary part) and BANDPASS float32 [antenna, chan].
+    """
 
     record: dict[str, Any]
     power: np.ndarray
+    errors: dict[str, np.ndarray]
 
 
 def observe(
@@ -79,8 +97,8 @@ def baselines_towards(
 ) -> np.ndarray:
     """Return the baselines in m as seen from a direction, float64 [time, baseline, 3].
 
-    Thompson, Moran & Swenson 2017, eq. 4.1: the earth turns by the Greenwich sidereal time; precession since J2000
-    is left out.
+    Celestial axes are turned into those of the earth by IAU 2006/2000A precession and nutation (SOFA's ``c2t06a``),
+    without the wobble of the pole (0.3 arcsec) and with UT1 = UTC (within 0.9 s).
 
     Parameters
     ----------
@@ -91,12 +109,11 @@ def baselines_towards(
     times : float64 [time]
         UTC in s (MJD).
     centre : (float, float)
-        RA and Dec in rad.
+        RA and Dec in rad (ICRS).
     """
-    sidereal = [local_sidereal(_MJD_EPOCH + timedelta(seconds=float(time)), 0.0) for time in times]
-    cosine, sine, zero, one = np.cos(sidereal), np.sin(sidereal), np.zeros(len(times)), np.ones(len(times))
-    turn = np.array([[cosine, -sine, zero], [sine, cosine, zero], [zero, zero, one]])  # (row, column, time)
-    axes = np.einsum("ij,jkt->tik", uvw_basis(*centre), turn)
+    days = times / 86400
+    to_earth = erfa.c2t06a(_MJD_ZERO, days + _TT_MINUS_UTC / 86400, _MJD_ZERO, days, 0.0, 0.0)
+    axes = np.einsum("ij,tkj->tik", uvw_basis(*centre), to_earth)
     return np.einsum("tik,bk->tbi", axes, position[antennas[1]] - position[antennas[0]])
 
 
@@ -122,30 +139,46 @@ def _fill(
     missing = draw_missing(flag_rng, nant, config.missing_antennas)
     dropped |= np.isin(antennas, missing).any(axis=0)
     gains = _gains(config, gain_rng, nant)
-    beam = _beam(config, dish, parallactic_angles(mid_times, config.phase_centre, site))
+    angles = parallactic_angles(mid_times, config.phase_centre, site)
+    beam = _beam(config, dish, angles)
     # Alike for all blocks, so that their grids are.
     longest = np.linalg.norm(position[antennas[0]] - position[antennas[1]], axis=1).max()
     uv_max = float(longest) * config.chan_freq[-1] / SPEED_OF_LIGHT
-    step = max(1, _BLOCK_SAMPLES // (nbl * config.nchan))
+    most = max(1, _BLOCK_SAMPLES // (nbl * config.nchan))
     with contextlib.closing(table(str(ms), readonly=False, ack=False)) as main:
-        for first in range(0, config.ntimes, step):
-            times = range(first, min(first + step, config.ntimes))
-            report("predicting visibilities", first / config.ntimes)
-            uvw = baselines_towards(position, antennas, mid_times[first : first + step], config.phase_centre)
+        for times in _blocks(angles if beam else np.zeros(config.ntimes), most):
+            report("predicting visibilities", times.start / config.ntimes)
+            uvw = baselines_towards(position, antennas, mid_times[times.start : times.stop], config.phase_centre)
             vis = predict(
                 sources, uvw.reshape(-1, 3), config.chan_freq, config.phase_centre,
                 uv_max=uv_max, beam=beam(times) if beam else None, spectra_error=_SPECTRA_ERROR, nthreads=nthreads,
             )  # fmt: skip
             report("predicting visibilities", times.stop / config.ntimes)
             for i in times:
-                data = vis[(i - first) * nbl : (i - first + 1) * nbl]
+                at = i - times.start
+                data = vis[at * nbl : (at + 1) * nbl]
                 data = _corrupted(config, data, i, antennas, gains, config.sigma, noise_seed)
                 flagged = rfi[i] | dropped[i, :, np.newaxis]
-                _put(main, i * nbl, float(mid_times[i]), uvw[i - first], data, flagged, config.sigma)
+                _put(main, i * nbl, float(mid_times[i]), uvw[at], data, flagged, config.sigma)
     _complete_subtables(config, ms, mid_times)
     names = layout_of(config.telescope)["antnames"]
     record = {"start_time": start.isoformat(), "missing": [str(names[i]) for i in missing]}
-    return Observed({**record, "sigma": config.sigma.tolist()}, _power(config, sources, beam))
+    errors = {"RFI": rfi.astype(np.uint8), "DROPPED": dropped.astype(np.uint8)}
+    if gains is not None:
+        parts = np.stack([gains.by_time.real, gains.by_time.imag], axis=-1)
+        errors |= {"GAINS": parts, "BANDPASS": np.ascontiguousarray(gains.by_chan.real)}
+    return Observed({**record, "sigma": config.sigma.tolist()}, _power(config, sources, beam), errors)
+
+
+def _blocks(angles: np.ndarray, most: int) -> list[range]:
+    """Return the times in runs of at most ``most``, during each of which the ``angles`` [time] turn by little."""
+    turned = np.unwrap(angles)
+    edges = [0]
+    while edges[-1] < len(turned):
+        start = edges[-1]
+        beyond = np.flatnonzero(np.abs(turned[start:] - turned[start]) > _TURN)
+        edges.append(min(start + most, len(turned), start + int(beyond[0]) if len(beyond) else len(turned)))
+    return [range(a, b) for a, b in pairwise(edges)]
 
 
 def _array(config: SimulateConfig, ms: Path) -> tuple[np.ndarray, np.ndarray, float]:
@@ -242,4 +275,4 @@ def _complete_subtables(config: SimulateConfig, ms: Path, mid_times: np.ndarray)
     with contextlib.closing(table(f"{ms}::POINTING", readonly=False, ack=False)) as pointing:
         pointing.putcol("TIME", np.repeat(mid_times, pointing.nrows() // config.ntimes))
     with contextlib.closing(table(f"{ms}::SPECTRAL_WINDOW", readonly=False, ack=False)) as window:
-        window.putcol("REF_FREQUENCY", np.array([config.start_freq]))  # simms writes a REF_FREQ instead
+        window.putcol("REF_FREQUENCY", np.array([config.channels[0]]))  # simms writes a REF_FREQ instead

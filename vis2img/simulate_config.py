@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,14 +25,14 @@ _DEFAULT_FOV = math.radians(1)
 
 @dataclass(frozen=True)
 class SimulateConfig:
-    """A simulated observation; the same values give the same measurement set, bit for bit."""
+    """A simulated observation; the same values give the same measurement set, to the rounding of degridding."""
 
     out: Path
     """Measurement set to write; OUT.truth.fits and OUT.truth.json are written beside it."""
     telescope: str = "meerkat"
     """Array layout: meerkat, vla-a to vla-d, askap-like, skamid, or any other that simms knows."""
     band: str | None = None
-    """Receiver band (MeerKAT: UHF, L, S0 to S4): nchan channels cover it, whatever start-freq and chan-width say."""
+    """Receiver band (MeerKAT: UHF, L, S0 to S4) that nchan channels cover, without start-freq and chan-width."""
     phase_centre: Direction = _DEFAULT_CENTRE
     """Pointing and phase centre as RA,DEC (J2000)."""
     start_time: str | None = None
@@ -42,10 +43,10 @@ class SimulateConfig:
     """Integration time in s."""
     ntimes: int = 60
     """Number of integrations."""
-    start_freq: float = 1.2e9
-    """Centre of the first channel in Hz."""
-    chan_width: float = 10e6
-    """Channel width in Hz; the sky is predicted at channel centres, without bandwidth smearing."""
+    start_freq: float | None = None
+    """Centre of the first channel in Hz; default: as band says, else 1.2e9."""
+    chan_width: float | None = None
+    """Channel width in Hz; default: as band says, else 10e6. Without bandwidth smearing."""
     nchan: int = 16
     """Number of channels."""
     correlations: Literal["XX,YY", "XX,XY,YX,YY"] = "XX,YY"
@@ -68,16 +69,19 @@ class SimulateConfig:
     """Least gap between two labelled sources."""
     cutouts: tuple[Path, ...] = ()
     """Pictures of real sources (FITS, or npz as MiraBest's), put on the sky with flux-range and size-range."""
+    cutout_pixsize: Angle = 0.0
+    """Pixel size of npz cutouts, for their catalogued sizes to tell source from neighbours (FIRST: 1.8arcsec)."""
     n_cutouts: int = 0
     """Number of labelled sources that are such pictures, besides n-sources."""
     counts_flux: float = 0.0
-    """Fill the field with galaxies from this flux density in Jy on, as published 1.4 GHz counts say; 0: none."""
+    """Fill the field with galaxies from this flux density in Jy on, as published 1.4 GHz counts say; 0: none.
+    They may overlap each other and the labelled sources, which come on top."""
     clustering: float = 0.0
     """Share of those galaxies that is in groups."""
     n_background: int = 0
     """Number of faint points without a label, from a hundredth to a tenth of the lowest flux."""
     outside_flux: float = 0.0
-    """Flux density in Jy of a bright source outside the field, at 0.6 to 1 fov from its centre; 0: none."""
+    """Flux density in Jy of a bright source outside the field, at 0.75 to 1.2 fov from its centre; 0: none."""
     catalogue: Path | None = None
     """CSV or FITS table of sources to observe instead of drawn ones: ra_deg, dec_deg, flux_jy, ..."""
     points: tuple[tuple[float, float, float], ...] = ()
@@ -102,17 +106,13 @@ class SimulateConfig:
     """Replace an existing measurement set, once the new one is complete."""
 
     def __post_init__(self) -> None:
-        if self.band is not None:
-            band = band_named(self.telescope, self.band)
-            width = (band.stop - band.start) / max(1, self.nchan)
-            object.__setattr__(self, "chan_width", width)
-            object.__setattr__(self, "start_freq", band.start + width / 2)
-        for name in ("dtime", "start_freq", "chan_width", "fov", "gain_timescale", "ripple_period"):
+        given = [name for name in ("start_freq", "chan_width") if getattr(self, name) is not None]
+        for name in ("dtime", *given, "fov", "gain_timescale", "ripple_period"):
             _check(self, name, lambda value: value > 0, "must be above 0")
         for name in ("ntimes", "nchan"):
             _check(self, name, lambda value: value >= 1, "must be at least 1")
         not_negative = ("n_sources", "n_cutouts", "n_background", "min_separation", "seed", "counts_flux")
-        more = ("outside_flux", "gain_amplitude", "gain_phase", "bandpass_ripple", "missing_antennas")
+        more = ("cutout_pixsize", "outside_flux", "gain_amplitude", "gain_phase", "bandpass_ripple", "missing_antennas")
         for name in (*not_negative, *more, *(["sefd"] if self.sefd is not None else [])):
             _check(self, name, lambda value: value >= 0, "must not be negative")
         for name in ("flag_fraction", "clustering", "bandpass_ripple"):
@@ -134,11 +134,29 @@ class SimulateConfig:
             raise ParameterError("phase_centre: the declination lies beyond the pole")
         if self.start_time is not None:
             parse_time(self.start_time)
+        self.channels  # noqa: B018  (raises where the band is not known)
+
+    @property
+    def channels(self) -> tuple[float, float]:
+        """Centre of the first channel and width of all, Hz.
+
+        Raises
+        ------
+        ParameterError
+            If the telescope has no such band.
+        """
+        start, width = self.start_freq, self.chan_width
+        if self.band is None or (start is not None and width is not None):
+            return 1.2e9 if start is None else start, 10e6 if width is None else width
+        band = band_named(self.telescope, self.band)
+        width = (band.stop - band.start) / self.nchan if width is None else width
+        return band.start + width / 2 if start is None else start, width
 
     @property
     def chan_freq(self) -> np.ndarray:
         """Channel centres in Hz, float64 [chan]."""
-        return self.start_freq + self.chan_width * np.arange(self.nchan)
+        start, width = self.channels
+        return start + width * np.arange(self.nchan)
 
     @property
     def sigma(self) -> np.ndarray:
@@ -152,15 +170,16 @@ class SimulateConfig:
             If the telescope's SEFD is not known and none is given.
         """
         sefd = sefd_at(self.telescope, self.chan_freq) if self.sefd is None else np.full(self.nchan, self.sefd)
-        return sefd / math.sqrt(2 * self.chan_width * self.dtime)
+        return sefd / math.sqrt(2 * self.channels[1] * self.dtime)
 
     @property
     def mid_freq(self) -> float:
         """Middle of the band in Hz, where flux densities are given."""
-        return self.start_freq + (self.nchan - 1) / 2 * self.chan_width
+        start, width = self.channels
+        return start + (self.nchan - 1) / 2 * width
 
     def record(self) -> dict[str, Any]:
-        """Return the values as JSON can hold them, without what does not change the data."""
+        """Return the values as JSON can hold them, without what does not change the data; files by their contents."""
         values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(SimulateConfig)}
         return {name: value for name, value in values.items() if name not in ("out", "overwrite")}
 
@@ -168,7 +187,14 @@ class SimulateConfig:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    if not isinstance(value, Path):
+        return value
+    files = sorted(value.iterdir()) if value.is_dir() else [value]
+    digest = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return f"{value.name} sha256 {digest.hexdigest()[:16]}"
 
 
 def _check(config: SimulateConfig, name: str, legal: Callable[[float], bool], text: str) -> None:
@@ -220,20 +246,22 @@ PRESETS: dict[str, dict[str, Any]] = {
         "size_range": (20 * _ARCSEC, 300 * _ARCSEC),
         "counts_flux": 5e-5,
     },
-    # MIGHTEE (Jarvis et al. 2016, PoS MeerKAT2016, 006): deep L-band fields, 2 uJy/beam of thermal noise.
+    # MIGHTEE (Jarvis et al. 2016, PoS MeerKAT2016, 006): deep L-band fields; a third of the SEFD stands
+    # for the noise of nine nights.
     "mightee-like": {
         **_REAL,
         "ntimes": 240,
-        "dtime": 240.0,
+        "dtime": 120.0,
+        "sefd": 140.0,
         "nchan": 32,
         "fov": math.radians(1.4),
         "n_sources": 20,
         "classes": ("fri", "frii", "hybrid", "wat", "nat", "ddrg", "ring", "compact"),
         "flux_range": (5e-4, 2e-2),
         "size_range": (10 * _ARCSEC, 90 * _ARCSEC),
-        "counts_flux": 5e-5,
+        "counts_flux": 2e-5,
         "clustering": 0.1,
         "outside_flux": 0.1,
     },
 }
-"""Values by which a preset differs from the defaults; long integrations stand in for many nights."""
+"""Values by which a preset differs from the defaults."""

@@ -23,10 +23,12 @@ from vis2img.sky import (
     read_user_catalogue,
     single_component_source,
 )
+from vis2img.sky_counts import COUNTS_FREQ, COUNTS_INDEX
 from vis2img.sky_draw import power_law
 
 _OUTSIDE = (0.75, 1.2)  # of the field of view, from its centre: beyond the corners and beyond the grid's margin
 _TRIES = 2000
+_BRIGHTEST = 0.999  # Jy at 1.4 GHz, the upper end of the published counts
 
 
 def simulated_sky(config: SimulateConfig, rng: np.random.Generator) -> list[SkySource]:
@@ -59,10 +61,13 @@ def simulated_sky(config: SimulateConfig, rng: np.random.Generator) -> list[SkyS
         )
     sources += _pictures(config, rng, sources)
     if config.counts_flux:
-        flux = (config.counts_flux, max(1.0, config.counts_flux))
+        brightest = _BRIGHTEST * (config.mid_freq / COUNTS_FREQ) ** COUNTS_INDEX
+        if config.counts_flux >= brightest:
+            raise ParameterError(f"counts_flux = {config.counts_flux:g} Jy is beyond the counts, {brightest:.3g} Jy")
         sources += draw_population(
-            rng, config.phase_centre, config.fov, *flux, config.mid_freq, clustering=config.clustering
-        )
+            rng, config.phase_centre, config.fov, config.counts_flux, brightest, config.mid_freq,
+            clustering=config.clustering,
+        )  # fmt: skip
     points = [SkyComponent(ra, dec, flux, config.mid_freq) for ra, dec, flux in config.points]
     points += _outside(config, rng)
     sources += [single_component_source(0, UNLABELLED, point) for point in points]  # numbered below
@@ -76,7 +81,8 @@ def _pictures(config: SimulateConfig, rng: np.random.Generator, others: list[Sky
     """Return sources that are cutouts, apart from each other and from ``others``."""
     if not config.n_cutouts:
         return []
-    templates = [(one, row) for one in map(read_cutouts, config.cutouts) for row in range(len(one))]
+    files = [read_cutouts(path, pixsize=config.cutout_pixsize) for path in config.cutouts]
+    templates = [(one, row) for one in files for row in range(len(one))]
     order = iter(np.tile(rng.permutation(len(templates)), -(-config.n_cutouts // len(templates)) + 1))
     flux = power_law(rng, config.flux_range, config.n_cutouts)
     low, high = map(math.log, config.size_range)

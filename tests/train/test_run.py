@@ -16,7 +16,7 @@ from train.embed import cut_patches, embed_images, embed_sources, evaluation_dra
 from train.evaluate import knn_accuracy
 from train.run import load_run, read_metrics, train
 from train.run_config import TrainConfig, from_record, load_config, to_record
-from vis2img.config_file import config_arguments
+from vis2img.config_file import config_arguments, read_config
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.loader import LoaderConfig, field_sources
 from vis2img.views import ViewConfig
@@ -127,7 +127,7 @@ def test_a_yaml_file_reads_as_the_command_line_it_stands_for(tmp_path: Path) -> 
     assert (config.data.views.rotate, config.data.views.n_local) == (False, 2)
     assert config.data.selection.channels == (0, 8)
     assert (config.model.variant, config.optim.base_lr) == ("small", 1e-3)
-    assert "--data.views.no-rotate" in config_arguments(path, TrainConfig)
+    assert "--data.views.no-rotate" in config_arguments(read_config(path), TrainConfig, path)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,6 @@ from vis2img.options import Angle, Direction, Npix, format_angle
 from vis2img.params import MIN_NPIX, Selection
 
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_OVERHEAD = 1.5e8  # bytes of libraries not loaded yet, and of buffers that do not grow with the data
-_LEAST = 1.25  # of what is held without any data
 _SAMPLE_BYTES = 8 + 4  # visibility and weight, as the data are imaged without averaging
 
 
@@ -99,7 +97,7 @@ class AverageCommand:
     overwrite: bool = False
     """Replace a store that was made from other data or with other parameters."""
     memory: Memory = 2e9
-    """Memory that this command may take, all in all."""
+    """Memory that this command may take, all in all: the most that it is resident with, Python included."""
     threads: int | None = None
     """Threads: time blocks averaged side by side, as far as the memory goes. Default: all cores."""
     json: bool = False
@@ -142,7 +140,7 @@ def run(argv: list[str], prog: str) -> int:
             command.store,
             params,
             command.selection,
-            memory=_room(command.memory, ms.meta.nrow),
+            memory=command.memory,
             nthreads=threads,
             overwrite=command.overwrite,
             progress=lambda done, total: bars.update("averaging rows", done, total),
@@ -153,20 +151,6 @@ def run(argv: list[str], prog: str) -> int:
     elif not command.quiet:
         print(_report(result, params))
     return 0
-
-
-def _room(memory: float, nrow: int) -> float:
-    """Return what is left of the memory for tables and data."""
-    from vis2img.averaged import ROW_BYTES
-    from vis2img.machine import resident
-
-    held = resident() + _OVERHEAD + ROW_BYTES * nrow
-    if memory < _LEAST * held:
-        raise ParameterError(
-            f"--memory {format_bytes(memory)} is too little: {format_bytes(held)} go to Python and to the times and "
-            f"baselines of {nrow:,} rows; give at least {format_bytes(_LEAST * held)}"
-        )
-    return memory - held
 
 
 def facet_params(ms: Any, command: AverageCommand) -> AveragingParams:

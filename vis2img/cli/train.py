@@ -34,11 +34,13 @@ def run(argv: list[str], prog: str) -> int:
         return 0 if argv else 2
     from train.run_config import TrainConfig
     from vis2img.cli.app import parse
-    from vis2img.config_file import config_arguments
+    from vis2img.config_file import config_arguments, read_config
 
     quiet = "--quiet" in argv
     options = [option for option in argv[1:] if option != "--quiet"]
-    config = parse(TrainConfig, [*config_arguments(Path(argv[0]), TrainConfig), *options], f"{prog} {argv[0]}")
+    path = Path(argv[0])
+    given = config_arguments(read_config(path), TrainConfig, path)
+    config = parse(TrainConfig, [*given, *options], f"{prog} {path}")
     from train.run import train
     from vis2img.cli.progress import TrainingProgress
 
