@@ -5,7 +5,7 @@
     python benchmarks/imaging.py --draws                                              # 16 draws of one field
 
 The reference observation is of MeerKAT: 64 antennas, 225 times of 16 s, 64 channels of 12.5 MHz from 900 MHz, 29
-million visibilities, with two and with four correlations. It is simulated once, into the folder --work (10 minutes,
+million visibilities, with two and with four correlations. It is simulated once, into the folder --work (3 minutes,
 3 GB). Everything runs in a process of its own, whose files are in the page cache: wall time, CPU time of its process
 tree and largest resident memory are what the kernel tells of it. The programs take turns, --repeat times, as the speed
 of a machine drifts; medians are shown, and of the ratios too, each within one turn.

@@ -1,6 +1,6 @@
 """Where the time of a simulated observation goes: one hour of MeerKAT, 64 channels, 3,000 sources and more.
 
-    python benchmarks/simulating.py                     # the reference case, about 2 minutes and 2 GB of disk
+    python benchmarks/simulating.py                     # the reference case, about a minute and 2 GB of disk
     python benchmarks/simulating.py --ntimes 20 --counts-flux 5e-4
 
 Labelled sources, real structure and a population that follows the published counts, primary beam, gains, bandpass,
