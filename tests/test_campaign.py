@@ -65,6 +65,15 @@ def test_campaign_makes_keeps_and_refuses(tmp_path):
         simulate_many([dataclasses.replace(wanted[0], ntimes=4)])
 
 
+def test_observations_do_not_go_into_a_measurement_set(tmp_path):
+    one = config(tmp_path, out=tmp_path / "field.ms")
+    simulate(one)
+    before = sorted(path.name for path in one.out.iterdir())
+    with pytest.raises(OutputError, match=r"field\.ms is a measurement set; give a folder"):
+        simulate_many(observations(one, 2))
+    assert sorted(path.name for path in one.out.iterdir()) == before
+
+
 def test_what_is_not_whole_is_not_done(tmp_path):
     one = config(tmp_path, out=tmp_path / "one.ms")
     assert not is_done(one)

@@ -343,7 +343,8 @@ def test_the_beam_stays_on_the_pointing_when_the_phase_centre_was_moved(cli, mak
         (("--channels-out", 5), "channels_out = 5, but there are 4 channels"),
         (("--intervals-out", 9), "intervals_out = 9, but there are 6 times"),
         (("--channels-out", 0), "at least 1"),
-        (("--draws", 2, "--channels-out", 2), "--draws"),
+        (("--draws", 2, "--keep-times", 0.5, "--channels-out", 2), "--draws"),
+        (("--draws", 2), "--draws without thinning are all alike"),
         (("--stokes", "IX"), "stokes 'IX'"),
         (("--tukey-taper", "500"), "tukey_taper"),
         (("--rank-filter", "0.5"), "rank_filter"),
@@ -391,3 +392,16 @@ def test_averaged_data_know_receiver_pointing_and_selection(cli, make_ms, tmp_pa
         np.testing.assert_allclose(ours, direct, atol=tolerance)
     assert read_selection(tmp_path / "a.fits") == Selection(channels=(0, 2))
     assert read_origin(tmp_path / "a.fits")["ms"] == [str(store)]
+
+
+def test_a_set_that_is_named_twice_is_refused(cli, make_ms, tmp_path) -> None:
+    made = make_ms()
+    result = cli("image", made.path, made.path, *SIZE, "-o", tmp_path / "a.fits")
+    assert result.code != 0 and "named twice" in result.err
+    assert not list(tmp_path.glob("a*"))
+
+
+def test_a_telescope_without_beam_is_told_before_its_band(cli, make_ms, tmp_path) -> None:
+    made = make_ms(telescope="EVLA", channels=2)
+    result = cli("image", made.path, *SIZE, "--pb", "-o", tmp_path / "a.fits")
+    assert result.code != 0 and "no primary beam model for the telescope 'EVLA'" in result.err

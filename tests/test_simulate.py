@@ -363,6 +363,7 @@ def test_bad_values_take_one_line(tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"telescope": "keck", "sefd": None}, "no telescope 'keck'; choose from"),
         ({"telescope": "keck"}, "no telescope 'keck'; choose from .*meerkat"),
         ({"phase_centre": (1.0, 1.3)}, "elevation of -?[0-9]+ degrees"),
         ({"start_time": "2026-01-01T08:00:00"}, "elevation of"),

@@ -450,3 +450,11 @@ def test_ten_thousand_patches_in_twenty_seconds():
         found += view.main_class() == "compact" and len(view) == len(view.labels)
     elapsed = time.perf_counter() - start
     assert found == 10_000 and elapsed < 20, f"{elapsed:.1f} s"
+
+
+@pytest.mark.parametrize(
+    ("centre", "pixsize"), [((60.0, -30.0), 1e-5), ((1.0, -0.5), 2.0), ((1.0, -0.5), "2arcsec"), ((1.0, -0.5), -1e-5)]
+)
+def test_patches_in_other_units_are_refused(centre, pixsize):
+    with pytest.raises(ParameterError, match="rad"):
+        Truth([]).at_patch(centre, pixsize, 512)

@@ -13,6 +13,7 @@ import numpy as np
 from vis2img.cluster import connected
 from vis2img.errors import OutputError, Vis2imgError
 from vis2img.simulate import SimulateConfig, is_done, simulate
+from vis2img.simulate_files import is_measurement_set
 
 _POINTING_STREAM = 7  # besides the streams of an observation
 _DEC_RANGE = (math.radians(-75), math.radians(5))  # high enough at transit from MeerKAT, ASKAP and SKA-Mid
@@ -80,7 +81,7 @@ def simulate_many(
     Raises
     ------
     OutputError
-        If a target is something else than what would be made.
+        If a target is something else than what would be made, or the folder is a measurement set.
     Vis2imgError
         If no scheduler answers.
     """
@@ -88,6 +89,10 @@ def simulate_many(
 
     result = CampaignResult()
     wanted = []
+    for folder in {config.out.parent for config in configs}:
+        inside = next((path for path in (folder, *folder.parents) if is_measurement_set(path)), None)
+        if inside:
+            raise OutputError(f"{inside} is a measurement set; give a folder for several observations")
     for config in configs:
         if is_done(config):
             result.kept.append(config.out)

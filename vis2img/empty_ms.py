@@ -109,6 +109,20 @@ def _stderr_dropped() -> Iterator[None]:
         os.close(null)
 
 
+def check_telescope(name: str) -> None:
+    """Look a telescope up.
+
+    Raises
+    ------
+    ParameterError
+        If there is none of this name.
+    Vis2imgError
+        If simms is not installed.
+    """
+    with _contained():
+        layout_of(name)
+
+
 def write_empty(config: SimulateConfig, ms: Path) -> tuple[datetime, tuple[float, float]]:
     """Let simms write ``ms`` without data; return the start and the site (longitude, latitude in rad)."""
     with _contained() as make:

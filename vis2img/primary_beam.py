@@ -93,7 +93,7 @@ def primary_beam(
     ParameterError
         For another telescope, frequencies outside every model, or no channel with weight.
     """
-    _check_telescope(telescope)
+    check_telescope(telescope)
     if stokes not in ("I", "Q", "U", "V"):
         raise ParameterError(f"stokes {stokes!r} has no primary beam; use I, Q, U or V")
     freqs, weights = _bin_channels(np.asarray(freqs, float), np.asarray(channel_weights, float))
@@ -144,7 +144,7 @@ def check_beam(telescope: str, band: str, freqs: np.ndarray) -> None:
     ParameterError
         As :func:`primary_beam`.
     """
-    _check_telescope(telescope)
+    check_telescope(telescope)
     _model(band, np.asarray(freqs))
 
 
@@ -243,7 +243,14 @@ def _bin_channels(freqs: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, n
     return centre[filled] / total[filled], total[filled]
 
 
-def _check_telescope(telescope: str) -> None:
+def check_telescope(telescope: str) -> None:
+    """See that the telescope has models.
+
+    Raises
+    ------
+    ParameterError
+        If not.
+    """
     if telescope.strip().lower() != "meerkat":
         raise ParameterError(
             f"no primary beam model for the telescope {telescope!r}, only for MeerKAT; image without the correction"

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vis2img.empty_ms import check_telescope
 from vis2img.errors import Vis2imgError
 from vis2img.machine import cores
 from vis2img.observe import Observed, Progress, observe
@@ -56,6 +57,7 @@ def simulate(
     report = progress or (lambda step, fraction: None)
     result = check_targets(config.out, config.overwrite)
     sky_seed, *seeds = np.random.SeedSequence(config.seed).spawn(4)  # one each: noise does not change the sky
+    check_telescope(config.telescope)
     config.sigma  # noqa: B018  (raises where the noise is not known, before any work)
     sources = simulated_sky(config, np.random.default_rng(sky_seed))
     with staging(result.ms_path) as stage:

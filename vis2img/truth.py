@@ -210,8 +210,20 @@ class Truth:
 
         ``pixsize`` is in rad, ``npix`` a side or (npix_x, npix_y); the centre is the pixel ``npix // 2``.
         The rest is as in :meth:`at`.
+
+        Raises
+        ------
+        ParameterError
+            If these numbers cannot be in rad, or the patch is wider than the hemisphere.
         """
         sides = (npix, npix) if isinstance(npix, int | np.integer) else npix
+        numbers = (*centre, pixsize)
+        if not all(isinstance(value, float | int | np.number) for value in numbers):
+            raise ParameterError(f"centre {centre} and pixsize {pixsize!r} must be numbers in rad")
+        if not (-math.pi <= centre[0] <= 4 * math.pi and abs(centre[1]) <= math.pi / 2):
+            raise ParameterError(f"centre {tuple(map(float, centre))} must be RA and Dec in rad, Dec within +-pi/2")
+        if not 0 < pixsize * max(sides) <= 2:
+            raise ParameterError(f"pixsize = {pixsize:g} rad times {max(sides)} pixels must be above 0 and at most 2")
         return self._view(_patch_frame(centre, pixsize, sides), freq, classes, min_flux, beam, apparent)
 
     @cached_property

@@ -67,7 +67,8 @@ def parse(command: type[Command], argv: list[str], prog: str, default: Command |
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(f"{_condense(complaint.getvalue())} ({prog} --help)") from None
+        advice = f" ({prog} --help)"
+        raise UsageError(f"{_condense(complaint.getvalue()).removesuffix(advice)}{advice}") from None
 
 
 @contextlib.contextmanager

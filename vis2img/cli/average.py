@@ -184,7 +184,7 @@ def _report(result: Any, params: AveragingParams) -> str:
             f"{result.nvis:,} visibilities to {result.nrow:,} in {result.ncells:,} cells: "
             f"{_compression(result):.3g} to 1; "
             f"{format_bytes(_SAMPLE_BYTES * result.nvis)} to {format_bytes(result.nbytes)}",
-            f"expected error {100 * result.expected_error:.2g}% (relative L2 over the facet)",
+            f"expected error {100 * result.expected_error:.2g}% (relative L2 over the facet, of sources within it)",
             f"averaged in {result.seconds:.1f} s ({speed} without reading)",
             f"wrote {result.path}",
         ]

@@ -28,7 +28,7 @@ from vis2img.memory import check_memory, copied_bytes, planes_bytes
 from vis2img.metadata import separation
 from vis2img.options import Angle, Npix, format_angle
 from vis2img.params import MIN_NPIX, ImagingParams, Selection
-from vis2img.primary_beam import check_beam, receiver
+from vis2img.primary_beam import check_beam, check_telescope, receiver
 from vis2img.products import Products
 from vis2img.series import make_cube, make_draws, plane_axes
 from vis2img.visibilities import Visibilities
@@ -109,6 +109,13 @@ class ImageCommand:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ParameterError(f"--{name.replace('_', '-')} {value}: at least {least} is needed")
+        thinned = [getattr(self.imaging, f"keep_{what}") < 1 for what in ("times", "antennas", "baselines")]
+        if self.draws > 1 and not any(thinned):
+            raise ParameterError(
+                "--draws without thinning are all alike: set --keep-times, --keep-antennas or --keep-baselines"
+            )
+        if len({path.resolve() for path in self.ms}) < len(self.ms):
+            raise ParameterError("a measurement set is named twice, so its data would count twice")
         if self.draws > 1 and (self.channels_out > 1 or self.intervals_out > 1):
             raise ParameterError("--draws makes images of the whole selection; leave out channels-out, intervals-out")
         if not 0 < self.pb_cutoff < 1:
@@ -213,6 +220,7 @@ def _receiver(command: ImageCommand, outlines: Sequence[Outline]) -> str:
     """Return the receiver whose primary beam is written, after seeing that there is a model of it."""
     found = set()
     for each in outlines:
+        check_telescope(each.telescope)  # before bands, which are MeerKAT's
         band = command.pb_band or receiver(*each.receiver)
         check_beam(each.telescope, band, np.concatenate([freqs for freqs, _ in each.bands]))
         found.add(band)
