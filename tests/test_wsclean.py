@@ -34,7 +34,6 @@ pytestmark = [
 
 NPIX = (512, 400)
 EXACT = ("-no-small-inversion",)
-WSTACKING = "wstacking"  # no option of WSClean: leaves its default gridder on
 # name -> (pixel size in arcsec, data column)
 SETS = {
     "karabo_oskar_sim": (3.3, "DATA"),
@@ -66,15 +65,17 @@ def unpacked(tmp_path_factory):
     return unpack
 
 
-def wsclean(ms, tmp_path: Path, npix, pixsize_arcsec: float, *options: str, image="dirty") -> np.ndarray:
+def wsclean(
+    ms, tmp_path: Path, npix, pixsize_arcsec: float, *options: str, image="dirty", w_gridder=True
+) -> np.ndarray:
     """Return WSClean's image [y, x] of one measurement set or several."""
     sets = [str(path) for path in (ms if isinstance(ms, list) else [ms])]
     command = [
         "wsclean", "-j", "2", "-niter", "0", "-no-update-model-required",
-        *([] if WSTACKING in options else ["-use-wgridder"]),
+        *(["-use-wgridder"] if w_gridder else []),
         "-size", str(npix[0]), str(npix[1]), "-scale", f"{pixsize_arcsec}asec",
         *([] if "-reorder" in options else ["-no-reorder"]), "-temp-dir", str(tmp_path),
-        "-name", str(tmp_path / "ws"), *(o for o in options if o != WSTACKING), *sets,
+        "-name", str(tmp_path / "ws"), *options, *sets,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -213,7 +214,7 @@ def test_where_gridders_differ_an_explicit_transform_is_with_us(tmp_path):
         turns = (vis.uvw * (freq / C)) @ np.stack([l, m, n])
         exact += ((vis.vis[:, chan] * weights.parts[0][:, chan]) @ np.exp(-2j * np.pi * turns)).real
     exact /= weights.total
-    default = wsclean(ms, tmp_path, npix, pixsize, "-weight", "natural", WSTACKING, *EXACT)
+    default = wsclean(ms, tmp_path, npix, pixsize, "-weight", "natural", *EXACT, w_gridder=False)
     w_gridder = wsclean(ms, tmp_path, npix, pixsize, "-weight", "natural", *EXACT)
     assert relative(make_image(vis, how).data[y, x], exact) < BOUND
     assert relative(w_gridder[y, x], exact) < BOUND

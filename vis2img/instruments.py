@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from vis2img.errors import ParameterError
+from vis2img.primary_beam import dish_axes
 from vis2img.visibilities import SPEED_OF_LIGHT
 
 Beam = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -51,9 +52,8 @@ class Band:
 
 @dataclass(frozen=True)
 class Telescope:
-    """A layout of simms with what it does not know."""
+    """What simms does not know of one of its layouts."""
 
-    layout: str
     observatory: str
     """Name in the measurement set, as casacore knows it where it does."""
     dish: float | None = None
@@ -81,18 +81,16 @@ _VLA = {
 }
 _SKA = {"1": _flat(350, 1050, 390), "2": _flat(950, 1760, 390)}
 TELESCOPES = {
-    "meerkat": Telescope("meerkat", "MeerKAT", bands=_MEERKAT),
-    **{f"vla-{c}": Telescope(f"vla-{c}", "EVLA", 25.0, _VLA) for c in "abcd"},
-    "askap-like": Telescope("askap-like", "ASKAP", 12.0, {"1": _flat(800, 1088, 1830), "2": _flat(1152, 1440, 1830)}),
-    **{
-        name: Telescope(name, "SKA-Mid", 15.0, _SKA) for name in ("skamid-aa1", "skamid-aa2", "skamid-aastar", "skamid")
-    },
+    "meerkat": Telescope("MeerKAT", bands=_MEERKAT),
+    **{f"vla-{c}": Telescope("EVLA", 25.0, _VLA) for c in "abcd"},
+    "askap-like": Telescope("ASKAP", 12.0, {"1": _flat(800, 1088, 1830), "2": _flat(1152, 1440, 1830)}),
+    **{name: Telescope("SKA-Mid", 15.0, _SKA) for name in ("skamid-aa1", "skamid-aa2", "skamid-aastar", "skamid")},
 }
 
 
 def telescope(name: str) -> Telescope:
     """Return what is known of a telescope; one that only simms knows has no bands."""
-    return TELESCOPES.get(name, Telescope(name, name))
+    return TELESCOPES.get(name, Telescope(name))
 
 
 def band_named(name: str, band: str) -> Band:
@@ -170,9 +168,7 @@ def power_beam(name: str, freqs: np.ndarray, dish: float, angles: np.ndarray) ->
     def measured(l: np.ndarray, m: np.ndarray, chan_freq: np.ndarray) -> np.ndarray:
         total = np.zeros((len(l), len(chan_freq)))
         for angle in chosen:
-            # Elevation lies at position angle q, north through east; azimuth increases to its right.
-            across = np.degrees(m * math.sin(angle) - l * math.cos(angle))
-            up = np.degrees(l * math.sin(angle) + m * math.cos(angle))
+            across, up = dish_axes(l, m, float(angle))
             total += (model.voltages(across, up, chan_freq / 1e6) ** 2).mean(axis=-1)
         return total / len(chosen)
 

@@ -144,7 +144,7 @@ def _fill(
     # Alike for all blocks, so that their grids are.
     longest = np.linalg.norm(position[antennas[0]] - position[antennas[1]], axis=1).max()
     uv_max = float(longest) * config.chan_freq[-1] / SPEED_OF_LIGHT
-    most = max(1, _BLOCK_SAMPLES // (nbl * config.nchan))
+    most, sigma = max(1, _BLOCK_SAMPLES // (nbl * config.nchan)), config.sigma
     with contextlib.closing(table(str(ms), readonly=False, ack=False)) as main:
         for times in _blocks(angles if beam else np.zeros(config.ntimes), most):
             report("predicting visibilities", times.start / config.ntimes)
@@ -157,9 +157,9 @@ def _fill(
             for i in times:
                 at = i - times.start
                 data = vis[at * nbl : (at + 1) * nbl]
-                data = _corrupted(config, data, i, antennas, gains, config.sigma, noise_seed)
+                data = _corrupted(config, data, i, antennas, gains, sigma, noise_seed)
                 flagged = rfi[i] | dropped[i, :, np.newaxis]
-                _put(main, i * nbl, float(mid_times[i]), uvw[at], data, flagged, config.sigma)
+                _put(main, i * nbl, float(mid_times[i]), uvw[at], data, flagged, sigma)
     _complete_subtables(config, ms, mid_times)
     names = layout_of(config.telescope)["antnames"]
     record = {"start_time": start.isoformat(), "missing": [str(names[i]) for i in missing]}
@@ -167,7 +167,7 @@ def _fill(
     if gains is not None:
         parts = np.stack([gains.by_time.real, gains.by_time.imag], axis=-1)
         errors |= {"GAINS": parts, "BANDPASS": np.ascontiguousarray(gains.by_chan.real)}
-    return Observed({**record, "sigma": config.sigma.tolist()}, _power(config, sources, beam), errors)
+    return Observed({**record, "sigma": sigma.tolist()}, _power(config, sources, beam), errors)
 
 
 def _blocks(angles: np.ndarray, most: int) -> list[range]:

@@ -191,6 +191,13 @@ def parallactic_angles(
     return np.arctan2(np.sin(hour), math.tan(latitude) * math.cos(dec) - math.sin(dec) * np.cos(hour))
 
 
+def dish_axes(l: np.ndarray, m: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the offsets in degrees along azimuth and elevation of ``l``, ``m`` at a parallactic angle (rad)."""
+    # Elevation lies at position angle q, north through east; azimuth increases to its right.
+    across = m * math.sin(angle) - l * math.cos(angle)
+    return np.degrees(across), np.degrees(l * math.sin(angle) + m * math.cos(angle))
+
+
 def mean_power(
     model: JimBeam,
     freqs: np.ndarray,
@@ -218,9 +225,7 @@ def mean_power(
     total = np.zeros(np.shape(l))
     table = model.freqMHzlist
     for angle, share in zip(angles, angle_weights / angle_weights.sum(), strict=True):
-        # Elevation lies at position angle q, north through east; azimuth increases to its right.
-        across = np.degrees(m * math.sin(angle) - l * math.cos(angle))
-        up = np.degrees(l * math.sin(angle) + m * math.cos(angle))
+        across, up = dish_axes(l, m, float(angle))
         for freq_mhz, weight in zip(freqs / 1e6, weights, strict=True):
             known = min(max(freq_mhz, table[0]), table[-1])
             scale = freq_mhz / known

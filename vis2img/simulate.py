@@ -98,6 +98,7 @@ def _write_parameters(config: SimulateConfig, record: dict[str, Any], new: Simul
     name = uuid.uuid4().hex
     with table(str(new.ms_path), readonly=False, ack=False) as main:
         main.putkeyword(ID_KEYWORD, name)
-    values = {**config.record(), **record, "ref_freq": config.mid_freq, "config": config.record(), "id": name}
+    given = config.record()
+    values = {**given, **record, "ref_freq": config.mid_freq, "config": given, "id": name}
     names = {"vis2img": __version__, "simms": simms.__version__, "numpy": np.__version__, "ducc0": ducc0.__version__}
     new.parameters_path.write_text(json.dumps({**values, "versions": names}, indent=2) + "\n")

@@ -17,8 +17,8 @@ from vis2img.errors import ParameterError
 from vis2img.instruments import band_named, sefd_at
 from vis2img.options import Angle, Direction
 from vis2img.sky import ALL_CLASSES, CLASSES
+from vis2img.sky_source import ARCSEC
 
-_ARCSEC = math.pi / 180 / 3600
 _DEFAULT_CENTRE = (math.radians(60), math.radians(-30))
 _DEFAULT_FOV = math.radians(1)
 
@@ -61,11 +61,11 @@ class SimulateConfig:
     """Classes drawn, in equal shares."""
     flux_range: tuple[float, float] = (1e-3, 1e-1)
     """Flux densities of labelled sources in Jy at the middle of the band."""
-    size_range: tuple[Angle, Angle] = (20 * _ARCSEC, 120 * _ARCSEC)
+    size_range: tuple[Angle, Angle] = (20 * ARCSEC, 120 * ARCSEC)
     """Largest angular sizes of extended sources."""
     fov: Angle = _DEFAULT_FOV
     """Side of the square that sources are drawn in."""
-    min_separation: Angle = 30 * _ARCSEC
+    min_separation: Angle = 30 * ARCSEC
     """Least gap between two labelled sources."""
     cutouts: tuple[Path, ...] = ()
     """Pictures of real sources (FITS, or npz as MiraBest's), put on the sky with flux-range and size-range."""
@@ -243,7 +243,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "classes": ("halo", "relic", "fri", "frii", "wat", "nat", "hybrid", "ring", "ddrg", "compact"),
         "n_sources": 50,
         "flux_range": (2e-3, 0.2),
-        "size_range": (20 * _ARCSEC, 300 * _ARCSEC),
+        "size_range": (20 * ARCSEC, 300 * ARCSEC),
         "counts_flux": 5e-5,
     },
     # MIGHTEE (Jarvis et al. 2016, PoS MeerKAT2016, 006): deep L-band fields; a third of the SEFD stands
@@ -258,7 +258,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "n_sources": 20,
         "classes": ("fri", "frii", "hybrid", "wat", "nat", "ddrg", "ring", "compact"),
         "flux_range": (5e-4, 2e-2),
-        "size_range": (10 * _ARCSEC, 90 * _ARCSEC),
+        "size_range": (10 * ARCSEC, 90 * ARCSEC),
         "counts_flux": 2e-5,
         "clustering": 0.1,
         "outside_flux": 0.1,

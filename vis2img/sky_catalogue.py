@@ -27,6 +27,19 @@ from vis2img.sky_source import (
 _CUTOUT = "CUTOUT"  # name of the extensions
 
 
+def source_columns(sources: Sequence[SkySource]) -> dict[str, np.ndarray]:
+    """Return what every table of sources holds, by column: numbers, degrees, Jy, arcsec, class, spectral index."""
+    return {
+        "source_id": np.array([s.source_id for s in sources], dtype=np.int64),
+        "ra_deg": np.degrees([s.ra for s in sources]),
+        "dec_deg": np.degrees([s.dec for s in sources]),
+        "flux_jy": np.array([s.flux for s in sources], dtype=float),
+        "size_arcsec": np.array([s.size for s in sources], dtype=float) / ARCSEC,
+        "class": np.array([s.class_name for s in sources], dtype="U16"),
+        "spectral_index": np.array([_spectral_index(s) for s in sources], dtype=float),
+    }
+
+
 def write_catalogue(
     sources: Sequence[SkySource], path: str | Path, more: Mapping[str, np.ndarray] | None = None
 ) -> None:
@@ -56,13 +69,7 @@ def write_catalogue(
             f"cannot write the catalogue {path}: {count.max()} sources have the number {unique[count.argmax()]}"
         )
     rows = {
-        "source_id": numbers,
-        "ra_deg": np.degrees([s.ra for s in sources]),
-        "dec_deg": np.degrees([s.dec for s in sources]),
-        "flux_jy": np.array([s.flux for s in sources], dtype=float),
-        "size_arcsec": np.array([s.size for s in sources], dtype=float) / ARCSEC,
-        "class": np.array([s.class_name for s in sources], dtype="U16"),
-        "spectral_index": np.array([_spectral_index(s) for s in sources], dtype=float),
+        **source_columns(sources),
         "n_components": np.array([len(s.components) for s in sources], dtype=np.int32),
         "kind": np.array([_kind(s) for s in sources], dtype="U10"),
         **(more or {}),

@@ -5,15 +5,14 @@
     view.labels, view.counts, view.boxes(), view.segmentation(), view.brightness()
 
 Sources are found in a k-d tree of unit vectors, so that the poles and right ascension 0 are like any other place.
-Each part of a source is projected with the derivative of the projection at its centre: exact for points, and
-within the square of its size in radians for Gaussians and cutouts.
+:mod:`vis2img.truth_frames` projects them, and :mod:`vis2img.truth_masks` draws them.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +21,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vis2img.errors import ParameterError, Vis2imgError
-from vis2img.gridding import lm_to_pixel
-from vis2img.phase import uvw_basis
 from vis2img.sky import UNLABELLED, SkyCutout, SkySource, read_catalogue
+from vis2img.sky_catalogue import source_columns
+from vis2img.truth_frames import (
+    SIGMA_OF_FWHM,
+    Beam,
+    Frame,
+    beam_covariance,
+    fwhm_covariance,
+    patch_frame,
+    project,
+    vectors,
+    wcs_frame,
+)
 from vis2img.truth_masks import BOX_SIGMAS, BOX_TAIL, Parts, TruthView, write_masks
 
 if TYPE_CHECKING:
@@ -35,22 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Truth", "TruthView", "write_masks"]
 
-Beam = float | tuple[float, float, float]
-_ARCSEC = math.pi / 180 / 3600
-_SIGMA_OF_FWHM = 1 / math.sqrt(8 * math.log(2))
-_DELTA = 1e-6  # rad, the step of numerical derivatives: 0.2 arcsec
-_EDGE_SAMPLES = 9  # per side of a picture, to find the circle around it on the sky
 APPARENT = "apparent_flux_jy"
-
-
-@dataclass(frozen=True, eq=False)
-class _Frame:
-    """A picture: its shape (ny, nx), unit vectors [k, 3] to pixels (x, y) [k, 2], and the circle around it."""
-
-    shape: tuple[int, int]
-    project: Callable[[np.ndarray], np.ndarray]
-    centre: np.ndarray
-    radius: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,19 +125,7 @@ class Truth:
         """
         from astropy.table import Table
 
-        sky, n = self._sky, len(self.sources)
-        total = np.bincount(sky.owner, sky.flux, n)
-        index = np.bincount(sky.owner, sky.flux * sky.spectral_index, n)
-        columns = {
-            "source_id": np.array([s.source_id for s in self.sources], dtype=np.int64),
-            "ra_deg": np.degrees([s.ra for s in self.sources]),
-            "dec_deg": np.degrees([s.dec for s in self.sources]),
-            "flux_jy": np.array([s.flux for s in self.sources], dtype=float),
-            "size_arcsec": np.array([s.size for s in self.sources], dtype=float) / _ARCSEC,
-            "class": np.array([s.class_name for s in self.sources], dtype=str),
-            "spectral_index": index / total,
-        }
-        return Table(columns | self.columns)
+        return Table(source_columns(self.sources) | self.columns)
 
     def at(
         self,
@@ -179,7 +161,7 @@ class Truth:
         ParameterError
             If the WCS is not celestial, a value is out of range, or the apparent flux is not known.
         """
-        return self._view(_wcs_frame(wcs, shape), freq, classes, min_flux, beam, apparent)
+        return self._view(wcs_frame(wcs, shape), freq, classes, min_flux, beam, apparent)
 
     def at_image(
         self,
@@ -217,14 +199,7 @@ class Truth:
             If these numbers cannot be in rad, or the patch is wider than the hemisphere.
         """
         sides = (npix, npix) if isinstance(npix, int | np.integer) else npix
-        numbers = (*centre, pixsize)
-        if not all(isinstance(value, float | int | np.number) for value in numbers):
-            raise ParameterError(f"centre {centre} and pixsize {pixsize!r} must be numbers in rad")
-        if not (-math.pi <= centre[0] <= 4 * math.pi and abs(centre[1]) <= math.pi / 2):
-            raise ParameterError(f"centre {tuple(map(float, centre))} must be RA and Dec in rad, Dec within +-pi/2")
-        if not 0 < pixsize * max(sides) <= 2:
-            raise ParameterError(f"pixsize = {pixsize:g} rad times {max(sides)} pixels must be above 0 and at most 2")
-        return self._view(_patch_frame(centre, pixsize, sides), freq, classes, min_flux, beam, apparent)
+        return self._view(patch_frame(centre, pixsize, sides), freq, classes, min_flux, beam, apparent)
 
     @cached_property
     def _sky(self) -> _Sky:
@@ -248,7 +223,7 @@ class Truth:
 
     def _view(
         self,
-        frame: _Frame,
+        frame: Frame,
         freq: float | None,
         classes: Sequence[str] | None,
         min_flux: float,
@@ -256,7 +231,7 @@ class Truth:
         apparent: bool,
     ) -> TruthView:
         sky, (labels, class_names) = self._sky, self._labels
-        blur = _beam_covariance(frame, beam)
+        blur = beam_covariance(frame, beam)
         numbers = self._near(frame, beam)
         if classes is not None:
             known = {classes} if isinstance(classes, str) else set(classes)
@@ -267,7 +242,7 @@ class Truth:
         scale = np.ones(len(k)) if freq is None else (freq / sky.ref_freq[k]) ** sky.spectral_index[k]
         if apparent:
             scale = scale * self._dimming[numbers][owner]
-        xy, turn = _project(frame, sky.ra[k], sky.dec[k])
+        xy, turn = project(frame, sky.ra[k], sky.dec[k])
         covariance = turn @ sky.covariance[k] @ np.swapaxes(turn, 1, 2) + blur
         box = _boxes(xy, turn, covariance, sky.corners[k], owner, len(numbers))
         total = np.bincount(owner, scale * sky.flux[k], len(numbers))
@@ -289,12 +264,12 @@ class Truth:
         sources = [self.sources[i] for i in numbers[kept]]
         return TruthView(frame.shape, sources, middle[:, 0], middle[:, 1], total[kept], class_names, box[kept], parts)
 
-    def _near(self, frame: _Frame, beam: Beam) -> np.ndarray:
+    def _near(self, frame: Frame, beam: Beam) -> np.ndarray:
         """Return the numbers of the sources that may reach into the circle around ``frame``, ascending."""
         sky = self._sky
         if not len(sky.vector):
             return np.zeros(0, dtype=int)
-        reach = frame.radius + BOX_SIGMAS * _SIGMA_OF_FWHM * float(np.ravel(beam)[0])
+        reach = frame.radius + BOX_SIGMAS * SIGMA_OF_FWHM * float(np.ravel(beam)[0])
         chord = 2 * math.sin(min(reach + float(sky.radius.max()), math.pi) / 2)
         found = np.sort(np.asarray(self._tree.query_ball_point(frame.centre, chord * (1 + 1e-9)), dtype=int))
         distance = 2 * np.arcsin(np.minimum(np.linalg.norm(sky.vector[found] - frame.centre, axis=1) / 2, 1))
@@ -305,26 +280,11 @@ def _more_columns(catalogue: Path, sources: list[SkySource]) -> dict[str, np.nda
     """Return the columns of SOURCES that :meth:`Truth.table` does not make itself, in the order of ``sources``."""
     from astropy.table import Table
 
-    made = {"source_id", "ra_deg", "dec_deg", "flux_jy", "size_arcsec", "class", "spectral_index"}
+    made = source_columns([])
     table = Table.read(catalogue, hdu="SOURCES", character_as_bytes=False)
     row = {int(number): i for i, number in enumerate(table["source_id"])}
     order = [row[source.source_id] for source in sources]
     return {name: np.asarray(table[name])[order] for name in table.colnames if name not in made}
-
-
-def _vectors(ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the unit vectors east, north and towards the directions; float64 [k, 3] each."""
-    sin_ra, cos_ra, sin_dec, cos_dec = np.sin(ra), np.cos(ra), np.sin(dec), np.cos(dec)
-    east = np.stack([-sin_ra, cos_ra, np.zeros_like(ra)], axis=-1)
-    north = np.stack([-sin_dec * cos_ra, -sin_dec * sin_ra, cos_dec], axis=-1)
-    return east, north, np.stack([cos_dec * cos_ra, cos_dec * sin_ra, sin_dec], axis=-1)
-
-
-def _fwhm_covariance(major: np.ndarray, minor: np.ndarray, pa: np.ndarray) -> np.ndarray:
-    """Return [k, 2, 2] (east, north), rad^2, of Gaussians with FWHM in rad."""
-    along = np.stack([np.sin(pa), np.cos(pa)], axis=-1) * (major * _SIGMA_OF_FWHM)[:, None]
-    across = np.stack([np.cos(pa), -np.sin(pa)], axis=-1) * (minor * _SIGMA_OF_FWHM)[:, None]
-    return along[:, :, None] * along[:, None, :] + across[:, :, None] * across[:, None, :]
 
 
 def _cutout_corners(cutout: SkyCutout) -> np.ndarray:
@@ -359,109 +319,15 @@ def _columns(sources: list[SkySource]) -> _Sky:
     for k, cutout in enumerate(cutouts):
         if cutout is not None:
             corners[k] = _cutout_corners(cutout)
-    vector = _vectors(np.array([s.ra for s in sources]), np.array([s.dec for s in sources]))[2]
-    chord = np.linalg.norm(_vectors(ra, dec)[2] - vector[owner], axis=1)
+    vector = vectors(np.array([s.ra for s in sources]), np.array([s.dec for s in sources]))[2]
+    chord = np.linalg.norm(vectors(ra, dec)[2] - vector[owner], axis=1)
     reach = 2 * np.arcsin(np.minimum(chord / 2, 1)) + np.linalg.norm(corners, axis=2).max(axis=1, initial=0)
     radius = np.zeros(len(sources))
-    np.maximum.at(radius, owner, reach + BOX_SIGMAS * _SIGMA_OF_FWHM * table[6])
-    covariance = _fwhm_covariance(table[6], table[7], table[8])
+    np.maximum.at(radius, owner, reach + BOX_SIGMAS * SIGMA_OF_FWHM * table[6])
+    covariance = fwhm_covariance(table[6], table[7], table[8])
     flux, ref_freq, index = table[3], table[4], table[5]
     bounds = np.array(first)
     return _Sky(owner, bounds, ra, dec, flux, ref_freq, index, covariance, corners, cutouts, vector, radius)
-
-
-def _patch_frame(centre: tuple[float, float], pixsize: float, npix: tuple[int, int]) -> _Frame:
-    nx, ny = npix
-    if not (pixsize > 0 and min(npix) >= 1 and all(map(math.isfinite, (*centre, pixsize)))):
-        raise ParameterError(f"a patch of {nx} x {ny} pixels of {pixsize:g} rad: all must be finite and above 0")
-    basis = uvw_basis(*centre)
-
-    def project(vector: np.ndarray) -> np.ndarray:
-        l, m, n = (vector @ basis.T).T
-        x, y = lm_to_pixel(l, m, npix, pixsize)
-        return np.where(n[:, None] > 0, np.stack([x, y], axis=-1), np.nan)
-
-    diagonal = math.hypot(nx // 2 + 1, ny // 2 + 1) * pixsize
-    return _Frame((int(ny), int(nx)), project, basis[2], math.asin(diagonal) if diagonal < 1 else math.pi / 2)
-
-
-def _wcs_frame(wcs: WCS, shape: tuple[int, int]) -> _Frame:
-    ny, nx = map(int, shape)
-    if min(nx, ny) < 1:
-        raise ParameterError(f"shape = {shape} must be (ny, nx), both at least 1")
-    if not wcs.has_celestial:
-        raise ParameterError("the WCS has no celestial axes: give one with right ascension and declination")
-    wcs = wcs.celestial if wcs.naxis > 2 else wcs
-    longitude, latitude = wcs.wcs.lng, wcs.wcs.lat
-    to_frame, from_frame = _frame_change(wcs)
-
-    def project(vector: np.ndarray) -> np.ndarray:
-        world = np.empty((len(vector), 2))
-        world[:, longitude], world[:, latitude] = to_frame(vector)
-        if not len(world):
-            return world
-        if wcs.has_distortion:
-            return wcs.all_world2pix(world, 0, quiet=True)
-        return wcs.wcs_world2pix(world, 0)
-
-    grid = np.stack(
-        np.meshgrid(np.linspace(-0.5, nx - 0.5, _EDGE_SAMPLES), np.linspace(-0.5, ny - 0.5, _EDGE_SAMPLES)), axis=-1
-    )
-    world = wcs.all_pix2world(grid.reshape(-1, 2), 0)
-    vector = from_frame(world[:, longitude], world[:, latitude])
-    centre = vector[len(vector) // 2]
-    if not np.isfinite(vector).all():  # a picture of the whole sky, with corners that are not sky
-        return _Frame((ny, nx), project, np.array([0.0, 0.0, 1.0]), math.pi)
-    radius = 2 * np.arcsin(np.minimum(np.linalg.norm(vector - centre, axis=1).max() / 2, 1))
-    return _Frame((ny, nx), project, centre, min(1.05 * float(radius), math.pi))
-
-
-def _frame_change(wcs: WCS) -> tuple[Callable[..., tuple[np.ndarray, np.ndarray]], Callable[..., np.ndarray]]:
-    """Return functions from unit vectors (ICRS) to longitude and latitude in the frame of ``wcs`` (deg), and back.
-
-    J2000 counts as ICRS, here as in the measurement sets that are simulated: they differ by 0.02 arcsec.
-    """
-    from astropy.coordinates import FK5, ICRS, SkyCoord
-    from astropy.wcs.utils import wcs_to_celestial_frame
-
-    frame = wcs_to_celestial_frame(wcs)
-    same = isinstance(frame, ICRS) or (isinstance(frame, FK5) and frame.equinox.jyear == 2000.0)
-
-    def forward(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        ra = np.degrees(np.arctan2(vector[:, 1], vector[:, 0])) % 360
-        dec = np.degrees(np.arctan2(vector[:, 2], np.hypot(vector[:, 0], vector[:, 1])))
-        if same:
-            return ra, dec
-        there = SkyCoord(ra, dec, unit="deg", frame="icrs").transform_to(frame).spherical
-        return there.lon.deg, there.lat.deg
-
-    def back(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
-        if not same:
-            here = SkyCoord(longitude, latitude, unit="deg", frame=frame).transform_to("icrs")
-            longitude, latitude = here.ra.deg, here.dec.deg
-        return _vectors(np.radians(longitude), np.radians(latitude))[2]
-
-    return forward, back
-
-
-def _project(frame: _Frame, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixels (x, y) [k, 2] of directions, and their derivatives [k, 2, 2] per rad east and north."""
-    east, north, towards = _vectors(ra, dec)
-    steps = [towards, *(towards + sign * _DELTA * axis for axis in (east, north) for sign in (1, -1))]
-    xy, right, left, above, below = frame.project(np.concatenate(steps)).reshape(5, -1, 2)
-    return xy, np.stack([right - left, above - below], axis=-1) / (2 * _DELTA)
-
-
-def _beam_covariance(frame: _Frame, beam: Beam) -> np.ndarray:
-    """Return [2, 2], pixels squared, of a beam given in the middle of the picture."""
-    values = np.array([beam, beam, 0.0] if np.ndim(beam) == 0 else beam, dtype=float)
-    if values.shape != (3,) or not np.isfinite(values).all() or not 0 <= values[1] <= values[0]:
-        raise ParameterError(f"beam = {beam} must be a FWHM, or major and minor FWHM and angle, finite, in rad")
-    if not values[0]:
-        return np.zeros((2, 2))
-    x, y, z = frame.centre
-    turn = _project(frame, np.array([math.atan2(y, x)]), np.array([math.atan2(z, math.hypot(x, y))]))[1][0]
-    return turn @ _fwhm_covariance(*values[:, None])[0] @ turn.T
 
 
 def _boxes(
