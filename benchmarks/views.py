@@ -10,7 +10,7 @@ import os
 import platform
 import time
 
-from vis2img.draws import field_visibilities, make_draw
+from vis2img.draws import make_draw
 from vis2img.loader import Loader, LoaderConfig
 
 

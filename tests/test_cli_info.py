@@ -37,7 +37,7 @@ def test_overview_lists_every_command(cli) -> None:
     done = cli("--help")
     assert done.code == 0 and done.err == ""
     for name, _, text in COMMANDS:
-        assert f"  {name:<10}{text}" in done.out.splitlines()
+        assert f"  {name:<14}{text}" in done.out.splitlines()
     assert cli().out == done.out
     assert cli("--version").out == f"vis2img {__version__}\n"
 

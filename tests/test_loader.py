@@ -1,18 +1,35 @@
-"""The loader: fixed shapes, batches that replay on any number of workers, exact resume, failures named."""
+"""The loader: fixed shapes, batches that replay on any number of workers, exact resume, shares, failures named."""
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 
-from vis2img.errors import MeasurementSetError, ParameterError
-from vis2img.loader import Batch, Loader, LoaderConfig
+from vis2img.batches import Batch
+from vis2img.cluster import Engine, connect
+from vis2img.errors import MeasurementSetError, OutputError, ParameterError, Vis2imgError
+from vis2img.loader import Loader
+from vis2img.loader_config import LoaderConfig
 from vis2img.phase import direction_cosines
-from vis2img.views import ViewConfig
+from vis2img.prior import draw_rng
+from vis2img.views import Stretch, ViewConfig
 
 VIEWS = ViewConfig(patch_npix=24, global_size=16, local_size=8, n_local=2)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[object]:
+    """Two workers that the tests of this module share, as processes take seconds to start."""
+    with connect(Engine(workers=2)) as connection:
+        yield connection.client
 
 
 @pytest.fixture
@@ -40,72 +57,194 @@ def same(a: Batch, b: Batch) -> bool:
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in vars(a))
 
 
-def test_batches_have_fixed_shapes_and_patches_lie_in_the_field(sets) -> None:
-    with Loader(config(sets), seed=1) as loader:
+def test_batches_have_fixed_shapes_and_patches_lie_in_the_field(sets, client) -> None:
+    with Loader(config(sets), seed=1, client=client) as loader:
         iterator = iter(loader)
         batches = [next(iterator) for _ in range(5)]
-        centre = loader.pool.draws[0][0].phase_centre
+        centre = loader.pool.held[0].draw.phase_centre
         fov = loader.sources[0].prior.fov
-        records = loader.draw_records()
+        records, report = loader.draw_records(), loader.report()
     for batch in batches:
         assert batch.global_views.shape == (2, 6, 16, 16, 1) and batch.global_views.dtype == np.float32
-        assert batch.local_views.shape == (2, 6, 8, 8, 1)
+        assert batch.local_views.shape == (2, 6, 8, 8, 1) and len(batch) == 6
         assert np.isfinite(batch.global_views).all() and batch.global_views.std() > 0.05
-        assert batch.draw_index.shape == (6, 4)
+        assert batch.draw_index.shape == (6, 4) and batch.turns.shape == (4, 6) and batch.box.shape == (6, 4, 3)
         offsets = direction_cosines(batch.position[:, 0], batch.position[:, 1], centre)[:, :2]
         assert np.abs(offsets).max() < fov / 2
     assert {int(f) for batch in batches for f in batch.field} == {0, 1}
     # Two draws of each of two fields fill the pool; batches 2 and 4 take one more each.
     assert max(batch.draw_index.max() for batch in batches) == 2
-    assert len(records) == 4 and {"weighting", "pixsize", "field", "index"} <= set(records[0])
+    assert len(records) == 4 and {"weighting", "pixsize", "field", "index", "channels"} <= set(records[0])
+    assert report["fresh_draws"] >= 6 and report["bytes_read"] > 0 and report["draw_reuse"] > 6
+    with pytest.raises(Vis2imgError, match="closed"):
+        loader.next_batch()
 
 
-def test_a_synchronous_run_replays_on_any_number_of_workers_and_resumes_exactly(sets) -> None:
-    with Loader(config(sets, workers=2), seed=1) as loader:
+def test_a_synchronous_run_replays_on_any_number_of_workers_and_resumes_exactly(sets, client) -> None:
+    with Loader(config(sets), seed=1, client=client) as loader:
         first = [loader.next_batch() for _ in range(6)]
-    with Loader(config(sets, workers=1), seed=1) as loader:
+    # Its own single worker, and other threads that cut.
+    with Loader(config(sets, prefetch=1, cutters=1), seed=1) as loader:
         again = [loader.next_batch() for _ in range(3)]
+        time.sleep(0.5)  # batches made ahead must not count as delivered
         state = loader.state()
+    assert state["batches"] == 3
     assert all(same(a, b) for a, b in zip(first, again, strict=False))
-    with Loader(config(sets), seed=1, state=state) as loader:
+    with Loader(config(sets), seed=1, state=state, client=client) as loader:
         rest = [loader.next_batch() for _ in range(3)]
     assert all(same(a, b) for a, b in zip(first[3:], rest, strict=True))
-    with Loader(config(sets), seed=2) as loader:
+    with Loader(config(sets), seed=2, client=client) as loader:
         assert not same(first[0], loader.next_batch())
 
 
-def test_the_asynchronous_pool_is_refreshed(sets) -> None:
-    import time
+def test_a_killed_worker_is_replaced_and_no_sample_is_lost_or_doubled(sets) -> None:
+    wanted = config(sets, refresh_every=1, workers=2)
+    with Loader(wanted, seed=3) as loader:
+        undisturbed = [loader.next_batch() for _ in range(12)]
+    disturbed, killed = [], []
+    with Loader(wanted, seed=3) as loader:
+        for number in range(12):
+            disturbed.append(loader.next_batch())
+            if number in (1, 4, 7):
+                pid = next(iter(loader.pool.client.run(os.getpid, on_error="ignore").values()))
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+    assert len(set(killed)) == 3
+    assert all(same(a, b) for a, b in zip(undisturbed, disturbed, strict=True))
 
-    with Loader(config(sets, mode="async"), seed=1) as loader:
+
+def test_the_asynchronous_pool_is_refreshed_and_tells_its_age(sets, client) -> None:
+    with Loader(config(sets, mode="async"), seed=1, client=client) as loader:
         loader.next_batch()
         deadline = time.monotonic() + 60
-        while loader.pool.fresh <= loader.pool.size and time.monotonic() < deadline:
+        while loader.report()["fresh_draws"] <= 3 * loader.pool.capacity and time.monotonic() < deadline:
             loader.next_batch()
-            time.sleep(0.05)
-        assert loader.pool.fresh > loader.pool.size
+            time.sleep(0.02)
+        report = loader.report()
+        state = loader.state()
+        indices = [held.draw.index for held in loader.pool.held]
+    assert report["fresh_draws"] > 3 * loader.pool.capacity
+    assert 0 < report["draw_age"] < 60 and report["draw_reuse"] > 0
+    assert min(indices) > 0 and len(loader.pool.held) == loader.pool.capacity
+    with Loader(config(sets, mode="async"), seed=1, state=state, client=client) as loader:
+        loader.next_batch()
+        assert loader.batches == state["batches"] + 1
+        assert max(held.draw.index for held in loader.pool.held) >= max(indices) - 2
 
 
-def test_a_set_that_cannot_be_imaged_is_skipped_and_named(make_ms, sets, caplog) -> None:
+def test_hosts_share_a_run_without_a_sample_twice(sets, client) -> None:
+    seen: list[set[tuple[object, ...]]] = []
+    for host in range(2):
+        with Loader(config(sets), seed=1, client=client, host=host, hosts=2) as loader:
+            batches = [loader.next_batch() for _ in range(4)]
+        assert all(len(batch) == 3 for batch in batches)
+        seen.append(
+            {
+                (int(f), *d.tolist(), *p)
+                for b in batches
+                for f, d, p in zip(b.field, b.draw_index, b.position, strict=True)
+            }
+        )
+        draws = {(int(f), int(i)) for b in batches for f, d in zip(b.field, b.draw_index, strict=True) for i in d}
+        assert {index % 2 for _, index in draws} == {host}
+    assert len(seen[0]) == len(seen[1]) == 12 and not seen[0] & seen[1]
+    with pytest.raises(ParameterError, match="multiple"):
+        Loader(config(sets), client=client, hosts=4)
+
+
+def test_samples_come_by_weight(sets, client) -> None:
+    with Loader(config(sets, weights=(1.0, 4.0), batch_size=200), seed=1, client=client) as loader:
+        field = loader.next_batch().field
+    assert 0.7 < field.mean() < 0.9
+    with pytest.raises(ParameterError, match="weights"):
+        config(sets, weights=(1.0,))
+
+
+def test_more_fields_than_the_pool_holds_are_visited_in_turns(make_ms, client) -> None:
+    ms = tuple(str(make_ms(name=f"m{i}", antennas=6, times=3, seed=i).path) for i in range(5))
+    with Loader(config(ms, fields_at_once=2, refresh_every=1), seed=1, client=client) as loader:
+        batches = [loader.next_batch() for _ in range(12)]
+        assert len(loader.pool.held) == 4
+    assert all(1 <= len(set(batch.field.tolist())) <= 3 for batch in batches)
+    assert {int(f) for batch in batches for f in batch.field} == set(range(5))
+
+
+def test_a_set_that_cannot_be_imaged_is_skipped_and_named_once(make_ms, sets, tmp_path, client, caplog) -> None:
     bad = make_ms(name="bad", antennas=8)
     bad.edit("FLAG", np.ones_like)
-    with Loader(config((str(bad.path), sets[0])), seed=1) as loader:
+    broken = tmp_path / "broken.ms"
+    broken.mkdir()
+    with Loader(config((str(bad.path), sets[0], str(broken))), seed=1, client=client) as loader:
         batches = [loader.next_batch() for _ in range(4)]
-        assert list(loader.pool.failed) == [0]
+        unused = loader.unused()
     assert {int(f) for batch in batches for f in batch.field} == {1}
-    named = [r.message for r in caplog.records if "bad.ms" in r.message]
-    assert len(named) == 1 and "flagged" in named[0]
-    with Loader(config((str(bad.path),)), seed=1) as loader, pytest.raises(MeasurementSetError, match="flagged"):
-        loader.next_batch()
+    assert set(unused) == {str(bad.path), str(broken)} and "flagged" in unused[str(bad.path)]
+    for name in ("bad.ms", "broken.ms"):
+        assert len([r for r in caplog.records if name in r.message]) == 1
+    with Loader(config((str(bad.path),)), seed=1, client=client) as loader:
+        for _ in range(2):
+            with pytest.raises(MeasurementSetError, match="flagged"):
+                loader.next_batch()
 
 
-def test_illegal_settings_are_refused(sets, tmp_path: Path) -> None:
-    for changes in ({"batch_size": 0}, {"draws_per_field": 1}, {"imaging": "some"}, {"near_peaks": 2.0}):
+def test_every_field_and_band_can_be_a_source(real_ms, client) -> None:
+    """EVLA, two spectral windows of unequal size."""
+    path = str(real_ms("casaformats_simple"))
+    views = replace(VIEWS, patch_npix=16)
+    with Loader(config((path,), bands="each", views=views), seed=0, client=client) as loader:
+        assert [source.selection.spw for source in loader.sources] == [0, 1]
+        assert loader.sources[0].name.endswith("spw 0")
+
+
+def test_a_view_is_the_crop_of_the_image_that_the_command_line_makes(sets, client, cli, tmp_path) -> None:
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    views = replace(VIEWS, stretch=Stretch("linear"), global_scale=(0.5, 1.0))
+    with Loader(config(sets[1:], views=views), seed=4, client=client) as loader:
+        batch = loader.next_batch()
+        source = loader.sources[0]
+        noise = {held.draw.index: float(held.draw.noise[0]) for held in loader.pool.held}
+    sample, view = 2, 1
+    index = int(batch.draw_index[sample, view])
+    p = source.prior.draw(draw_rng(4, 0, index))
+    out = tmp_path / "image.fits"
+    options = {
+        "npix": f"{p.npix[0]},{p.npix[1]}", "pixsize": f"{p.pixsize!r}rad", "weighting": p.weighting,
+        "robust": p.robust, "taper": f"{p.taper!r}rad", "uvrange": f"{p.uvrange[0]!r}:{p.uvrange[1]!r}",
+        "epsilon": p.epsilon, "keep-times": p.keep_times, "keep-antennas": p.keep_antennas,
+        "keep-baselines": p.keep_baselines, "sampling-seed": p.sampling_seed,
+    }  # fmt: skip
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    spans = ["--band", *map(repr, p.band), "--time-span", *map(repr, p.time_span)]
+    assert cli("image", sets[1], *words, *spans, "--no-png", "-o", out).code == 0
+    with fits.open(out) as file:
+        image, wcs = file[0].data.squeeze(), WCS(file[0].header).celestial
+    l, m, side = batch.box[sample, view]
+    # The centre of the view through the WCS of the image, its square through Pillow: neither is our code.
+    x, y = wcs.wcs.crpix - 1 + np.degrees([l, m]) / wcs.wcs.cdelt
+    half = side / p.pixsize / 2
+    left, lower = int(x - half) - 8, int(y - half) - 8  # near 0, as Pillow's boxes are single precision
+    piece = image[lower : lower + 48, left : left + 48].astype(np.float32)
+    box = (x + 0.5 - half - left, y + 0.5 - half - lower, x + 0.5 + half - left, y + 0.5 + half - lower)
+    crop = np.asarray(PillowImage.fromarray(piece).resize((16, 16), PillowImage.Resampling.BILINEAR, box=box))
+    ours = batch.global_views[view, sample, :, :, 0] * 5 * noise[index]
+    assert np.abs(ours - crop).max() < 1e-5 * np.abs(image).max()
+    assert np.abs(crop).max() > 0.05 * np.abs(image).max()  # there is something to compare
+
+
+def test_illegal_settings_are_refused(sets, tmp_path: Path, client) -> None:
+    for changes in (
+        {"batch_size": 0}, {"draws_per_field": 1}, {"imaging": "some"}, {"near_peaks": 2.0}, {"pb_limit": -1.0},
+        {"fields": "two"}, {"subbands": 0}, {"prefetch": 0}, {"draw_memory": 10.0},
+    ):  # fmt: skip
         with pytest.raises(ParameterError):
             config(sets, **changes)
     with pytest.raises(ParameterError):
         LoaderConfig(ms=())
     with pytest.raises(ParameterError, match="does not fit"):
-        Loader(config(sets, views=ViewConfig(patch_npix=80)), seed=0)
+        Loader(config(sets, views=ViewConfig(patch_npix=80)), seed=0, client=client)
     with pytest.raises(MeasurementSetError, match="does not exist"):
-        Loader(config((str(tmp_path / "none.ms"),)), seed=0)
+        Loader(config((str(tmp_path / "none.ms"),)), seed=0, client=client)
+    with pytest.raises(OutputError, match="cannot keep draws"):
+        Loader(config(sets, shared=str(tmp_path / "none")), client=client)

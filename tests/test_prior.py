@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from vis2img.errors import ParameterError
 from vis2img.measurementset import open_ms
 from vis2img.prior import ImagingPrior, draw_rng
+from vis2img.prior_presets import PRESETS
 
 ARCSEC = math.pi / 180 / 3600
 
 
-def prior(**changes: object) -> ImagingPrior:
-    values = {
+def prior(**changes: Any) -> ImagingPrior:
+    values: dict[str, Any] = {
         "fov": 600 * ARCSEC,
         "pixsize": (1.5 * ARCSEC, 3 * ARCSEC),
         "taper": (5 * ARCSEC, 9 * ARCSEC),
@@ -54,6 +56,34 @@ def test_the_fixed_prior_does_not_vary() -> None:
     assert first.sampling_seed != second.sampling_seed
     assert {**first.to_dict(), "sampling_seed": 0} == {**second.to_dict(), "sampling_seed": 0}
     assert (first.weighting, first.robust, first.taper, first.keep_times) == ("briggs", 0.0, 0.0, 1.0)
+    assert prior(epsilon=1e-3).fixed().draw(draw_rng(0, 0, 0)).epsilon == 1e-3
+
+
+def test_a_draw_is_pinned() -> None:
+    """Draws of earlier runs must replay: the order in which random numbers are taken is part of the interface."""
+    d = prior().draw(draw_rng(1, 2, 1))
+    assert (d.npix, d.weighting, d.sampling_seed) == ((212, 212), "briggs", 142105610)
+    drawn = (d.pixsize, d.robust, d.taper, *d.uvrange, *d.band, *d.time_span)
+    kept = (d.keep_times, d.keep_antennas, d.keep_baselines)
+    assert (*drawn, *kept) == pytest.approx(
+        (
+            1.3775212389886471e-05, 0.6930907914832085, 2.570982597857594e-05, 2.2278626925070655, 15085.807151581099,
+            0.09016920862925969, 0.9555841723470567, 0.1542545254110789, 0.9544170322657909,
+            0.8662183401083922, 0.8833097183153548, 0.7401480730710541,
+        ),
+        rel=1e-12,
+    )  # fmt: skip
+
+
+def test_fixing_parameters_leaves_the_others_alone() -> None:
+    """Each parameter takes its random numbers whether it varies or not."""
+    whole = prior()
+    fewer = prior(weightings=("briggs",), robust=(0, 0), uv_min=(0, 0), uv_max=(math.inf, math.inf), taper=(0, 0))
+    for index in range(20):
+        a, b = (each.draw(draw_rng(0, 0, index)) for each in (whole, fewer))
+        for name in ("pixsize", "band", "time_span", "keep_times", "keep_antennas", "keep_baselines", "sampling_seed"):
+            assert getattr(a, name) == getattr(b, name)
+        assert (b.weighting, b.robust, b.taper, b.uvrange) == ("briggs", 0, 0, (0, math.inf))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +96,8 @@ def test_the_fixed_prior_does_not_vary() -> None:
         {"weightings": ()},
         {"uv_min": (0.0, 6e3)},
         {"fov": 10 * ARCSEC},
+        {"epsilon": 0.1},
+        {"robust": (-6.0, 0.0)},
     ],
 )
 def test_an_illegal_prior_is_refused(changes: dict[str, object]) -> None:
@@ -73,11 +105,15 @@ def test_an_illegal_prior_is_refused(changes: dict[str, object]) -> None:
         prior(**changes)
 
 
-def test_the_suggested_prior_can_image_its_measurement_set(make_ms) -> None:
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_suggested_prior_can_image_its_measurement_set(make_ms, preset: str) -> None:
     ms = open_ms(make_ms(antennas=9).path)
-    p = ImagingPrior.for_ms(ms, npix=64)
+    p = ImagingPrior.for_ms(ms, npix=64, config=PRESETS[preset])
     vis = ms.read()
-    for index in range(8):
+    counts = []
+    for index in range(6):
         image = ms.image(p.draw(draw_rng(0, 0, index)))
         assert np.isfinite(image.data).all()
-        assert image.nvis < vis.vis.size
+        counts.append(image.nvis)
+    thinned = preset in ("gentle", "full", "uv-only", "channels-only", "time-only")
+    assert (min(counts) < vis.vis.size) == thinned

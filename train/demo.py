@@ -20,10 +20,11 @@ from train.run import load_run, read_metrics, train
 from train.run_config import TrainConfig
 from vis2img.draws import FieldSource, make_draw
 from vis2img.errors import OutputError
-from vis2img.loader import LoaderConfig, field_sources, patch_angle
+from vis2img.loader_config import LoaderConfig
 from vis2img.measurementset import open_ms
 from vis2img.params import Selection
 from vis2img.phase import direction_cosines
+from vis2img.sources import field_sources, patch_angle
 from vis2img.views import ViewConfig
 
 ARCSEC = np.pi / 180 / 3600

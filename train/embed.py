@@ -16,11 +16,11 @@ import numpy as np
 from train.run_config import TrainConfig
 from vis2img.draws import Draw, FieldSource, image_draw
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
-from vis2img.loader import patch_angle
 from vis2img.params import ImagingParams
 from vis2img.phase import direction_cosines, sky_position
 from vis2img.prior import draw_rng
-from vis2img.views import ViewConfig, cut, stretch
+from vis2img.sources import patch_angle
+from vis2img.views import ViewConfig, cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Patches:
 
     Parameters
     ----------
-    images : float32 [patch, size, size, 1]
+    images : float32 [patch, size, size, channel]
         Stretched, as the network sees them.
     position : float64 [patch, 2]
         RA and Dec of the centres in rad.
@@ -62,13 +62,12 @@ def cut_patches(draw: Draw, source: FieldSource, views: ViewConfig, position: np
         if n <= 0:
             continue
         try:
-            patch = cut(draw, float(l), float(m), side, views.global_size)
+            images.append(cut(draw, float(l), float(m), side, views.global_size, views.stretch))
         except ParameterError:
             continue
-        images.append(stretch(patch, draw.noise, views.stretch))
         kept.append(i)
     size = views.global_size
-    stacked = np.stack(images)[..., None] if images else np.zeros((0, size, size, 1), np.float32)
+    stacked = np.stack(images) if images else np.zeros((0, size, size, source.channels), np.float32)
     index = np.array(kept, dtype=np.int64)
     return Patches(stacked, position[index], index, draw.params)
 

@@ -20,8 +20,8 @@ from train.run_config import TrainConfig
 from train.state import build_model, create_state
 from vis2img.draws import Draw, FieldSource
 from vis2img.errors import Vis2imgError
-from vis2img.loader import patch_angle
 from vis2img.phase import direction_cosines, sky_position
+from vis2img.sources import patch_angle
 
 K_NEIGHBOURS = 7
 # How the queries of a score are seen, beside a gallery that is centred and imaged in the fixed way.

@@ -13,7 +13,7 @@ from train.evaluate import QUERIES, LabelledPatches, Score
 from vis2img.draws import Draw
 from vis2img.imaging import Image
 from vis2img.options import format_angle
-from vis2img.views import cut, stretch
+from vis2img.views import Stretch, cut
 
 _SHOWN = {"origin": "lower", "cmap": "inferno", "interpolation": "nearest"}
 
@@ -45,13 +45,13 @@ def draws_figure(draws: Sequence[Draw], l: float, m: float, side: float, size: i
     figure = Figure(figsize=(12, 2.5 * rows), layout="constrained")
     for axis, draw in zip(np.ravel(figure.subplots(rows, columns)), draws, strict=False):
         p = draw.params
-        axis.imshow(stretch(cut(draw, l, m, side, size), draw.noise, 10.0), vmin=-0.5, vmax=4, **_SHOWN)
+        axis.imshow(cut(draw, l, m, side, size, Stretch())[..., 0], vmin=-0.5, vmax=4, **_SHOWN)
         robust = f" {p.robust:+.1f}" if p.weighting == "briggs" else ""
         taper = f", taper {format_angle(p.taper, 2)}" if p.taper else ""
         axis.set_title(f"{p.weighting}{robust}{taper}", fontsize=8)
         axis.set_xlabel(
             f"band {p.band[0]:.2f} to {p.band[1]:.2f}, time {p.time_span[0]:.2f} to {p.time_span[1]:.2f}\n"
-            f"{format_angle(p.pixsize, 3)} px, noise {draw.noise * 1e6:.0f} uJy/beam",
+            f"{format_angle(p.pixsize, 3)} px, noise {draw.noise[0] * 1e6:.0f} uJy/beam",
             fontsize=7,
         )
         axis.set(xticks=[], yticks=[])

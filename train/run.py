@@ -1,7 +1,7 @@
 """The training loop: views in, teacher out; resumable, watched, and stopped in good order.
 
-A run folder holds ``config.yaml`` (resolved), ``metrics.jsonl`` (a line a step), ``checkpoints/`` and
-``versions.json``. The same command goes on from the last checkpoint.
+The run folder (:mod:`train.run_folder`) gets ``metrics.jsonl``, a line a step, and ``checkpoints/``. The same command
+goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -11,34 +11,36 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import yaml
 
 from train.checkpoints import CheckpointStore
 from train.monitors import Finding, diagnose
 from train.parallel import make_parallel_step, replicate, shard, unreplicate
-from train.run_config import TrainConfig, from_record, to_record
+from train.run_config import TrainConfig
+from train.run_folder import open_folder, read_config_of, write_text
 from train.state import TrainState, build_model, create_state
-from vis2img.errors import OutputError, Vis2imgError
-from vis2img.loader import Batch, Loader
+from vis2img.cluster import Connection, connect
+from vis2img.errors import Vis2imgError
+from vis2img.loader import Loader
 
-_SAME_RUN = ("data", "model", "optim", "seed", "steps")  # what a resumed run must agree in
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What a run left: its folder, the step reached, whether it was stopped early, and findings."""
+    """What a run left: its folder, the step reached, whether it was stopped early, findings, and data not used."""
 
     folder: Path
     step: int
     finished: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] = ()
+    unused: dict[str, str] = field(default_factory=dict)
+    """Measurement sets and fields that gave nothing, and why."""
 
 
 def train(
@@ -64,75 +66,52 @@ def train(
         If the folder holds another run, data cannot be used, or the loss stays non-finite.
     """
     folder = Path(config.out)
+    open_folder(folder, config)
+    # Workers before JAX: it may take the accelerator and start threads, which new processes had better not inherit.
+    with connect(config.data.engine) as connection:
+        return _train(config, folder, connection, progress, on_fill)
+
+
+def _train(
+    config: TrainConfig,
+    folder: Path,
+    connection: Connection,
+    progress: Progress | None,
+    on_fill: Callable[[int, int], None] | None,
+) -> RunResult:
     _check_batch(config)
     model = build_model(config.model, config.data.views.global_size)
     template = create_state(jax.random.key(config.seed), model, config.optim, _shape(config))
-    _open_folder(folder, config)
     with CheckpointStore(folder / "checkpoints", max_to_keep=config.keep_checkpoints) as store:
         steps = store.steps()
         state, extra = store.restore(template) if steps else (template, {})
         start = int(state.step)
         if start >= config.steps:
-            return RunResult(folder, start, True, ())
-        with Loader(config.data, config.seed, state=extra.get("loader"), progress=on_fill) as loader:
+            return RunResult(folder, start, True)
+        with Loader(
+            config.data,
+            config.seed,
+            client=connection.client,
+            state=extra.get("loader"),
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+            progress=on_fill,
+        ) as loader:
             return _Loop(config, folder, store, loader, progress).run(state, model)
 
 
 def _shape(config: TrainConfig) -> tuple[int, int, int]:
     size = config.data.views.global_size
-    return size, size, 1
+    return size, size, config.data.channels
 
 
 def _check_batch(config: TrainConfig) -> None:
-    devices = config.devices or jax.local_device_count()
+    devices = (config.devices or jax.local_device_count()) * jax.process_count()
     if config.data.batch_size % devices:
         raise Vis2imgError(
             f"data.batch_size = {config.data.batch_size} is not a multiple of the {devices} devices; "
             f"use {config.data.batch_size + devices - config.data.batch_size % devices}"
         )
-
-
-def _open_folder(folder: Path, config: TrainConfig) -> None:
-    """Make the run folder, or check that it holds this very run."""
-    saved = folder / "config.yaml"
-    if saved.exists():
-        old, new = yaml.safe_load(saved.read_text()), to_record(config)
-        for key in _SAME_RUN:
-            if old.get(key) != new[key]:
-                raise OutputError(
-                    f"{folder} holds a run with another {_difference(key, old.get(key), new[key])}; "
-                    "choose another out, or delete that folder to start anew"
-                )
-        return
-    if folder.exists() and any(folder.iterdir()):
-        raise OutputError(f"{folder} is not empty and holds no run of vis2img; choose another out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "versions.json", json.dumps(_versions(), indent=1))
-        _write(saved, yaml.safe_dump(to_record(config), sort_keys=False))
-    except OSError as error:
-        raise OutputError(f"cannot write the run folder {folder}: {error.strerror}") from error
-
-
-def _difference(key: str, old: Any, new: Any) -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in new:
-            if old.get(name) != new[name]:
-                return _difference(f"{key}.{name}", old.get(name), new[name])
-    return f"{key} ({old} there, {new} here)"
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("vis2img", "jax", "flax", "optax", "ducc0", "python-casacore", "dask", "numpy")
-    return {name: version(name) for name in names}
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 class _Loop:
@@ -179,13 +158,14 @@ class _Loop:
             self._log(step)
             if step > saved:
                 self._save(replicated, step)
-        return RunResult(self.folder, step, step >= config.steps, tuple(self.findings.values()))
+        findings = tuple(self.findings.values())
+        return RunResult(self.folder, step, step >= config.steps, findings, self.loader.unused())
 
     def _next_batch(self) -> dict[str, np.ndarray]:
         start = time.perf_counter()
-        batch: Batch = self.loader.next_batch()
+        batch = self.loader.next_batch()
         self.loader_seconds += time.perf_counter() - start
-        return {"global": batch.global_views, "local": batch.local_views}
+        return {"global": batch.global_views, "local": batch.local_views, "turns": batch.turns}
 
     def _log(self, step: int) -> None:
         """Fetch the metrics of the steps since the last call, write them, and judge them."""
@@ -193,10 +173,11 @@ class _Loop:
             return
         fetched = [(n, {k: float(v) for k, v in unreplicate(m).items()}) for n, m in self.waiting]
         elapsed = max(1e-9, time.perf_counter() - self.since)
+        told = self.loader.report()
         speed = {
             "samples_per_s": self.config.data.batch_size * len(self.waiting) / elapsed,
             "input_wait": self.loader_seconds / elapsed,
-            "fresh_draws": float(self.loader.pool.fresh),
+            **{name: told[name] for name in ("fresh_draws", "draw_age", "draw_reuse")},
         }
         self.waiting, self.since, self.loader_seconds = [], time.perf_counter(), 0.0
         with (self.folder / "metrics.jsonl").open("a") as file:
@@ -221,7 +202,7 @@ class _Loop:
         path = self.folder / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
-            _write(path, "".join(line + "\n" for line in kept))
+            write_text(path, "".join(line + "\n" for line in kept))
 
 
 @contextmanager
@@ -248,10 +229,7 @@ def load_run(folder: str | Path) -> tuple[TrainConfig, TrainState, Any]:
         If the folder holds no run, or no checkpoint that can be read.
     """
     folder = Path(folder)
-    saved = folder / "config.yaml"
-    if not saved.is_file():
-        raise Vis2imgError(f"{folder} holds no run of vis2img: config.yaml is missing")
-    config = replace(from_record(yaml.safe_load(saved.read_text())), out=str(folder))
+    config = read_config_of(folder)
     model = build_model(config.model, config.data.views.global_size)
     template = create_state(jax.random.key(config.seed), model, config.optim, _shape(config))
     with CheckpointStore(folder / "checkpoints", max_to_keep=config.keep_checkpoints) as store:

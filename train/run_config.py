@@ -17,7 +17,7 @@ import yaml
 from train.config import ModelConfig, OptimConfig
 from vis2img.config_file import config_arguments, read_config
 from vis2img.errors import ParameterError
-from vis2img.loader import LoaderConfig
+from vis2img.loader_config import LoaderConfig
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import optax
 
 from models.dino_head import DINOModel
 from train import schedules
+from train.augment import turn_views
 from train.config import OptimConfig
 from train.dino import dino_loss, ema_update, feature_std, forward_views
 from train.optim import make_optimizer
@@ -56,7 +57,8 @@ def train_step(
     ----------
     state : TrainState
     batch : dict of float32
-        Share of this device: "global" (n_global, B, G, G, C) and "local" (L, B, S, S, C), where L may be 0.
+        Share of this device: "global" (n_global, B, G, G, C) and "local" (L, B, S, S, C), where L may be 0; and
+        "turns" (n_global + L, B) if the views are still to be turned, see `train.augment.turn_views`.
     model, optim, total_steps
         Static: network, settings and length of the run [step].
     axis_name : str, optional
@@ -70,6 +72,7 @@ def train_step(
         loss, entropy, kl [nat]; usage, feature_std; grad_norm (before clipping); lr, wd, momentum,
         teacher_temp; finite (1 or 0). The same on every device.
     """
+    batch = turn_views(batch)
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     n_global, per_device = batch["global"].shape[:2]
     values = schedule_values(state.step, optim, batch=per_device * devices, total_steps=total_steps)

@@ -20,7 +20,8 @@ _PUBLIC = {
     "Visibilities": "vis2img.visibilities",
     "ImagingPrior": "vis2img.prior",
     "Loader": "vis2img.loader",
-    "LoaderConfig": "vis2img.loader",
+    "LoaderConfig": "vis2img.loader_config",
+    "PriorConfig": "vis2img.prior_presets",
     "SimulateConfig": "vis2img.simulate",
     "Vis2imgError": "vis2img.errors",
 }
@@ -32,6 +33,7 @@ __all__ = [
     "Loader",
     "LoaderConfig",
     "MeasurementSet",
+    "PriorConfig",
     "Selection",
     "SimulateConfig",
     "Vis2imgError",
@@ -43,10 +45,12 @@ __all__ = [
 if TYPE_CHECKING:
     from vis2img.errors import Vis2imgError
     from vis2img.imaging import Image
-    from vis2img.loader import Loader, LoaderConfig
+    from vis2img.loader import Loader
+    from vis2img.loader_config import LoaderConfig
     from vis2img.measurementset import MeasurementSet, open_ms
     from vis2img.params import ImagingParams, Selection
     from vis2img.prior import ImagingPrior
+    from vis2img.prior_presets import PriorConfig
     from vis2img.simulate import SimulateConfig
     from vis2img.visibilities import Visibilities
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vis2img.cluster import connected
+from vis2img.cluster import Engine, connect
 from vis2img.errors import OutputError, Vis2imgError
+from vis2img.machine import cores
+from vis2img.memory import free_bytes
 from vis2img.simulate import SimulateConfig, is_done, simulate
 from vis2img.simulate_files import is_measurement_set
 
@@ -67,9 +69,9 @@ def simulate_many(
         A measurement set that was made with the same values is kept, one made with others is an error
         (unless ``overwrite``), found before any work.
     workers : int
-        Worker processes; 0: one per core, at most 8.
+        Worker processes; 0: one per core.
     scheduler : str, optional
-        Address of a Dask scheduler whose workers see the same folders, instead.
+        Address of a Dask scheduler whose workers see the same folders, or slurm, instead.
     progress : callable, optional
         Called with (observations done, observations in all).
 
@@ -112,7 +114,10 @@ def simulate_many(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
-    with connected(scheduler, min(workers, len(wanted)) if workers else 0) as client:
+    at_most = min(workers or (0 if scheduler else cores()), len(wanted))
+    # An observation may take what is free: its size is the user's choice.
+    with connect(Engine(scheduler, at_most, worker_memory=0 if scheduler else free_bytes())) as connection:
+        client = connection.client
         futures = {client.submit(_simulate, config, pure=False): config for config in wanted}
         for future in as_completed(list(futures), loop=client.loop):
             config = futures[future]

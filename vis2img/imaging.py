@@ -133,6 +133,7 @@ def make_image(
     nthreads: int = 1,
     reuse: bool = False,
     keep_cells: bool = False,
+    selected: bool = False,
 ) -> Image:
     """Image ``vis`` under ``params``.
 
@@ -150,6 +151,8 @@ def make_image(
         Overwrite the data weights of ``vis``, to save memory where they are not needed again.
     keep_cells : bool
         Keep the weights on the density grid, for :func:`vis2img.series.mean_image`.
+    selected : bool
+        ``vis`` is what the sampling fields of ``params`` keep: no more is to be thinned out.
 
     Raises
     ------
@@ -163,11 +166,12 @@ def make_image(
     parts = [vis] if isinstance(vis, Visibilities) else list(vis)
     if len({part.stokes for part in parts}) != 1:
         raise ParameterError(f"one image takes one Stokes parameter; got {''.join(part.stokes for part in parts)}")
-    check_memory(params, psf=psf, copied=copied_bytes(parts, params, reuse))
+    check_memory(params, psf=psf, copied=0 if selected else copied_bytes(parts, params, reuse))
     centre = params.phase_centre or parts[0].phase_centre
     for part in parts:
         _check_facet(part, params, centre)
-    chosen = [part if part.phase_centre == centre else rotate(part, centre) for part in select_parts(parts, params)]
+    kept = parts if selected else select_parts(parts, params)
+    chosen = [part if part.phase_centre == centre else rotate(part, centre) for part in kept]
     if not any(np.any(part.uvw) for part in chosen):
         raise MeasurementSetError("all UVW are zero: the UVW column was not filled; recompute it (e.g. CASA fixvis)")
     troubled = not any(np.any(part.weight) for part in chosen)

@@ -1,5 +1,7 @@
 """The loader: an iterator of batches of views, fed by Dask workers that image fields.
 
+    workers: field -> draw -> shared memory        loader: pool -> plan -> cut -> queue -> batch
+
 >>> with Loader(LoaderConfig(ms=("a.ms", "b.ms")), seed=1) as loader:     # doctest: +SKIP
 ...     batch = next(iter(loader))
 ...     batch.global_views.shape
@@ -8,127 +10,27 @@
 
 from __future__ import annotations
 
+import logging
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-
+from vis2img.batches import Batch, Planner, cut_batch
 from vis2img.cluster import connect
-from vis2img.draws import FieldSource
-from vis2img.errors import ParameterError
-from vis2img.measurementset import MeasurementSet, open_ms
-from vis2img.options import Angle
-from vis2img.params import Selection
-from vis2img.phase import sky_position
-from vis2img.pool import DrawPool, Mode
-from vis2img.prior import ImagingPrior
-from vis2img.views import ViewConfig, multi_crop, random_position
+from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.loader_config import LoaderConfig
+from vis2img.machine import cores
+from vis2img.pool import DrawPool
+from vis2img.schedule import Schedule
+from vis2img.shared import SharedFolder
+from vis2img.sources import open_sources
 
-_POSITION_STREAM = 1 << 32  # keeps the generator of batches apart from those of draws
-
-
-@dataclass(frozen=True)
-class LoaderConfig:
-    """Which measurement sets, imaged how, and how views are cut from them."""
-
-    ms: tuple[str, ...]
-    """Measurement sets to train on; each is read-only."""
-    batch_size: int = 32
-    """Samples (sky patches) in a batch, over all devices."""
-    field_npix: int = 512
-    """Side of the imaged field in pixels of the suggested size (a third of the finest fringe)."""
-    fov: Angle | None = None
-    """Side of the imaged field as an angle; overrides field_npix."""
-    imaging: str = "full"
-    """Imaging prior: full varies every parameter; fixed images each field in one way (the classical baseline)."""
-    selection: Selection = field(default_factory=Selection)
-    """Which visibilities of each measurement set."""
-    views: ViewConfig = field(default_factory=ViewConfig)
-    """How views are cut."""
-    near_peaks: float = 0.5
-    """Share of the patches placed near a bright peak of the field; the others lie anywhere."""
-    draws_per_field: int = 4
-    """Draws of each field in the pool."""
-    refresh_every: int = 4
-    """Batches after which the oldest draw is replaced in synchronous mode; 0: never."""
-    mode: Mode = "async"
-    """async: draws enter as soon as they are ready; sync: at fixed batches, so that a run replays."""
-    workers: int = 0
-    """Dask worker processes, each imaging on one thread; 0: one per core, at most 8."""
-    scheduler: str | None = None
-    """Address of a Dask scheduler (tcp://host:8786) to use instead of local workers."""
-
-    def __post_init__(self) -> None:
-        if not self.ms:
-            raise ParameterError("ms is empty: name at least one measurement set")
-        if self.batch_size < 1 or self.draws_per_field < 2 or self.refresh_every < 0 or self.workers < 0:
-            raise ParameterError(
-                "batch_size must be at least 1, draws_per_field at least 2, refresh_every and workers not negative"
-            )
-        if not 0 <= self.near_peaks <= 1:
-            raise ParameterError(f"near_peaks = {self.near_peaks} must be from 0 to 1")
-        if self.imaging not in ("full", "fixed"):
-            raise ParameterError(f"imaging {self.imaging!r} is unknown; use full or fixed")
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """A batch of fixed shapes.
-
-    Parameters
-    ----------
-    global_views : float32 [n_global, batch, size, size, 1]
-        Stretched views; see :func:`vis2img.views.stretch`.
-    local_views : float32 [n_local, batch, size, size, 1]
-        Smaller crops of the same patches.
-    position : float64 [batch, 2]
-        RA and Dec of the patch centres in rad.
-    field : int32 [batch]
-        Which source of the loader.
-    draw_index : int32 [batch, n_global + n_local]
-        Which draw of the field each view was cut from; with (seed, field) it replays.
-    """
-
-    global_views: np.ndarray
-    local_views: np.ndarray
-    position: np.ndarray
-    field: np.ndarray
-    draw_index: np.ndarray
-
-
-def field_sources(config: LoaderConfig) -> list[FieldSource]:
-    """Open every measurement set of ``config`` and return its field with the prior that suits it.
-
-    Raises
-    ------
-    MeasurementSetError
-        If one of them is no measurement set, or has no baseline to image.
-    """
-    opened = [open_ms(path) for path in config.ms]
-    return [_source(ms, config) for ms in opened]
-
-
-def _source(ms: MeasurementSet, config: LoaderConfig) -> FieldSource:
-    npix = config.field_npix
-    prior = ImagingPrior.for_ms(ms, config.selection, npix=npix + npix % 2)
-    if config.fov is not None:
-        prior = replace(prior, fov=config.fov)
-    if config.imaging == "fixed":
-        prior = prior.fixed()
-    return FieldSource(str(ms.path.resolve()), config.selection, prior)
-
-
-def patch_angle(source: FieldSource, views: ViewConfig) -> float:
-    """Return the side of a patch in rad, and check that it fits into the field with a pixel to spare."""
-    side = views.patch_npix * source.prior.pixsize[1]
-    if side > source.prior.fov - 2 * source.prior.pixsize[1]:
-        raise ParameterError(
-            f"{source.ms}: a patch of {views.patch_npix} pixels does not fit into the field; "
-            "choose a larger field_npix or a smaller patch_npix"
-        )
-    return side
+log = logging.getLogger(__name__)
+_MOST_CUTTERS = 8
+_SPARE_DRAWS = 4  # beside the pool: those on their way, and those that batches in the queue still use
 
 
 class Loader:
@@ -143,9 +45,20 @@ class Loader:
     client : distributed.Client, optional
         Workers to use; default: those that ``config`` names.
     state : dict, optional
-        From :meth:`state`, to go on where a synchronous loader stopped.
+        From :meth:`state`, to go on where a loader stopped: with the same batches in synchronous mode.
+    host, hosts : int
+        Which host this is, and of how many. Each takes its share of the draws and of each batch: none comes twice.
     progress : callable, optional
         Called with (draws made, draws wanted) while the pool fills.
+
+    Attributes
+    ----------
+    batches : int
+        Batches delivered so far, those before ``state`` included.
+    wait_seconds : float
+        Time that :meth:`next_batch` waited for batches, once the pool was full.
+    dashboard_link : str or None
+        Dask's dashboard.
 
     Raises
     ------
@@ -160,86 +73,162 @@ class Loader:
         *,
         client: Any = None,
         state: dict[str, int] | None = None,
+        host: int = 0,
+        hosts: int = 1,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
+        if config.batch_size % hosts:
+            raise ParameterError(f"batch_size = {config.batch_size} is not a multiple of the {hosts} hosts")
         self.config, self.seed = config, seed
-        self.sources = field_sources(config)
-        self._patches = [patch_angle(source, config.views) for source in self.sources]
-        self.batches = state["batches"] if state else 0
+        self.located = open_sources(config)
+        self.sources = self.located.fields
+        self.skipped = dict(self.located.skipped)
+        schedule = Schedule(
+            self.located.weights, config.draws_per_field, config.fields_at_once, seed, share=(host, hosts)
+        )
+        self._size = config.batch_size // hosts
+        self.planner = Planner(self.located, config.views, config.near_peaks, seed, host, weighted=not schedule.visits)
+        self._state = dict(state or {"batches": 0, "next_draw": 0})
+        self.batches = self._planned = self._state["batches"]
         self.wait_seconds = 0.0
-        """Time spent waiting for draws after the pool was full."""
-        self._owned: list[Any] = []
-        self._client = client
-        if client is None:
-            self._client, self._owned = connect(config.scheduler, config.workers)
-        first = state["next_draw"] - config.draws_per_field * len(self.sources) if state else 0
-        self.pool = DrawPool(self._client, self.sources, seed, config.draws_per_field, first=max(0, first))
-        self._filled = False
         self._progress = progress
+        self._queue: queue.Queue[Future[tuple[Batch, dict[str, int]]] | BaseException] = queue.Queue(config.prefetch)
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._cutters = ThreadPoolExecutor(config.cutters or min(_MOST_CUTTERS, cores()), "vis2img-cut")
+        self._shared = SharedFolder(self._pool_bytes(schedule), config.shared)
+        self._connection: Any = None
+        self.dashboard_link: str | None = None
+        try:
+            if client is None:
+                self._connection = connect(config.engine)
+                client, self.dashboard_link = self._connection.client, self._connection.dashboard_link
+        except BaseException:
+            self.close()
+            raise
+        self.pool = DrawPool(
+            client,
+            self.sources,
+            seed,
+            schedule,
+            self._shared,
+            first=max(0, self._state["next_draw"] - schedule.capacity),
+            in_order=config.mode == "sync",
+            nthreads=config.threads,
+        )
+
+    def _pool_bytes(self, schedule: Schedule) -> int:
+        """Return the memory that the draws of a full pool may take, with those on their way."""
+        largest = max(4 * s.channels * (s.prior.fov / s.prior.pixsize[0] + 2) ** 2 for s in self.sources)
+        return int(largest) * (schedule.capacity + _SPARE_DRAWS)
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
             yield self.next_batch()
 
     def next_batch(self) -> Batch:
-        """Return the next batch; in synchronous mode it depends on the seed and its number alone."""
-        if not self._filled:
+        """Return the next batch; in synchronous mode it depends on the seed, the host and its number alone.
+
+        Raises
+        ------
+        MeasurementSetError
+            If no field can be imaged.
+        Vis2imgError
+            If the workers are lost.
+        """
+        if self._stopped.is_set():
+            raise Vis2imgError("this loader is closed")
+        first = self._thread is None
+        if first:
             self.pool.fill(self._progress)
-            self._filled = True
-        self._refresh()
-        rng = np.random.default_rng(np.random.SeedSequence([self.seed, _POSITION_STREAM, self.batches]))
-        batch = self._cut(rng)
-        self.batches += 1
+            self._thread = threading.Thread(target=self._produce, name="vis2img-plan", daemon=True)
+            self._thread.start()
+        start = time.perf_counter()
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            self._queue.put(item)  # for whoever asks again
+            raise item
+        batch, self._state = item.result()
+        if not first:
+            self.wait_seconds += time.perf_counter() - start
+        self.batches = self._state["batches"]
         return batch
 
+    def _produce(self) -> None:
+        """Plan batches and have them cut, as far ahead as the queue is long."""
+        try:
+            while not self._stopped.is_set():
+                self._refresh()
+                self._planned += 1
+                state = {"batches": self._planned, "next_draw": self.pool.next_in}
+                plan = self.planner.plan(self.pool, self._planned - 1, self._size, state)
+                self._put(self._cutters.submit(self._cut, plan))
+        except BaseException as error:
+            self._put(error)
+
+    def _cut(self, plan: Any) -> tuple[Batch, dict[str, int]]:
+        return cut_batch(plan, self.config.views, self.config.channels), plan.state
+
+    def _put(self, item: Any) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
     def _refresh(self) -> None:
-        start = time.perf_counter()
         if self.config.mode == "async":
             while self.pool.take(block=False):
                 pass
-        elif self.config.refresh_every and self.batches and self.batches % self.config.refresh_every == 0:
+        elif self.config.refresh_every and self._planned and self._planned % self.config.refresh_every == 0:
             self.pool.take(block=True)
-        self.wait_seconds += time.perf_counter() - start
-
-    def _cut(self, rng: np.random.Generator) -> Batch:
-        config, views = self.config, self.config.views
-        fields = self.pool.fields
-        samples, positions, chosen, indices = [], [], [], []
-        for _ in range(config.batch_size):
-            which = fields[int(rng.integers(len(fields)))]
-            source, patch = self.sources[which], self._patches[which]
-            # A pixel to spare: images reach half a pixel less far on one side than on the other.
-            reach = (source.prior.fov - patch) / 2 - source.prior.pixsize[1]
-            draws = list(self.pool.draws[which])
-            peaks = draws[int(rng.integers(len(draws)))].peaks
-            l, m = random_position(rng, reach, patch, peaks, config.near_peaks)
-            global_views, local_views, used = multi_crop(rng, draws, l, m, patch, views)
-            samples.append((global_views, local_views))
-            positions.append(sky_position(np.array(l), np.array(m), draws[0].phase_centre))
-            chosen.append(which)
-            indices.append([draw.index for draw in used])
-        return Batch(
-            global_views=np.stack([s[0] for s in samples], axis=1)[..., None],
-            local_views=np.stack([s[1] for s in samples], axis=1)[..., None],
-            position=np.array(positions, dtype=np.float64).reshape(-1, 2),
-            field=np.array(chosen, dtype=np.int32),
-            draw_index=np.array(indices, dtype=np.int32),
-        )
 
     def state(self) -> dict[str, int]:
-        """Return what a new loader needs to go on: exact in synchronous mode."""
-        return {"batches": self.batches, "next_draw": self.pool.next_in}
+        """Return what a new loader needs to go on behind the batch delivered last: exact in synchronous mode."""
+        return dict(self._state)
+
+    def report(self) -> dict[str, float]:
+        """Return what can be told of the run so far.
+
+        Returns
+        -------
+        dict
+            ``fresh_draws``; ``repeated_draws`` (their workers died); ``draw_age`` [s] and ``draw_reuse`` [views], means
+            of the draws replaced last; ``bytes_read`` and ``draw_seconds`` of the workers; ``input_wait`` [s].
+        """
+        tally = self.pool.tally
+        age, uses = self.pool.reuse()
+        return {
+            "fresh_draws": float(tally.fresh),
+            "repeated_draws": float(tally.repeated),
+            "draw_age": age,
+            "draw_reuse": uses,
+            "bytes_read": float(tally.bytes_read),
+            "draw_seconds": tally.seconds,
+            "input_wait": self.wait_seconds,
+        }
+
+    def unused(self) -> dict[str, str]:
+        """Return the measurement sets and fields that gave nothing, and why."""
+        return {**self.skipped, **{str(self.sources[field]): why for field, why in self.pool.failed.items()}}
 
     def draw_records(self) -> list[dict[str, Any]]:
         """Return field, index and imaging parameters of the draws in the pool."""
-        return [draw.record() for draws in self.pool.draws for draw in draws]
+        return [held.draw.record() for held in self.pool.held]
 
     def close(self) -> None:
-        """Stop the workers that this loader started."""
-        self.pool.cancel()
-        for owned in self._owned:
-            owned.close()
-        self._owned = []
+        """Stop the threads, and the workers that this loader started."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(timeout=30)
+        self._cutters.shutdown(wait=True, cancel_futures=True)
+        if hasattr(self, "pool"):
+            self.pool.cancel()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._shared.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -250,7 +239,7 @@ class Loader:
     def __repr__(self) -> str:
         c = self.config
         return (
-            f"Loader({len(self.sources)} fields, batches of {c.batch_size} with {c.views.n_global} x "
+            f"Loader({len(self.sources)} fields, batches of {self._size} with {c.views.n_global} x "
             f"{c.views.global_size} and {c.views.n_local} x {c.views.local_size} px, {c.mode}, "
-            f"{self.batches} batches made)"
+            f"{self.batches} batches delivered)"
         )

@@ -191,6 +191,8 @@ class Outline:
     telescope : str
     phase_centre : (float, float)
         RA and Dec in rad.
+    pointing : (float, float)
+        Where the dishes pointed, RA and Dec in rad.
     bands : list of (float64 [chan], float)
         Frequencies, increasing, and width of the channels in Hz, of each spectral window.
     receiver : (float, float)
@@ -201,6 +203,7 @@ class Outline:
 
     telescope: str
     phase_centre: tuple[float, float]
+    pointing: tuple[float, float]
     bands: list[tuple[np.ndarray, float]]
     receiver: tuple[float, float]
     beam: float
@@ -219,7 +222,7 @@ def outline(ms: MeasurementSet, selection: Selection) -> Outline:
     plan = resolve(ms.meta, selection)[0]
     bands = selected_bands(ms.meta, selection)
     beam = _beam_width(bands, ms.meta.dish_diameter)
-    return Outline(ms.meta.telescope, plan.phase_centre, bands, ms.meta.band(plan.partition.spw), beam)
+    return Outline(ms.meta.telescope, plan.phase_centre, plan.pointing, bands, ms.meta.band(plan.partition.spw), beam)
 
 
 def _averaged_outline(ms: Any, selection: Selection) -> Outline:
@@ -233,7 +236,9 @@ def _averaged_outline(ms: Any, selection: Selection) -> Outline:
         raise ParameterError(f"{ms.path} has {ms.facet.channel_blocks} channel blocks; none is chosen")
     receiver = (float(meta.get("band_low", freq[0])), float(meta.get("band_high", freq[-1])))
     beam = _beam_width(bands, float(meta.get("dish_diameter", 0.0)))
-    return Outline(meta["telescope"], ms.facet.phase_centre, bands, receiver, beam)
+    centre = ms.facet.phase_centre
+    pointing = (float(meta.get("pointing_ra", centre[0])), float(meta.get("pointing_dec", centre[1])))
+    return Outline(meta["telescope"], centre, pointing, bands, receiver, beam)
 
 
 def _beam_width(bands: list[tuple[np.ndarray, float]], dish: float) -> float:

@@ -25,6 +25,7 @@ _ANGLE_UNITS = {
     "mas": 1e-3 * _ARCSEC,
     "masec": 1e-3 * _ARCSEC,
 }
+_BYTE_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _ANGLE = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([a-z]+)\s*")
 
 
@@ -154,6 +155,20 @@ def format_spws(value: int | tuple[int, ...] | str) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def parse_bytes(text: str) -> float:
+    """Return ``1GB``, ``500MB`` or a number of bytes as bytes."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kMGT]?)B?\s*", text)
+    if not match:
+        raise ValueError(f"{text!r} is not an amount of memory; write a number and a unit, e.g. 500MB or 2GB")
+    return float(match[1]) * _BYTE_UNITS[match[2]]
+
+
+def format_bytes(value: float) -> str:
+    """Return an amount of memory in the unit that reads best."""
+    unit = next((u for u in "TGMk" if value >= _BYTE_UNITS[u]), "")
+    return f"{value / _BYTE_UNITS[unit]:.3g}{unit}B"
+
+
 def _spec(parse: Callable[[str], Any], show: Callable[[Any], str], metavar: str) -> PrimitiveConstructorSpec:
     return PrimitiveConstructorSpec(
         nargs=1,
@@ -171,3 +186,4 @@ Npix = Annotated[tuple[int, int], _spec(parse_npix, lambda v: f"{v[0]},{v[1]}", 
 Direction = Annotated[tuple[float, float], _spec(parse_direction, format_direction, "RA,DEC")]
 Antennas = Annotated[tuple[str, ...], _spec(parse_antennas, ",".join, "A,B,...")]
 Spws = Annotated[int | tuple[int, ...] | Literal["all"], _spec(parse_spws, format_spws, "N,...|all")]
+Memory = Annotated[float, _spec(parse_bytes, format_bytes, "BYTES")]

@@ -1,26 +1,99 @@
-"""The pool: some draws of every field, made by Dask workers and replaced as new ones arrive.
+"""The pool: the newest draws of the schedule, made by Dask workers and replaced as new ones arrive.
 
-Draw ``i`` of the whole run is draw ``i // nfields`` of field ``i % nfields``, so the order is fixed. In the
-synchronous mode draw ``i`` enters at a fixed batch, whatever the speed or number of the workers, and a run
-replays; in the asynchronous mode it enters as soon as it is ready.
+In the synchronous mode draw ``i`` enters at a fixed batch, whatever the speed or number of the workers, and a run
+replays; in the asynchronous mode draws enter as soon as they are ready.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import numpy as np
+from distributed import KilledWorker
 
 from vis2img.draws import Draw, FieldSource, make_draw
 from vis2img.errors import MeasurementSetError, Vis2imgError
+from vis2img.schedule import Schedule
+from vis2img.shared import SharedFolder, leave
 
 log = logging.getLogger(__name__)
 Mode = Literal["sync", "async"]
+_REPEATS = 20  # times that a draw is asked for again after its worker died
+_PATIENCE = 5.0  # s between looks at how many workers there are
+_SILENCE = 60.0  # s without any worker after which a line is logged
+_SEEN = 64  # replaced draws that the mean reuse and age are taken over
+
+
+@dataclass(frozen=True, eq=False)
+class Delivery:
+    """What a worker sends: the draw and its costs; without pixels if these lie under ``name`` in the shared folder."""
+
+    draw: Draw
+    name: str | None
+    seconds: float
+    bytes_read: int
+
+
+def deliver(source: FieldSource, seed: int, field: int, index: int, nthreads: int, folder: str, key: str) -> Delivery:
+    """Make a draw on a worker and leave its pixels in the shared folder, or else send them."""
+    import psutil
+
+    process = psutil.Process()
+    start, before = time.perf_counter(), _bytes_read(process)
+    draw = make_draw(source, seed, field, index, nthreads)
+    name = f"{field}-{index}.npy"
+    left = leave(folder, key, name, draw.data)
+    return Delivery(
+        draw=replace(draw, data=np.empty((0, 0, 0), np.float32)) if left else draw,
+        name=name if left else None,
+        seconds=time.perf_counter() - start,
+        bytes_read=_bytes_read(process) - before,
+    )
+
+
+def _bytes_read(process: Any) -> int:
+    """Return what this process has read of files so far, from disk or from the page cache; 0 if nobody counts."""
+    try:
+        return int(process.io_counters().read_chars)
+    except (AttributeError, OSError):
+        return 0
+
+
+@dataclass
+class Tally:
+    """What the pool has done: draws taken in, and what they cost the workers."""
+
+    fresh: int = 0
+    """Draws taken in."""
+    empty: int = 0
+    """Draws that were given up, of fields that have others."""
+    repeated: int = 0
+    """Draws that were asked for again because their worker died."""
+    seconds: float = 0.0
+    """Time that workers took, in all."""
+    bytes_read: int = 0
+    """Bytes that workers read."""
+
+
+@dataclass(eq=False)
+class Held:
+    """A draw in the pool with its age and use."""
+
+    draw: Draw
+    since: float
+    uses: int = 0
 
 
 class DrawPool:
-    """Keeps ``per_field`` draws of each source, oldest first, and asks a Dask client for new ones.
+    """Keeps the newest draws of a schedule, and asks a Dask client for those that follow.
 
     Parameters
     ----------
@@ -30,94 +103,212 @@ class DrawPool:
         The fields.
     seed : int
         Seed of the run.
-    per_field : int
-        Draws held of each field; at least 2, as a sample takes its views from different draws.
+    schedule : Schedule
+        Which draw comes when.
+    shared : SharedFolder
+        Where workers of this machine leave draws.
     first : int
         Number of the oldest draw to hold: 0 at the start of a run, later when a run resumes.
+    in_order : bool
+        Take draws in the order of the schedule, waiting for those that are late; else as they are ready.
+    nthreads : int
+        Threads of a draw.
     """
 
-    def __init__(self, client: Any, sources: list[FieldSource], seed: int, per_field: int, first: int = 0) -> None:
-        self.client, self.sources, self.seed, self.per_field = client, sources, seed, per_field
-        self.draws: list[deque[Draw]] = [deque(maxlen=per_field) for _ in sources]
+    def __init__(
+        self,
+        client: Any,
+        sources: list[FieldSource],
+        seed: int,
+        schedule: Schedule,
+        shared: SharedFolder,
+        *,
+        first: int = 0,
+        in_order: bool = True,
+        nthreads: int = 1,
+    ) -> None:
+        self.client, self.sources, self.seed = client, sources, seed
         self.failed: dict[int, str] = {}
-        self.fresh = 0
-        """Draws taken in so far."""
+        """Fields that were given up, and why."""
+        self.tally = Tally()
         self.next_in = first
-        self._next_out = first
-        self._ahead = max(2, 2 * len(client.scheduler_info()["workers"]))
-        self._pending: deque[Any] = deque()
+        """How many draws of the schedule have been taken in, or skipped."""
+        self.capacity = schedule.capacity
+        self._order = schedule.draws(first)
+        self._shared, self._in_order, self._nthreads = shared, in_order, nthreads
+        self._slots: deque[Held | None] = deque()
+        self._pending: deque[_Asked] = deque()
+        self._replaced: deque[tuple[float, int]] = deque(maxlen=_SEEN)
+        self._news = threading.Event()
+        self._counted = (-math.inf, 0)
 
     @property
-    def size(self) -> int:
-        """Number of draws that a full pool holds."""
-        return self.per_field * len(self.sources)
+    def held(self) -> list[Held]:
+        """The draws in the pool, oldest first."""
+        return [slot for slot in self._slots if slot is not None]
 
-    @property
-    def fields(self) -> list[int]:
-        """Fields that have draws to cut from."""
-        return [i for i, draws in enumerate(self.draws) if draws]
+    def fields(self) -> dict[int, list[Held]]:
+        """Return the draws of each field; fields of which fewer than two are there only if no other has more."""
+        found: dict[int, list[Held]] = {}
+        for held in self.held:
+            found.setdefault(held.draw.field, []).append(held)
+        several = {field: held for field, held in sorted(found.items()) if len(held) > 1}
+        return several or found
 
     def fill(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Wait until every field that can be read has all its draws.
+        """Wait until the pool holds all draws of the fields that can be imaged.
 
         Raises
         ------
         MeasurementSetError
             If no field at all can be imaged; the message gives the reason of the first.
         """
-        for done in range(self.size):
+        for done in range(self.capacity):
             self.take(block=True)
             if progress:
-                progress(done + 1, self.size)
-        if not self.fields:
+                progress(done + 1, self.capacity)
+        if not self.held:
             raise MeasurementSetError(f"no field can be imaged: {next(iter(self.failed.values()))}")
 
     def take(self, *, block: bool) -> bool:
-        """Take the next draw in, if it is ready or ``block`` says to wait; return whether one came in."""
+        """Take the next draw in, if one is ready or ``block`` says to wait; return whether one came in.
+
+        Raises
+        ------
+        Vis2imgError
+            If the workers are lost.
+        """
         self._request()
-        if not block and not self._pending[0].done():
+        asked = self._next_ready(block)
+        if asked is None:
             return False
-        field, future = self.next_in % len(self.sources), self._pending.popleft()
-        self.next_in += 1
+        self._pending.remove(asked)
         self._request()
-        try:
-            draw = future.result()
-        except Vis2imgError as error:
-            draw = None
-            if field not in self.failed:
-                self.failed[field] = str(error)
-                log.warning("skipped: %s", error)
-        if draw is not None:
-            self.draws[field].append(draw)
-            self.fresh += 1
+        self._enter(self._result(asked))
+        self.next_in += 1
         return True
 
-    def _request(self) -> None:
-        while len(self._pending) < self._ahead:
-            field, index = self._next_out % len(self.sources), self._next_out // len(self.sources)
-            self._next_out += 1
-            # A field that failed is not asked for again, but keeps its place, so that the order holds.
-            self._pending.append(_Done() if self._skip(field) else self._submit(field, index))
+    def _enter(self, draw: Draw | None) -> None:
+        """Put a draw, or the empty place of one that was given up, in; the oldest leaves a full pool."""
+        self._slots.append(None if draw is None else Held(draw, time.monotonic()))
+        if len(self._slots) > self.capacity:
+            gone = self._slots.popleft()
+            if gone is not None:
+                age = time.monotonic() - gone.since
+                self._replaced.append((age, gone.uses))
+                log.debug(
+                    "draw %d of %s replaced after %.1f s and %d views",
+                    gone.draw.index, self.sources[gone.draw.field], age, gone.uses,
+                )  # fmt: skip
 
-    def _skip(self, field: int) -> bool:
-        return field in self.failed and not self.draws[field]
+    def reuse(self) -> tuple[float, float]:
+        """Return the mean age (s) and number of views of the draws replaced last; of those held if none was yet."""
+        seen = list(self._replaced) or [(time.monotonic() - held.since, held.uses) for held in self.held]
+        if not seen:
+            return 0.0, 0.0
+        age, uses = np.mean(seen, axis=0)
+        return float(age), float(uses)
+
+    def _next_ready(self, block: bool) -> _Asked | None:
+        """Return what is ready to be taken in; draws whose worker died are asked for again."""
+        silent = time.monotonic()
+        while True:
+            options = [self._pending[0]] if self._in_order else list(self._pending)
+            for asked in options:
+                if asked.future is None or (asked.future.done() and not self._repeats(asked)):
+                    return asked
+            if not block:
+                return None
+            if self._news.wait(_PATIENCE):
+                self._news.clear()
+                continue
+            self._check_client()
+            if self._workers():
+                silent = time.monotonic()
+            elif time.monotonic() - silent > _SILENCE:
+                log.warning("no Dask worker for %.0f s; waiting for one", _SILENCE)
+                silent = time.monotonic()
+
+    def _repeats(self, asked: _Asked) -> bool:
+        """Ask for a draw again if its worker died, or it was lost; return whether."""
+        if asked.future.status == "finished":
+            return False
+        if asked.future.status == "error" and not isinstance(asked.future.exception(), KilledWorker):
+            return False
+        self._check_client()
+        asked.repeats += 1
+        if asked.repeats > _REPEATS:
+            raise Vis2imgError(
+                f"{self.sources[asked.field]}: {_REPEATS} workers died of one draw; they may need more memory "
+                "(worker_memory), or less to do (a smaller field_npix or draw_memory)"
+            )
+        log.warning("a worker died while it imaged %s; the draw is repeated", self.sources[asked.field])
+        self.tally.repeated += 1
+        asked.future = self._submit(asked.field, asked.index)
+        return True
+
+    def _check_client(self) -> None:
+        if self.client.status not in ("running", "connecting"):
+            raise Vis2imgError("the Dask scheduler is gone; start it and give the same command again")
+
+    def _result(self, asked: _Asked) -> Draw | None:
+        if asked.future is None or asked.field in self.failed:
+            return None
+        try:
+            delivery: Delivery = asked.future.result()
+        except Vis2imgError as error:
+            self._give_up(asked.field, error)
+            return None
+        data = delivery.draw.data if delivery.name is None else self._shared.take(delivery.name)
+        data.setflags(write=False)
+        self.tally.fresh += 1
+        self.tally.seconds += delivery.seconds
+        self.tally.bytes_read += delivery.bytes_read
+        return replace(delivery.draw, data=data)
+
+    def _give_up(self, field: int, error: Vis2imgError) -> None:
+        """Note that a draw failed: once for each field, and for good if it has no other draw."""
+        if any(held.draw.field == field for held in self.held):
+            self.tally.empty += 1
+            log.info("a draw was given up: %s", error)
+        elif field not in self.failed:
+            self.failed[field] = str(error)
+            log.warning("skipped: %s", error)
+
+    def _request(self) -> None:
+        ahead = max(2, 2 * self._workers())
+        while len(self._pending) < ahead:
+            field, index = next(self._order)
+            # A field that failed is not asked for again, but keeps its place, so that the order holds.
+            self._pending.append(_Asked(field, index, None if field in self.failed else self._submit(field, index)))
 
     def _submit(self, field: int, index: int) -> Any:
-        return self.client.submit(make_draw, self.sources[field], self.seed, field, index, pure=False)
+        source, shared = self.sources[field], self._shared
+        future = self.client.submit(
+            deliver, source, self.seed, field, index, self._nthreads, str(shared.path), shared.key, pure=False
+        )
+        future.add_done_callback(lambda _: self._news.set())
+        return future
+
+    def _workers(self) -> int:
+        """Return the number of workers, as it was some seconds ago."""
+        now = time.monotonic()
+        if now - self._counted[0] > _PATIENCE:
+            self._counted = now, len(self.client.scheduler_info()["workers"])
+        return self._counted[1]
 
     def cancel(self) -> None:
         """Drop what was asked for and is not there yet."""
-        for future in self._pending:
-            if not isinstance(future, _Done):
-                future.cancel()
+        with contextlib.suppress(Exception):  # workers or scheduler may be gone
+            self.client.cancel([asked.future for asked in self._pending if asked.future is not None])
         self._pending.clear()
 
 
-class _Done:
-    """Stands for the draw of a field that was given up."""
+@dataclass(eq=False)
+class _Asked:
+    """A draw that was asked for; without a future, the place of one of a field that was given up."""
 
-    def done(self) -> bool:
-        return True
-
-    def result(self) -> None:
-        return None
+    field: int
+    index: int
+    future: Any
+    repeats: int = 0

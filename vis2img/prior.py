@@ -1,6 +1,7 @@
 """A prior over imaging parameters: what varies from one draw of a field to the next, and how far.
 
-Every draw replays from (seed, field, index): ``prior.draw(draw_rng(seed, field, index))``.
+Every draw replays from (seed, field, index): ``prior.draw(draw_rng(seed, field, index))``. The ranges of a
+measurement set follow from relative ones: :mod:`vis2img.prior_presets`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from vis2img.errors import ParameterError
 from vis2img.options import Angle
 from vis2img.params import MIN_NPIX, ImagingParams, Weighting
+from vis2img.prior_presets import PRESETS, PriorConfig
 
 if TYPE_CHECKING:
     from vis2img.measurementset import MeasurementSet
@@ -58,6 +60,8 @@ class ImagingPrior:
     """Fraction of the antennas kept at random."""
     keep_baselines: tuple[float, float] = (0.7, 1.0)
     """Fraction of the baselines kept at random."""
+    epsilon: float = 1e-4
+    """Accuracy of gridding; the same in every draw."""
 
     def __post_init__(self) -> None:
         for name in ("robust", "taper", "uv_min", "uv_max", "pixsize"):
@@ -70,6 +74,10 @@ class ImagingPrior:
                 raise ParameterError(f"prior {name} = ({low}, {high}) must be fractions, 0 < low <= high <= 1")
         if not 0 <= self.taper_probability <= 1:
             raise ParameterError(f"prior taper_probability = {self.taper_probability} must be from 0 to 1")
+        if not (self.robust[0] >= -5 and self.robust[1] <= 5):
+            raise ParameterError(f"prior robust = {self.robust} must lie within -5 to 5")
+        if not 1e-5 <= self.epsilon <= 1e-2:
+            raise ParameterError(f"prior epsilon = {self.epsilon} must be from 1e-5 to 1e-2")
         if not self.weightings:
             raise ParameterError("prior weightings is empty")
         if self.uv_min[1] >= self.uv_max[0]:
@@ -80,26 +88,52 @@ class ImagingPrior:
             )
 
     @classmethod
-    def for_ms(cls, ms: MeasurementSet, selection: Selection | None = None, *, npix: int | None = None) -> ImagingPrior:
-        """Return the full prior that suits the resolution of ``ms``.
+    def for_ms(
+        cls,
+        ms: MeasurementSet,
+        selection: Selection | None = None,
+        *,
+        npix: int | None = None,
+        config: PriorConfig = PRESETS["full"],
+    ) -> ImagingPrior:
+        """Return the prior ``config`` in the angles and wavelengths that suit the resolution of ``ms``.
 
         Parameters
         ----------
         ms : MeasurementSet
-            Its longest baseline sets pixel scale, taper and uv range.
+            Its longest baseline at the highest frequency of the selected spectral windows, 1 / (3 suggested pixels),
+            is the unit of the uv range; of averaged data, the pixel that they were averaged for stands for it.
         selection : Selection, optional
             Field and spectral window.
         npix : int, optional
             Sets the field of view: ``npix`` pixels of the suggested size; default: the primary beam, at most 2048.
+        config : PriorConfig
+            Relative ranges; default: the preset ``full``.
+
+        Raises
+        ------
+        MeasurementSetError
+            If no baseline has a length.
+        ParameterError
+            If the field holds fewer than 32 of the largest pixels.
         """
         params = ms.imaging_params(selection, **({} if npix is None else {"npix": npix}))
         uv_max = 1 / (3 * params.pixsize)
         prior = cls(
-            fov=min(1.6, params.fov[0]),
-            pixsize=(0.85 * params.pixsize, 1.18 * params.pixsize),
-            taper=(1.5 * params.pixsize, 4 * params.pixsize),
-            uv_min=(0.0, 0.01 * uv_max),
-            uv_max=(0.6 * uv_max, 1.2 * uv_max),
+            fov=min(1.6, *params.fov),
+            pixsize=_scaled(config.pixsize, params.pixsize),
+            weightings=config.weightings,
+            robust=config.robust,
+            taper=_scaled(config.taper, params.pixsize),
+            taper_probability=config.taper_probability,
+            uv_min=_scaled(config.uv_min, uv_max),
+            uv_max=_scaled(config.uv_max, uv_max),
+            band_fraction=config.band_fraction,
+            time_fraction=config.time_fraction,
+            keep_times=config.keep_times,
+            keep_antennas=config.keep_antennas,
+            keep_baselines=config.keep_baselines,
+            epsilon=config.epsilon,
         )
         # Averages no longer know their antennas, and their time blocks are few.
         return replace(prior, keep_antennas=(1.0, 1.0), keep_times=(1.0, 1.0)) if ms.is_averaged else prior
@@ -121,17 +155,24 @@ class ImagingPrior:
             keep_times=(1.0, 1.0),
             keep_antennas=(1.0, 1.0),
             keep_baselines=(1.0, 1.0),
+            epsilon=self.epsilon,
         )
 
     def draw(self, rng: np.random.Generator) -> ImagingParams:
-        """Return one set of imaging parameters; the same generator state gives the same parameters."""
+        """Return one set of imaging parameters; the same generator state gives the same parameters.
+
+        Each parameter takes its own random numbers whether it varies or not, so that a parameter that varies alike in
+        two priors has the same value in both: draw 3 of ``weighting-only`` is weighted as draw 3 of ``full``.
+        """
         pixsize = math.exp(rng.uniform(math.log(self.pixsize[0]), math.log(self.pixsize[1])))
         npix = 2 * math.ceil(self.fov / pixsize / 2 - 1e-9)
-        weighting = self.weightings[int(rng.integers(len(self.weightings)))]
+        count = len(self.weightings)
+        weighting = self.weightings[int(rng.integers(max(2, count))) % count]  # integers(1) would take no number
         robust, taper = rng.uniform(*self.robust), rng.uniform(*self.taper)
         tapered = rng.random() < self.taper_probability
         uv_min = rng.uniform(*self.uv_min)
-        uv_max = math.inf if math.isinf(self.uv_max[1]) else rng.uniform(*self.uv_max)
+        bounded = not math.isinf(self.uv_max[1])
+        uv_max = rng.uniform(*(self.uv_max if bounded else (0.0, 1.0)))
         spans = [_span(rng, *limits) for limits in (self.band_fraction, self.time_fraction)]
         keeps = [rng.uniform(*limits) for limits in (self.keep_times, self.keep_antennas, self.keep_baselines)]
         return ImagingParams(
@@ -140,7 +181,8 @@ class ImagingPrior:
             weighting=weighting,
             robust=robust if weighting == "briggs" else 0.0,
             taper=taper if tapered else 0.0,
-            uvrange=(uv_min, uv_max),
+            uvrange=(uv_min, uv_max if bounded else math.inf),
+            epsilon=self.epsilon,
             band=spans[0],
             time_span=spans[1],
             keep_times=keeps[0],
@@ -148,6 +190,10 @@ class ImagingPrior:
             keep_baselines=keeps[2],
             sampling_seed=int(rng.integers(2**31)),
         )
+
+
+def _scaled(limits: tuple[float, float], unit: float) -> tuple[float, float]:
+    return limits[0] * unit, limits[1] * unit
 
 
 def _span(rng: np.random.Generator, low: float, high: float) -> tuple[float, float]:

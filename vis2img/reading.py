@@ -58,7 +58,7 @@ def read_parts(
     ParameterError
         If the selection is outside the data.
     """
-    readers = [PartReader(meta, selection, plan) for plan in _within_channels(meta, selection)]
+    readers = open_parts(meta, selection)
     total, done = sum(reader.nrow for reader in readers), 0
     parts: list[Visibilities] = []
     reasons = []
@@ -70,6 +70,11 @@ def read_parts(
     if len(troubles) == len(readers):  # some spectral windows may be flagged, not all
         raise MeasurementSetError(troubles[0])
     return parts
+
+
+def open_parts(meta: Metadata, selection: Selection) -> list[PartReader]:
+    """Open the spectral windows that ``selection`` names, for reading at once or in pieces."""
+    return [PartReader(meta, selection, plan) for plan in _within_channels(meta, selection)]
 
 
 def _shifted(progress: Progress, start: int, total: int) -> Progress:
@@ -112,12 +117,16 @@ class PartReader:
         Times of the wanted rows, s (MJD), in the order of the measurement set.
     uvw : float64 [row, 3]
         Baselines in m.
+    antenna1, antenna2 : int32 [row]
+        Antenna numbers.
 
     Raises
     ------
     MeasurementSetError, ParameterError
         If the selection is outside the data, or the light columns cannot be read.
     """
+
+    is_averaged = False
 
     def __init__(self, meta: Metadata, selection: Selection, plan: Plan | None = None) -> None:
         plan = plan or resolve(meta, selection)[0]
@@ -146,7 +155,8 @@ class PartReader:
         pick = slice(None) if len(self._rows) == len(light["TIME"]) else self._rows
         self.time = light["TIME"][pick].astype(np.float64, copy=False)
         self.uvw = light["UVW"][pick].astype(np.float64, copy=False)
-        self._antennas = [light[name][pick].astype(np.int32, copy=False) for name in ("ANTENNA1", "ANTENNA2")]
+        self.antenna1 = light["ANTENNA1"][pick].astype(np.int32, copy=False)
+        self.antenna2 = light["ANTENNA2"][pick].astype(np.int32, copy=False)
         self._tally = np.zeros(6, np.int64)
 
     @property
@@ -161,9 +171,14 @@ class PartReader:
         return [self.plan.column, "FLAG", *(name for name in optional if self._columns.has(name))]
 
     def read(
-        self, rows: np.ndarray | None = None, *, nthreads: int = 2, progress: Progress | None = None
+        self,
+        rows: np.ndarray | None = None,
+        *,
+        chans: slice = slice(None),
+        nthreads: int = 2,
+        progress: Progress | None = None,
     ) -> list[Visibilities]:
-        """Return the visibilities of the wanted rows numbered ``rows`` (increasing; default: all).
+        """Return the visibilities of the wanted rows numbered ``rows`` (increasing; default: all), of ``chans``.
 
         Returns
         -------
@@ -172,7 +187,8 @@ class PartReader:
         """
         plan = self.plan
         positions = self._rows if rows is None else self._rows[rows]
-        shape = (len(positions), len(self.chan_freq))
+        wanted, chan_freq = self._chans[chans], self.chan_freq[chans]
+        shape = (len(positions), len(wanted))
         results = [(np.empty(shape, np.complex64), np.empty(shape, np.float32)) for _ in plan.hands]
         names = self._heavy
         done, lock = [0], threading.Lock()
@@ -180,7 +196,7 @@ class PartReader:
         def reduce(rows: np.ndarray, out: slice) -> np.ndarray:
             first, stop = int(rows[0]), int(rows[-1]) + 1
             chunk = self._columns.chunk(names, first, stop - first, self.chunk_rows)
-            tally = _reduce(plan, chunk, rows - first, self._chans, results, out)
+            tally = _reduce(plan, chunk, rows - first, wanted, results, out)
             with lock:
                 done[0] += len(rows)
                 if progress:
@@ -194,16 +210,15 @@ class PartReader:
             tallies += pool.map(lambda span: reduce(positions[span], span), spans[1:])
         self._tally += sum(tallies)
         pick = slice(None) if rows is None else rows
-        antenna1, antenna2 = (antennas[pick] for antennas in self._antennas)
         return [
             Visibilities(
                 uvw=self.uvw[pick],
-                chan_freq=self.chan_freq,
+                chan_freq=chan_freq,
                 vis=vis,
                 weight=weight,
                 time=self.time[pick],
-                antenna1=antenna1,
-                antenna2=antenna2,
+                antenna1=self.antenna1[pick],
+                antenna2=self.antenna2[pick],
                 phase_centre=plan.phase_centre,
                 stokes=stokes,
                 meta=self.source(stokes),

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from vis2img.errors import ParameterError
 from vis2img.params import ImagingParams
 from vis2img.visibilities import Visibilities
+
+NOTHING_KEPT = "the sampling parameters (band, time_span, keep_*) leave no visibilities"
+
+
+class Rows(Protocol):
+    """What the choice of rows looks at: times [row] in s, antenna numbers [row], and whether they are averages."""
+
+    @property
+    def time(self) -> np.ndarray: ...
+    @property
+    def antenna1(self) -> np.ndarray: ...
+    @property
+    def antenna2(self) -> np.ndarray: ...
+    @property
+    def is_averaged(self) -> bool: ...
 
 
 def select_samples(vis: Visibilities, params: ImagingParams) -> Visibilities:
@@ -31,31 +47,37 @@ def select_parts(parts: Sequence[Visibilities], params: ImagingParams) -> list[V
     band = kept_band(np.unique(np.concatenate([part.chan_freq for part in parts])), params)
     result = []
     for part in parts:
-        start, stop = np.searchsorted(part.chan_freq, [band[0], np.nextafter(band[-1], math.inf)])
-        rows = _rows_kept(part, params)
-        if start == stop or not rows.any():
+        chans, rows = chans_within(part.chan_freq, band), rows_kept(part, params)
+        if chans.start == chans.stop or not rows.any():
             continue
-        whole = rows.all() and (start, stop) == (0, len(part.chan_freq))
-        result.append(part if whole else part.subset(rows, slice(int(start), int(stop))))
+        whole = rows.all() and chans == slice(0, len(part.chan_freq))
+        result.append(part if whole else part.subset(rows, chans))
     if not result:
-        raise ParameterError("the sampling parameters (band, time_span, keep_*) leave no visibilities")
+        raise ParameterError(NOTHING_KEPT)
     return result
+
+
+def chans_within(chan_freq: np.ndarray, band: np.ndarray) -> slice:
+    """Return which of the increasing frequencies ``chan_freq`` lie between the ends of ``band``, both included."""
+    start, stop = np.searchsorted(chan_freq, [band[0], np.nextafter(band[-1], math.inf)])
+    return slice(int(start), int(stop))
 
 
 def kept_band(freqs: np.ndarray, params: ImagingParams) -> np.ndarray:
     """Return those of the distinct frequencies ``freqs`` that ``params.band`` keeps."""
     low, high = params.band
-    first = min(int(low * len(freqs)), len(freqs) - 1)
+    first = min(int(low * len(freqs) + 1e-9), len(freqs) - 1)
     return freqs[first : max(first + 1, math.ceil(high * len(freqs) - 1e-9))]
 
 
-def _rows_kept(vis: Visibilities, params: ImagingParams) -> np.ndarray:
+def rows_kept(vis: Rows, params: ImagingParams) -> np.ndarray:
+    """Return a mask [row] of the rows that the sampling fields of ``params`` keep."""
     rng = np.random.default_rng(params.sampling_seed)
-    rows = np.ones(vis.nrow, dtype=bool)
+    rows = np.ones(len(vis.time), dtype=bool)
     if params.time_span != (0.0, 1.0) or params.keep_times < 1:
         times, index = np.unique(vis.time, return_inverse=True)
         low, high = params.time_span
-        first = min(int(low * len(times)), len(times) - 1)
+        first = min(int(low * len(times) + 1e-9), len(times) - 1)
         kept = np.zeros(len(times), dtype=bool)
         kept[first : max(first + 1, math.ceil(high * len(times) - 1e-9))] = True
         kept &= _keep_some(rng, kept, params.keep_times)
@@ -70,7 +92,7 @@ def _rows_kept(vis: Visibilities, params: ImagingParams) -> np.ndarray:
         rows &= kept[vis.antenna1] & kept[vis.antenna2]
     if params.keep_baselines < 1:
         if vis.is_averaged:  # uv cells are what is left of baselines
-            rows &= rng.random(vis.nrow) < params.keep_baselines
+            rows &= rng.random(len(vis.time)) < params.keep_baselines
         else:
             pair = vis.antenna1.astype(np.int64) << 32 | vis.antenna2
             pairs, index = np.unique(pair, return_inverse=True)

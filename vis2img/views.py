@@ -3,21 +3,52 @@
 A crop is an angle on the sky around a direction, whatever the pixel scale of the draw; it is resampled,
 antialiased, to a fixed number of pixels. Global views show the whole patch, local views a part of it
 (Caron et al. 2021, arXiv:2104.14294, sec. 3.2).
+
+Crops are planned first (:class:`Crop`: which draw, which square, how turned) and cut later, by any thread. Turns are
+not carried out here but handed on, as the accelerator turns a batch in no time: :func:`turned` says what they mean.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from vis2img.draws import Draw
 from vis2img.errors import ParameterError
 from vis2img.gridding import lm_to_pixel
+from vis2img.resample import ASINH, LINEAR, POWER, resample
 
-_UNIT_SIGMA = 5.0  # how many times the noise a faint pixel must be to become 1
+_UNIT_SIGMA = 5.0  # how many times the noise a pixel must be to become about 1
+TURNS = 8  # symmetries of a square: bit 0 transposes, bit 1 flips x, bit 2 flips y, in this order
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """How flux densities become pixel values: in units of the noise of their draw, bright ones compressed."""
+
+    kind: Literal["asinh", "power", "linear"] = "asinh"
+    """asinh: linear below softening times the noise, logarithmic above; power: a power law; linear: as it is."""
+    softening: float = 10.0
+    """Of asinh, in units of the noise: s arcsinh(x / s noise) / 5."""
+    power: float = 0.5
+    """Exponent of the power law: sign(x) abs(x / 5 noise)^power."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("asinh", "power", "linear"):
+            raise ParameterError(f"stretch kind {self.kind!r} is unknown; use asinh, power or linear")
+        if not self.softening > 0 or not 0 < self.power <= 1:
+            raise ParameterError("stretch softening must be positive, and power above 0 and at most 1")
+
+    def factors(self, noise: float) -> tuple[int, float, float, float]:
+        """Return kind, scale, gain and exponent for :func:`vis2img.resample.resample`."""
+        if self.kind == "asinh":
+            return ASINH, 1 / (self.softening * noise), self.softening / _UNIT_SIGMA, 1.0
+        if self.kind == "power":
+            return POWER, 1 / (_UNIT_SIGMA * noise), 1.0, self.power
+        return LINEAR, 1.0, 1 / (_UNIT_SIGMA * noise), 1.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +56,7 @@ class ViewConfig:
     """How views are cut: numbers, sizes and jitter."""
 
     patch_npix: int = 64
-    """Side of a patch in pixels of the largest pixel scale; sets its angle on the sky."""
+    """Side of a patch in suggested pixels (a third of the finest fringe); sets its angle on the sky."""
     global_size: int = 64
     """Side of a global view in pixels."""
     local_size: int = 32
@@ -40,8 +71,8 @@ class ViewConfig:
     """Side of a local crop as a fraction of the patch."""
     rotate: bool = True
     """Flip and turn views by 90 degrees at random."""
-    stretch: float = 10.0
-    """Softening of the arcsinh stretch in units of the noise of the draw."""
+    stretch: Stretch = field(default_factory=Stretch)
+    """How flux densities become pixel values."""
 
     def __post_init__(self) -> None:
         if min(self.patch_npix, self.global_size, self.local_size) < 8:
@@ -52,101 +83,109 @@ class ViewConfig:
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise ParameterError(f"{name} = ({low}, {high}) must be fractions, 0 < low <= high <= 1")
-        if not self.stretch > 0:
-            raise ParameterError("stretch must be positive")
+
+    @property
+    def n_views(self) -> int:
+        """Views of a sample."""
+        return self.n_global + self.n_local
 
 
-def stretch(data: np.ndarray, noise: float, softening: float) -> np.ndarray:
-    """Return s arcsinh(data / (s noise)) / 5 for a softening of s: a faint pixel of 5 sigma becomes 1.
+def stretched(data: np.ndarray, noise: np.ndarray | float, stretch: Stretch) -> np.ndarray:
+    """Return pixel values of flux densities; a faint pixel of 5 sigma becomes about 1.
 
-    Linear below ``softening`` times the noise and logarithmic above (Lupton et al. 2004, PASP 116, 133).
+    Parameters
+    ----------
+    data : float32 [..., channel]
+        Jy/beam.
+    noise : float64 [channel] or float
+        Of each channel, Jy/beam.
+    stretch : Stretch
+        arcsinh as Lupton et al. 1999, AJ 118, 1406, in units of the noise.
     """
-    scaled = np.arcsinh(data / np.float32(softening * noise))
-    return (scaled * np.float32(softening / _UNIT_SIGMA)).astype(np.float32, copy=False)
+    x = np.asarray(data) / np.asarray(noise)
+    if stretch.kind == "asinh":
+        x = np.arcsinh(x / stretch.softening) * (stretch.softening / _UNIT_SIGMA)
+    elif stretch.kind == "power":
+        x = np.sign(x) * np.abs(x / _UNIT_SIGMA) ** stretch.power
+    else:
+        x = x / _UNIT_SIGMA
+    return x.astype(np.float32)
 
 
-def cut(draw: Draw, l: float, m: float, side: float, size: int) -> np.ndarray:
+def turned(view: Any, turn: int) -> Any:
+    """Return ``view`` [y, x, ...] under symmetry ``turn`` of the square, 0 to 7: a view into the same memory."""
+    view = view.swapaxes(0, 1) if turn & 1 else view
+    view = view[:, ::-1] if turn & 2 else view
+    return view[::-1] if turn & 4 else view
+
+
+def cut(
+    draw: Draw,
+    l: float,
+    m: float,
+    side: float,
+    size: int,
+    stretch: Stretch | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Return the square of angle ``side`` around direction cosines (``l``, ``m``) in ``size`` pixels.
 
     Parameters
     ----------
     draw : Draw
-        The image to cut from.
+        The images to cut from.
     l, m : float
         Centre relative to the reference pixel of the draw, direction cosines.
     side : float
         Angle on the sky in rad.
     size : int
         Pixels a side of the result.
+    stretch : Stretch, optional
+        Default: none, Jy/beam.
+    out : float32 [size, size, channel], optional
+        Where to write.
 
     Returns
     -------
-    float32 [size, size]
-        Jy/beam, bilinear with antialiasing.
+    float32 [size, size, channel]
+        Bilinear with antialiasing; see :func:`vis2img.resample.resample`.
 
     Raises
     ------
     ParameterError
         If the square reaches beyond the image.
     """
-    ny, nx = draw.data.shape
+    count, ny, nx = draw.data.shape
     pixsize = draw.params.pixsize
     x, y = lm_to_pixel(l, m, (nx, ny), pixsize)
-    half = side / pixsize / 2
+    width = side / pixsize
     # Pixel centres are whole numbers to the WCS; to the resampler a pixel spans [i, i + 1].
-    left, lower = x + 0.5 - half, y + 0.5 - half
-    if min(left, lower) < -1e-6 or left + 2 * half > nx + 1e-6 or lower + 2 * half > ny + 1e-6:
+    left, lower = x + 0.5 - width / 2, y + 0.5 - width / 2
+    if min(left, lower) < -1e-6 or left + width > nx + 1e-6 or lower + width > ny + 1e-6:
         raise ParameterError(f"the patch at pixel ({x:.1f}, {y:.1f}) reaches beyond the {nx} x {ny} image")
-    x0, y0 = max(0, math.floor(left) - 2), max(0, math.floor(lower) - 2)
-    x1, y1 = min(nx, math.ceil(left + 2 * half) + 2), min(ny, math.ceil(lower + 2 * half) + 2)
-    piece = PillowImage.fromarray(np.ascontiguousarray(draw.data[y0:y1, x0:x1], dtype=np.float32))
-    box = (
-        max(0.0, left - x0),
-        max(0.0, lower - y0),
-        min(float(x1 - x0), left - x0 + 2 * half),
-        min(float(y1 - y0), lower - y0 + 2 * half),
-    )
-    return np.asarray(piece.resize((size, size), PillowImage.Resampling.BILINEAR, box=box))
+    if out is None:
+        out = np.empty((size, size, count), np.float32)
+    for channel in range(count):
+        factors = (LINEAR, 1.0, 1.0, 1.0) if stretch is None else stretch.factors(float(draw.noise[channel]))
+        resample(draw.data[channel], left, lower, width, *factors, out[:, :, channel])
+    return out
 
 
-def random_position(
-    rng: np.random.Generator, reach: float, patch: float, peaks: np.ndarray, near_peaks: float
-) -> tuple[float, float]:
-    """Return the centre (l, m) of a patch: anywhere, or near a bright peak.
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """One view before it is cut: the draw, its square (direction cosines and angle, rad), and how it is turned."""
 
-    Parameters
-    ----------
-    rng : numpy Generator
-        Source of the choice.
-    reach : float
-        Largest |l| and |m| of a centre in rad.
-    patch : float
-        Side of the patch in rad; a peak is at most an eighth of it from the centre.
-    peaks : float64 [peak, 2]
-        Direction cosines of peaks.
-    near_peaks : float
-        How often a patch is placed near a peak.
-
-    Returns
-    -------
-    (float, float)
-    """
-    inside = peaks[np.all(np.abs(peaks) <= reach, axis=1)] if len(peaks) else peaks
-    if len(inside) and rng.random() < near_peaks:
-        l, m = inside[int(rng.integers(len(inside)))] + rng.uniform(-patch / 8, patch / 8, 2)
-        return float(np.clip(l, -reach, reach)), float(np.clip(m, -reach, reach))
-    return float(rng.uniform(-reach, reach)), float(rng.uniform(-reach, reach))
+    draw: Draw
+    l: float
+    m: float
+    side: float
+    turn: int
 
 
-def multi_crop(
-    rng: np.random.Generator,
-    draws: list[Draw],
-    l: float,
-    m: float,
-    patch: float,
-    config: ViewConfig,
-) -> tuple[np.ndarray, np.ndarray, list[Draw]]:
-    """Cut the views of one sky patch from different draws of its field.
+def plan_crops(
+    rng: np.random.Generator, draws: list[Draw], l: float, m: float, patch: float, config: ViewConfig
+) -> list[Crop]:
+    """Choose the views of one sky patch from different draws of its field.
 
     Parameters
     ----------
@@ -163,27 +202,16 @@ def multi_crop(
 
     Returns
     -------
-    global views : float32 [n_global, global_size, global_size]
-    local views : float32 [n_local, local_size, local_size]
-    used : list of Draw
-        The draw of each view, global ones first.
+    list of Crop
+        Global views first.
     """
-    total = config.n_global + config.n_local
-    rounds = -(-total // len(draws))
-    order = np.concatenate([rng.permutation(len(draws)) for _ in range(rounds)])[:total]
-    used = [draws[i] for i in order]
-    views = []
-    for i, draw in enumerate(used):
-        is_global = i < config.n_global
-        size = config.global_size if is_global else config.local_size
-        side = patch * rng.uniform(*(config.global_scale if is_global else config.local_scale))
-        shift = (patch - side) / 2
-        view = cut(draw, l + rng.uniform(-shift, shift), m + rng.uniform(-shift, shift), side, size)
-        view = stretch(view, draw.noise, config.stretch)
-        if config.rotate:
-            view = np.rot90(view, int(rng.integers(4)))
-            view = view[:, ::-1] if rng.random() < 0.5 else view
-        views.append(view)
-    globals_, locals_ = views[: config.n_global], views[config.n_global :]
-    local = np.stack(locals_) if locals_ else np.zeros((0, config.local_size, config.local_size), np.float32)
-    return np.stack(globals_), local, used
+    count = config.n_views
+    rounds = math.ceil(count / len(draws))
+    order = np.concatenate([rng.permutation(len(draws)) for _ in range(rounds)])[:count]
+    low, high = np.repeat([config.global_scale, config.local_scale], [config.n_global, config.n_local], axis=0).T
+    side = patch * rng.uniform(low, high)
+    shift = rng.uniform(-0.5, 0.5, (2, count)) * (patch - side)
+    turns = rng.integers(TURNS, size=count) if config.rotate else np.zeros(count, int)
+    return [
+        Crop(draws[order[i]], l + shift[0, i], m + shift[1, i], float(side[i]), int(turns[i])) for i in range(count)
+    ]

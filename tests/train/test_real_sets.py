@@ -14,7 +14,8 @@ from train.config import ModelConfig, OptimConfig
 from train.parallel import make_parallel_step, replicate, shard, unreplicate
 from train.state import build_model, create_state
 from vis2img.errors import MeasurementSetError
-from vis2img.loader import Loader, LoaderConfig
+from vis2img.loader import Loader
+from vis2img.loader_config import LoaderConfig
 from vis2img.params import Selection
 from vis2img.views import ViewConfig
 
@@ -69,7 +70,9 @@ def one_step() -> Any:
 
 def loader_for(ms: str, selection: Selection, client: Any) -> Loader:
     views = ViewConfig(patch_npix=24, global_size=16, local_size=8, n_local=1)
-    config = LoaderConfig((ms,), 4, 96, selection=selection, views=views, draws_per_field=2, mode="sync")
+    config = LoaderConfig(
+        (ms,), batch_size=4, field_npix=96, selection=selection, views=views, draws_per_field=2, mode="sync"
+    )
     return Loader(config, seed=0, client=client)
 
 
@@ -78,7 +81,7 @@ def test_a_real_set_takes_a_training_step(name: str, real_ms, client, one_step) 
     with loader_for(str(real_ms(name)), USABLE[name], client) as loader:
         batch = loader.next_batch()
     assert batch.global_views.std() > 0.01
-    state, metrics = one_step({"global": batch.global_views, "local": batch.local_views})
+    state, metrics = one_step({"global": batch.global_views, "local": batch.local_views, "turns": batch.turns})
     values = {key: float(value) for key, value in unreplicate(metrics).items()}
     assert values["finite"] == 1 and 0 < values["loss"] < 20 and values["grad_norm"] > 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))

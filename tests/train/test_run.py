@@ -18,7 +18,8 @@ from train.run import load_run, read_metrics, train
 from train.run_config import TrainConfig, from_record, load_config, to_record
 from vis2img.config_file import config_arguments, read_config
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
-from vis2img.loader import LoaderConfig, field_sources
+from vis2img.loader_config import LoaderConfig
+from vis2img.sources import field_sources
 from vis2img.views import ViewConfig
 
 

@@ -21,7 +21,9 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("info", "vis2img.cli.info", "show what a measurement set holds"),
     ("image", "vis2img.cli.image", "make a dirty image of a measurement set (FITS and PNG)"),
     ("average", "vis2img.cli.average", "average a measurement set so that a facet images many times faster"),
+    ("augment", "vis2img.cli.augment", "show what an imaging prior does to a field: a contact sheet of its draws"),
     ("simulate", "vis2img.cli.simulate", "write simulated measurement sets with labels"),
+    ("loader-bench", "vis2img.cli.loader_bench", "measure how fast the loader feeds a training step"),
     ("train", "vis2img.cli.train", "train a DINO model from a configuration file"),
     ("embed", "vis2img.cli.embed", "turn measurement sets into embeddings with a trained model"),
     ("evaluate", "vis2img.cli.evaluate", "score a trained model on labelled sources, with a report"),
@@ -91,7 +93,7 @@ def _dispatch(args: list[str]) -> int:
 
 
 def _overview() -> str:
-    commands = "\n".join(f"  {name:<10}{text}" for name, _, text in COMMANDS)
+    commands = "\n".join(f"  {name:<14}{text}" for name, _, text in COMMANDS)
     return f"""usage: vis2img COMMAND [OPTIONS]
 
 Self-supervised learning straight from radio-interferometer measurement sets.

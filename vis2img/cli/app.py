@@ -71,6 +71,16 @@ def parse(command: type[Command], argv: list[str], prog: str, default: Command |
         raise UsageError(f"{_condense(complaint.getvalue()).removesuffix(advice)}{advice}") from None
 
 
+def value_of(argv: list[str], name: str) -> str | None:
+    """Return what an option is given, before everything else is parsed."""
+    for i, word in enumerate(argv):
+        if word == name and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
 @contextlib.contextmanager
 def _wide() -> Iterator[None]:
     """Make tyro write its complaints without line breaks, which could split the name of an option."""

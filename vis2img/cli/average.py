@@ -5,50 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.constructors import PrimitiveConstructorSpec
 
 from vis2img.averaging import AveragingParams
 from vis2img.cli.app import parse
 from vis2img.cli.progress import Bars
 from vis2img.errors import OutputError, ParameterError
-from vis2img.options import Angle, Direction, Npix, format_angle
+from vis2img.options import Angle, Direction, Memory, Npix, format_angle, format_bytes
 from vis2img.params import MIN_NPIX, Selection
 
-_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _SAMPLE_BYTES = 8 + 4  # visibility and weight, as the data are imaged without averaging
-
-
-def parse_bytes(text: str) -> float:
-    """Return ``1GB``, ``500MB`` or a number of bytes as bytes."""
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kMGT]?)B?\s*", text)
-    if not match:
-        raise ValueError(f"{text!r} is not an amount of memory; write a number and a unit, e.g. 500MB or 2GB")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def format_bytes(value: float) -> str:
-    """Return an amount of memory in the unit that reads best."""
-    unit = next((u for u in "TGMk" if value >= _UNITS[u]), "")
-    return f"{value / _UNITS[unit]:.3g}{unit}B"
-
-
-Memory = Annotated[
-    float,
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="BYTES",
-        instance_from_str=lambda args: parse_bytes(args[0]),
-        is_instance=lambda value: isinstance(value, (float, int)),
-        str_from_instance=lambda value: [format_bytes(value)],
-    ),
-]
 
 
 @dataclass(frozen=True)

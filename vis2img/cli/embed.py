@@ -49,11 +49,11 @@ def run(argv: list[str], prog: str) -> int:
     from train.embed import embed_sources, write_embeddings
     from train.run import load_run
     from vis2img.cli.progress import Bars
-    from vis2img.loader import field_sources
+    from vis2img.sources import field_sources
 
     config, state, model = load_run(command.run)
     if command.ms:
-        config = replace(config, data=replace(config.data, ms=command.ms))
+        config = replace(config, data=replace(config.data, ms=command.ms, weights=()))
     params = state.params if command.student else state.teacher
     with Bars(command.quiet) as bars:
         table = embed_sources(

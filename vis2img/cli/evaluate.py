@@ -45,11 +45,12 @@ def run(argv: list[str], prog: str) -> int:
     from train.run import load_run
     from vis2img.cli.progress import Bars
     from vis2img.errors import ParameterError
-    from vis2img.loader import field_sources
+    from vis2img.sources import field_sources
 
     config, state, model = load_run(command.run)
-    if command.ms:
-        config = replace(config, data=replace(config.data, ms=command.ms))
+    # A catalogue goes with each measurement set, so with one field of it.
+    data = replace(config.data, ms=command.ms or config.data.ms, weights=(), fields="one", bands="one")
+    config = replace(config, data=data)
     catalogues = command.catalogue or tuple(Path(f"{ms}.truth.fits") for ms in config.data.ms)
     if len(catalogues) != len(config.data.ms):
         raise ParameterError(f"{len(catalogues)} catalogues for {len(config.data.ms)} measurement sets")

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from vis2img.cli import UsageError
-from vis2img.cli.app import parse
+from vis2img.cli.app import parse, value_of
 from vis2img.config_file import config_arguments, read_config
 from vis2img.errors import ParameterError
 from vis2img.simulate import PRESETS, SimulateConfig, simulate
@@ -76,9 +76,9 @@ def run(argv: list[str], prog: str) -> int:
 
 def _parse(argv: list[str], prog: str) -> SimulateCommand:
     """Return the command, with the preset as defaults and the file in front of the options."""
-    file = _value_of(argv, "--config")
+    file = value_of(argv, "--config")
     record = read_config(Path(file)) if file else {}
-    preset = _value_of(argv, "--preset") or record.get("preset")
+    preset = value_of(argv, "--preset") or record.get("preset")
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"--preset {preset} is unknown; choose from {', '.join(PRESETS)} ({prog} --help)")
     values: dict[str, Any] = PRESETS[preset] if preset else {}
@@ -90,16 +90,6 @@ def _parse(argv: list[str], prog: str) -> SimulateCommand:
         return parse(SimulateCommand, [*given, *argv], prog, default)
     except UsageError as error:
         raise UsageError(f"{file} or an option: {error}") from None
-
-
-def _value_of(argv: list[str], name: str) -> str | None:
-    """Return what an option is given, before everything else is parsed."""
-    for i, word in enumerate(argv):
-        if word == name and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith(f"{name}="):
-            return word.partition("=")[2]
-    return None
 
 
 def _one(command: SimulateCommand) -> int:

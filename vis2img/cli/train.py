@@ -46,6 +46,8 @@ def run(argv: list[str], prog: str) -> int:
 
     with TrainingProgress(quiet=quiet) as bar:
         result = train(config, progress=bar.step, on_fill=bar.fill)
+    for why in result.unused.values():
+        print(f"{prog}: not used: {why}", file=sys.stderr)
     for finding in result.findings:
         print(f"{prog}: warning: {finding.message}", file=sys.stderr)
     state = "finished" if result.finished else "stopped, run the same command to go on"

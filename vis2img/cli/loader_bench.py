@@ -1,0 +1,124 @@
+"""``vis2img loader-bench``: how fast a loader feeds a consumer from your data, on your machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from vis2img.cli.app import parse, value_of
+from vis2img.config_file import config_arguments, read_config
+from vis2img.errors import ParameterError
+from vis2img.fits import check_outputs
+from vis2img.loader_bench import Measured, draw_plot, measure
+from vis2img.loader_config import LoaderConfig
+from vis2img.options import format_bytes
+
+
+@dataclass(frozen=True)
+class LoaderBenchCommand(LoaderConfig):
+    """Measure the loader: views per second, megabytes read, memory, and how long a training step would wait.
+
+    Workers image fields into a pool; a consumer takes batches of views and sleeps as long as a training step takes.
+    Options are those of 'data' in a training configuration.
+
+    For example:
+      vis2img loader-bench obs.ms
+      vis2img loader-bench a.ms b.ms --field-npix 4096 --views.global-size 224 --views.local-size 96 --rate 500
+      vis2img loader-bench --config run.yaml --seconds 600 --plot loader.png
+      vis2img loader-bench obs.ms --workers 2 --dashboard
+    """
+
+    ms: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Measurement sets, or averaged data; default: those of --config."""
+    config: Path | None = None
+    """Training configuration (YAML) whose 'data' gives the options that are not given here."""
+    seconds: float = 60.0
+    """How long to run after the pool is full."""
+    rate: float = 300.0
+    """Samples per second that the consumer takes; 0: as fast as they come."""
+    seed: int = 0
+    """Seed of draws and views."""
+    plot: Path | None = None
+    """Picture of memory, draws and waiting over time to write (.png or .pdf)."""
+    overwrite: bool = False
+    """Replace the picture if it exists."""
+    json: bool = False
+    """Print everything as JSON, with what was seen each second."""
+    quiet: bool = False
+    """Show no progress."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.seconds > 0 or self.rate < 0:
+            raise ParameterError("seconds must be positive, and rate not negative")
+
+    def loader(self) -> LoaderConfig:
+        """Return the configuration of the loader alone."""
+        return LoaderConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(LoaderConfig)})
+
+
+def run(argv: list[str], prog: str) -> int:
+    """Run ``vis2img loader-bench``."""
+    command = _parse(argv, prog)
+    if command.plot:
+        check_outputs([command.plot], command.overwrite)
+    from vis2img.cli.progress import Bars
+
+    with Bars(quiet=command.quiet or command.json) as bars:
+
+        def opened(loader: object) -> None:
+            link = getattr(loader, "dashboard_link", None)
+            if link and not command.json:
+                print(f"dashboard: {link}", file=sys.stderr)
+
+        found = measure(
+            command.loader(),
+            seconds=command.seconds,
+            rate=command.rate,
+            seed=command.seed,
+            progress=bars.update,
+            opened=opened,
+        )
+    if command.plot:
+        draw_plot(found.series, command.plot, command.overwrite)
+    print(json.dumps(dataclasses.asdict(found), indent=1) if command.json else report(found, command))
+    for why in found.unused.values():
+        print(f"{prog}: not used: {why}", file=sys.stderr)
+    return 0
+
+
+def _parse(argv: list[str], prog: str) -> LoaderBenchCommand:
+    """Return the command, with the file of --config in front of the options."""
+    file = value_of(argv, "--config")
+    if not file:
+        return parse(LoaderBenchCommand, argv, prog)
+    path = Path(file)
+    record = read_config(path)
+    data = dict(record.get("data", record))
+    ms = tuple(map(str, data.pop("ms", ())))
+    given = config_arguments(data, LoaderConfig, path)
+    return parse(LoaderBenchCommand, [*given, *argv], prog, LoaderBenchCommand(ms=ms) if ms else None)
+
+
+def report(found: Measured, command: LoaderBenchCommand) -> str:
+    """Return the figures as a table for people."""
+    fresh = f"{found.fresh_draws:.3g} draws/s of {found.views_per_draw:.0f} views: {found.fresh_views:.0f} views/s"
+    samples = found.delivered_views / command.views.n_views
+    repeated = f"; {found.repeated_draws} repeated" if found.repeated_draws else ""
+    pool = f"{found.pool_draws} draws of {found.fields} fields, {format_bytes(found.pool_bytes)}"
+    rows = {
+        "pool": f"{pool}; full after {found.fill_seconds:.1f} s, {found.workers} workers",
+        "fresh": fresh,
+        "delivered": f"{found.delivered_views:.0f} views/s ({samples:.0f} samples/s)",
+        "cutting": f"{found.cut_views:.0f} views/s and core",
+        "draws": f"{found.draw_age:.1f} s old when replaced, after {found.draw_reuse:.0f} views{repeated}",
+        "read": f"{found.read_bytes / 1e6:.1f} MB/s",
+        "memory": f"{format_bytes(found.most_bytes)} at most, loader and workers of this machine",
+        "wait": f"{100 * found.input_wait:.1f}% of the consumer's time",
+    }
+    return "\n".join(f"{name:<10} {text}" for name, text in rows.items())

@@ -1,0 +1,155 @@
+"""The fields of a loader: every measurement set opened, with the prior and the weight map that suit it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vis2img.draws import FieldSource
+from vis2img.errors import MeasurementSetError, ParameterError
+from vis2img.loader_config import LoaderConfig
+from vis2img.measurementset import MeasurementSet, open_ms, outline
+from vis2img.params import Selection
+from vis2img.phase import direction_cosines
+from vis2img.positions import WeightMap, weight_map
+from vis2img.prior import ImagingPrior
+from vis2img.prior_presets import load_prior
+from vis2img.views import ViewConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """The fields that a loader takes views of.
+
+    Parameters
+    ----------
+    fields : list of FieldSource
+    weights : list of float
+        How often samples come from each, relative to the others.
+    patches : list of float
+        Side of a patch in each field, rad.
+    maps : list of WeightMap
+        Where the centres of patches may lie in each.
+    skipped : dict
+        Measurement sets that cannot be used, and why.
+    """
+
+    fields: list[FieldSource]
+    weights: list[float]
+    patches: list[float]
+    maps: list[WeightMap]
+    skipped: dict[str, str]
+
+
+def open_sources(config: LoaderConfig, *, skip: bool = True) -> Sources:
+    """Open every measurement set of ``config``.
+
+    Parameters
+    ----------
+    config : LoaderConfig
+    skip : bool
+        Leave out, and name, measurement sets that are damaged or cannot be imaged.
+
+    Raises
+    ------
+    MeasurementSetError
+        If a path does not exist, or none of the measurement sets can be used; without ``skip``, if one cannot.
+    ParameterError
+        If the configuration does not suit one of them.
+    """
+    for path in config.ms:
+        if not Path(path).exists():
+            raise MeasurementSetError(f"{path} does not exist")
+    found: list[tuple[FieldSource, float]] = []
+    maps, skipped = [], {}
+    for number, path in enumerate(config.ms):
+        try:
+            ms = open_ms(path)
+            selections = list(_selections(ms, config))
+            own = [_source(ms, selection, config, len(selections) > 1) for selection in selections]
+            own_maps = [_map(ms, source, config) for source in own]
+        except MeasurementSetError as error:
+            if not skip:
+                raise
+            skipped[path] = str(error)
+            log.warning("skipped: %s", error)
+            continue
+        weight = config.weights[number] / len(own) if config.weights else 1.0
+        found += [(source, weight) for source in own]
+        maps += own_maps
+    if not found:
+        raise MeasurementSetError(f"no field can be imaged: {next(iter(skipped.values()))}")
+    fields, weights = zip(*found, strict=True)
+    return Sources(list(fields), list(weights), [patch_angle(f, config.views) for f in fields], maps, skipped)
+
+
+def field_sources(config: LoaderConfig) -> list[FieldSource]:
+    """Return the fields of ``config``, all of which must be usable; see :func:`open_sources`."""
+    return open_sources(config, skip=False).fields
+
+
+def _selections(ms: MeasurementSet, config: LoaderConfig) -> Iterator[Selection]:
+    """Yield what each field of a measurement set is made of."""
+    chosen = config.selection
+    if ms.is_averaged or (config.fields == "one" and config.bands == "one"):
+        yield chosen
+        return
+    partitions = ms.meta.all_partitions
+    pairs: list[tuple[str | None, int | None]] = [
+        (str(p.field) if config.fields == "all" else chosen.field, p.spw if config.bands == "each" else None)
+        for p in partitions
+    ]
+    for name, spw in dict.fromkeys(pairs):
+        yield replace(chosen, field=name, spw=chosen.spw if spw is None else spw)
+
+
+def _source(ms: MeasurementSet, selection: Selection, config: LoaderConfig, several: bool) -> FieldSource:
+    npix = config.field_npix
+    chosen = load_prior(config.imaging)
+    prior = ImagingPrior.for_ms(ms, selection, npix=npix + npix % 2, config=chosen)
+    pixsize = prior.pixsize[0] / chosen.pixsize[0]
+    if config.fov is not None:
+        prior = replace(prior, fov=config.fov)
+    path = str(ms.path.resolve())
+    place = [f"{what} {value}" for what, value in (("field", selection.field), ("spw", selection.spw))
+             if several and value is not None]  # fmt: skip
+    return FieldSource(
+        ms=path,
+        selection=selection,
+        prior=prior,
+        pixsize=pixsize,
+        subbands=config.subbands,
+        memory=config.draw_memory,
+        name=", ".join([path, *place]),
+    )
+
+
+def patch_angle(source: FieldSource, views: ViewConfig) -> float:
+    """Return the side of a patch in rad, and check that it fits into the field with a pixel to spare."""
+    side = views.patch_npix * (source.pixsize or source.prior.pixsize[1])
+    if side > source.prior.fov - 2 * source.prior.pixsize[1]:
+        raise ParameterError(
+            f"{source}: a patch of {views.patch_npix} pixels does not fit into the field; "
+            "choose a larger field_npix or a smaller patch_npix"
+        )
+    return side
+
+
+def _map(ms: MeasurementSet, source: FieldSource, config: LoaderConfig) -> WeightMap:
+    """Return where patches may lie, from the metadata."""
+    patch = patch_angle(source, config.views)
+    # A pixel to spare: images reach half a pixel less far on one side than on the other.
+    reach = (source.prior.fov - patch) / 2 - source.prior.pixsize[1]
+    known = outline(ms, source.selection)
+    lowest = min(freqs[0] for freqs, _ in known.bands)
+    highest = max(freqs[-1] for freqs, _ in known.bands)
+    beam = known.beam * lowest / ((lowest + highest) / 2)
+    ra, dec = np.array(known.pointing)
+    l, m, _ = direction_cosines(ra, dec, known.phase_centre)
+    return weight_map(reach, patch, beam, config.pb_limit, (float(l), float(m)))
