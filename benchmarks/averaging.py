@@ -31,9 +31,9 @@ from vis2img.averaged import average
 from vis2img.averaged_store import read_averaged
 from vis2img.averaging import AveragingParams
 from vis2img.averaging_cells import CellTable
-from vis2img.cli.average import parse_bytes
 from vis2img.imaging import make_image
 from vis2img.measurementset import open_ms
+from vis2img.options import parse_bytes
 from vis2img.params import ImagingParams, Selection
 from vis2img.phase import direction_cosines, rotate, sky_position
 from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities

@@ -110,7 +110,9 @@ def _try(script: str) -> None:
     """Let Slurm say whether it would take a job, and why not."""
     result = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True)
     if result.returncode:
-        lines = [line.removeprefix("sbatch: ") for line in result.stderr.splitlines() if line.strip()]
+        lines = [
+            line.removeprefix("sbatch: ").removeprefix("error: ") for line in result.stderr.splitlines() if line.strip()
+        ]
         raise Vis2imgError(f"Slurm refuses the jobs of the workers: {'; '.join(lines)} (set in {CONFIG})")
 
 
