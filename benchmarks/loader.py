@@ -76,8 +76,30 @@ def one_view(source: FieldSource, index: int, whole: bool) -> tuple[float, float
     return middle - start, time.perf_counter() - middle
 
 
+def with_pillow(seconds: float = 5.0) -> float:
+    """Return how many of these views Pillow and NumPy would resize and stretch in a second of one core."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    field = rng.normal(size=(4096, 4096)).astype(np.float32)
+    start, count = time.thread_time(), 0
+    while time.thread_time() - start < seconds:
+        for number in range(VIEWS.n_views):
+            size, scale = (224, VIEWS.global_scale) if number < VIEWS.n_global else (96, VIEWS.local_scale)
+            side = VIEWS.patch_npix * rng.uniform(*scale)
+            x, y = rng.uniform(0, 3800, 2)
+            left, lower = int(x), int(y)
+            piece = np.ascontiguousarray(field[lower : lower + math.ceil(side) + 2, left : left + math.ceil(side) + 2])
+            box = (x - left, y - lower, x - left + side, y - lower + side)
+            view = np.asarray(Image.fromarray(piece).resize((size, size), Image.Resampling.BILINEAR, box=box))
+            np.arcsinh(view / np.float32(10)) * np.float32(2)
+            count += 1
+    return count / (time.thread_time() - start)
+
+
 def views(options: argparse.Namespace) -> None:
     """Print views per second by one call each, and by the loader, in one run."""
+    print(f"cutting with Pillow and NumPy: {with_pillow():.0f} views/s and core")
     config = config_of(options)
     source = open_sources(config).fields[0]
     with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:

@@ -181,10 +181,36 @@ def test_a_set_that_cannot_be_imaged_is_skipped_and_named_once(make_ms, sets, tm
     assert set(unused) == {str(bad.path), str(broken)} and "flagged" in unused[str(bad.path)]
     for name in ("bad.ms", "broken.ms"):
         assert len([r for r in caplog.records if name in r.message]) == 1
+    # Without an order there are no empty places that would push draws out.
+    with Loader(config((str(bad.path), sets[0]), mode="async"), seed=1, client=client) as loader:
+        for _ in range(10):
+            assert set(loader.next_batch().field.tolist()) == {1}
+            time.sleep(0.02)
+        assert len(loader.pool.held) >= 3
     with Loader(config((str(bad.path),)), seed=1, client=client) as loader:
         for _ in range(2):
             with pytest.raises(MeasurementSetError, match="flagged"):
                 loader.next_batch()
+
+
+def test_a_loader_that_waits_for_a_draw_can_be_closed(sets, client) -> None:
+    loader = Loader(config(sets, refresh_every=1), seed=1, client=client)
+    loader.next_batch()
+    blockers = [client.submit(time.sleep, 20, pure=False, priority=10) for _ in range(2)]
+    time.sleep(1.0)  # by now the thread that plans waits for workers that sleep
+    start = time.monotonic()
+    loader.close()
+    assert time.monotonic() - start < 5
+    client.cancel(blockers, force=True)
+    client.restart()
+
+
+def test_images_that_do_not_vary_are_made_once(sets, client) -> None:
+    with Loader(config(sets, imaging="image-only", mode="async"), seed=1, client=client) as loader:
+        batches = [loader.next_batch() for _ in range(20)]
+        assert loader.report()["fresh_draws"] == 2
+    assert {int(i) for batch in batches for i in batch.draw_index.ravel()} == {0}
+    assert not np.array_equal(batches[0].global_views, batches[1].global_views)
 
 
 def test_every_field_and_band_can_be_a_source(real_ms, client) -> None:

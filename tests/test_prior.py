@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,11 @@ def test_draws_stay_in_range_and_fill_it() -> None:
 
 def test_the_fixed_prior_does_not_vary() -> None:
     fixed = prior().fixed()
+    assert not fixed.varies and prior().varies
+    for change in ({"robust": (0.0, 1.0)}, {"weightings": ("natural", "uniform")}, {"keep_times": (0.5, 0.5)},
+                   {"taper": (1e-5, 1e-5), "taper_probability": 0.5}, {"uv_max": (1e4, 2e4)}):  # fmt: skip
+        assert replace(fixed, **change).varies
+    assert not replace(fixed, taper=(1e-5, 1e-5), taper_probability=1.0).varies
     first, second = (fixed.draw(draw_rng(0, 0, i)) for i in (0, 1))
     assert first.sampling_seed != second.sampling_seed
     assert {**first.to_dict(), "sampling_seed": 0} == {**second.to_dict(), "sampling_seed": 0}

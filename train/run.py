@@ -48,6 +48,7 @@ def train(
     *,
     progress: Progress | None = None,
     on_fill: Callable[[int, int], None] | None = None,
+    on_dashboard: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Train until ``config.steps``, from the last checkpoint of ``config.out`` if there is one.
 
@@ -59,6 +60,8 @@ def train(
         Called with (step, steps, metrics) whenever metrics are read.
     on_fill : callable, optional
         Called with (draws made, draws wanted) while the pool fills.
+    on_dashboard : callable, optional
+        Called with the address of Dask's dashboard, if there is one.
 
     Raises
     ------
@@ -69,6 +72,8 @@ def train(
     open_folder(folder, config)
     # Workers before JAX: it may take the accelerator and start threads, which new processes had better not inherit.
     with connect(config.data.engine) as connection:
+        if on_dashboard and connection.dashboard_link:
+            on_dashboard(connection.dashboard_link)
         return _train(config, folder, connection, progress, on_fill)
 
 

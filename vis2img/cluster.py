@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+|.+\.json")
 _PATIENCE = 60.0
 _ANSWER_SECONDS = 10.0
+_CGROUPS = Path("/sys/fs/cgroup")
 _WORKER_SHARE = 0.75  # of the memory, for all workers of this machine; the rest is for training
 _LEAST_MEMORY = 1 << 30  # a worker of less could not image a field of a usual size
 
@@ -173,9 +174,7 @@ def _start(engine: Engine) -> Connection:
     """Start a scheduler and its workers, and connect."""
     workers, memory = engine.processes(), engine.worker_memory
     if engine.scheduler is None and not memory:
-        from distributed.system import MEMORY_LIMIT
-
-        memory = max(int(_WORKER_SHARE * MEMORY_LIMIT) // workers, _LEAST_MEMORY)
+        memory = max(int(_WORKER_SHARE * _machine_memory()) // workers, _LEAST_MEMORY)
     kind = engine.scheduler or "local"
     process = ClusterProcess(engine.threads, kind=kind, workers=workers, memory=memory, dashboard=engine.dashboard)
     with contextlib.ExitStack() as stack:
@@ -187,6 +186,22 @@ def _start(engine: Engine) -> Connection:
             check_workers(client)
         stack.pop_all()
     return Connection(client, link, process)
+
+
+def _machine_memory() -> int:
+    """Return the bytes that this process may use: of the machine, or of the job or container that it runs in."""
+    import psutil
+
+    limits = [psutil.virtual_memory().total]
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, kind, folder = line.split(":", 2)
+            if kind in ("", "memory"):  # version 2, version 1
+                top, name = (_CGROUPS, "memory.max") if not kind else (_CGROUPS / kind, "memory.limit_in_bytes")
+                for path in (top / folder.strip("/") / "x").parents:
+                    with contextlib.suppress(OSError, ValueError):  # not there; or the word max
+                        limits.append(int((path / name).read_text()))
+    return min(limits)
 
 
 def _join(engine: Engine, scheduler: str, patience: float) -> Connection:

@@ -117,20 +117,21 @@ class ClusterProcess:
 
     def _read_answers(self) -> None:
         assert self._process.stdout
-        for line in self._process.stdout:
-            answer = json.loads(line)
-            if "log" in answer:
-                log.log(answer["level"], "%s", answer["log"])
-            else:
-                self._answers.put(answer)
+        with self._process.stdout as lines:
+            for line in lines:
+                answer = json.loads(line)
+                if "log" in answer:
+                    log.log(answer["level"], "%s", answer["log"])
+                else:
+                    self._answers.put(answer)
         self._errors.join()
         why = f": {self._last[0]}" if self._last else ""
         self._answers.put({"error": f"the process of the Dask scheduler ended{why}"})
 
     def _read_errors(self) -> None:
         assert self._process.stderr
-        for line in self._process.stderr:
-            if line.strip():
+        with self._process.stderr as lines:
+            for line in filter(str.strip, lines):
                 self._last.append(line.strip())
                 log.debug("%s", line.rstrip())
 
@@ -186,6 +187,12 @@ def serve(*, kind: str, workers: int, threads: int, memory: int, dashboard: bool
                 watch()
     except Vis2imgError as error:
         tell(error=str(error))
+    except Exception as error:
+        first: BaseException = error
+        while first.__cause__ or first.__context__:
+            first = first.__cause__ or first.__context__ or first
+        tell(error=f"the Dask workers cannot start: {type(first).__name__}: {first}".partition("\n")[0])
+        raise
 
 
 @contextlib.contextmanager

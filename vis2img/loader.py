@@ -83,9 +83,11 @@ class Loader:
         self.located = open_sources(config)
         self.sources = self.located.fields
         self.skipped = dict(self.located.skipped)
-        schedule = Schedule(
-            self.located.weights, config.draws_per_field, config.fields_at_once, seed, share=(host, hosts)
-        )
+        # Draws that are all alike need not be made twice.
+        varies = any(source.prior.varies for source in self.sources)
+        per_field = config.draws_per_field if varies else 1
+        schedule = Schedule(self.located.weights, per_field, config.fields_at_once, seed, share=(host, hosts))
+        self._refreshes = varies or schedule.visits
         self._size = config.batch_size // hosts
         self.planner = Planner(self.located, config.views, config.near_peaks, seed, host, weighted=not schedule.visits)
         self._state = dict(state or {"batches": 0, "next_draw": 0})
@@ -114,6 +116,7 @@ class Loader:
             self._shared,
             first=max(0, self._state["next_draw"] - schedule.capacity),
             in_order=config.mode == "sync",
+            refreshes=self._refreshes,
             nthreads=config.threads,
         )
 
@@ -178,6 +181,8 @@ class Loader:
                 continue
 
     def _refresh(self) -> None:
+        if not self._refreshes:
+            return
         if self.config.mode == "async":
             while self.pool.take(block=False):
                 pass
@@ -220,11 +225,14 @@ class Loader:
     def close(self) -> None:
         """Stop the threads, and the workers that this loader started."""
         self._stopped.set()
+        pool = getattr(self, "pool", None)
+        if pool is not None:
+            pool.stop()
         if self._thread is not None:
-            self._thread.join(timeout=30)
+            self._thread.join()
         self._cutters.shutdown(wait=True, cancel_futures=True)
-        if hasattr(self, "pool"):
-            self.pool.cancel()
+        if pool is not None:
+            pool.cancel()
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -111,6 +112,8 @@ class DrawPool:
         Number of the oldest draw to hold: 0 at the start of a run, later when a run resumes.
     in_order : bool
         Take draws in the order of the schedule, waiting for those that are late; else as they are ready.
+    refreshes : bool
+        Whether more draws are asked for than the pool holds.
     nthreads : int
         Threads of a draw.
     """
@@ -125,6 +128,7 @@ class DrawPool:
         *,
         first: int = 0,
         in_order: bool = True,
+        refreshes: bool = True,
         nthreads: int = 1,
     ) -> None:
         self.client, self.sources, self.seed = client, sources, seed
@@ -134,18 +138,18 @@ class DrawPool:
         self.next_in = first
         """How many draws of the schedule have been taken in, or skipped."""
         self.capacity = schedule.capacity
-        self._order = schedule.draws(first)
+        self._order = schedule.draws(first) if refreshes else islice(schedule.draws(first), schedule.capacity)
         self._shared, self._in_order, self._nthreads = shared, in_order, nthreads
         self._slots: deque[Held | None] = deque()
         self._pending: deque[_Asked] = deque()
         self._replaced: deque[tuple[float, int]] = deque(maxlen=_SEEN)
-        self._news = threading.Event()
+        self._news, self._stopped = threading.Event(), False
         self._counted = (-math.inf, 0)
 
     @property
     def held(self) -> list[Held]:
         """The draws in the pool, oldest first."""
-        return [slot for slot in self._slots if slot is not None]
+        return [slot for slot in list(self._slots) if slot is not None]  # a copy: other threads look, too
 
     def fields(self) -> dict[int, list[Held]]:
         """Return the draws of each field; fields of which fewer than two are there only if no other has more."""
@@ -164,11 +168,11 @@ class DrawPool:
             If no field at all can be imaged; the message gives the reason of the first.
         """
         for done in range(self.capacity):
-            self.take(block=True)
+            self._take(block=True, in_order=True)
             if progress:
                 progress(done + 1, self.capacity)
         if not self.held:
-            raise MeasurementSetError(f"no field can be imaged: {next(iter(self.failed.values()))}")
+            raise self._nothing()
 
     def take(self, *, block: bool) -> bool:
         """Take the next draw in, if one is ready or ``block`` says to wait; return whether one came in.
@@ -178,8 +182,11 @@ class DrawPool:
         Vis2imgError
             If the workers are lost.
         """
+        return self._take(block, self._in_order)
+
+    def _take(self, block: bool, in_order: bool) -> bool:
         self._request()
-        asked = self._next_ready(block)
+        asked = self._next_ready(block, in_order)
         if asked is None:
             return False
         self._pending.remove(asked)
@@ -190,6 +197,8 @@ class DrawPool:
 
     def _enter(self, draw: Draw | None) -> None:
         """Put a draw, or the empty place of one that was given up, in; the oldest leaves a full pool."""
+        if draw is None and not self._in_order:
+            return
         self._slots.append(None if draw is None else Held(draw, time.monotonic()))
         if len(self._slots) > self.capacity:
             gone = self._slots.popleft()
@@ -209,11 +218,13 @@ class DrawPool:
         age, uses = np.mean(seen, axis=0)
         return float(age), float(uses)
 
-    def _next_ready(self, block: bool) -> _Asked | None:
+    def _next_ready(self, block: bool, in_order: bool) -> _Asked | None:
         """Return what is ready to be taken in; draws whose worker died are asked for again."""
         silent = time.monotonic()
         while True:
-            options = [self._pending[0]] if self._in_order else list(self._pending)
+            if self._stopped:
+                raise Vis2imgError("the pool of draws is closed")
+            options = list(self._pending)[: 1 if in_order else None]
             for asked in options:
                 if asked.future is None or (asked.future.done() and not self._repeats(asked)):
                     return asked
@@ -247,6 +258,9 @@ class DrawPool:
         asked.future = self._submit(asked.field, asked.index)
         return True
 
+    def _nothing(self) -> MeasurementSetError:
+        return MeasurementSetError(f"no field can be imaged: {next(iter(self.failed.values()))}")
+
     def _check_client(self) -> None:
         if self.client.status not in ("running", "connecting"):
             raise Vis2imgError("the Dask scheduler is gone; start it and give the same command again")
@@ -278,8 +292,15 @@ class DrawPool:
     def _request(self) -> None:
         ahead = max(2, 2 * self._workers())
         while len(self._pending) < ahead:
-            field, index = next(self._order)
-            # A field that failed is not asked for again, but keeps its place, so that the order holds.
+            following = next(self._order, None)
+            if following is None:
+                return
+            field, index = following
+            if len(self.failed) == len(self.sources):
+                raise self._nothing()
+            # A field that failed is not asked for again, but keeps its place where the order counts.
+            if field in self.failed and not self._in_order:
+                continue
             self._pending.append(_Asked(field, index, None if field in self.failed else self._submit(field, index)))
 
     def _submit(self, field: int, index: int) -> Any:
@@ -296,6 +317,11 @@ class DrawPool:
         if now - self._counted[0] > _PATIENCE:
             self._counted = now, len(self.client.scheduler_info()["workers"])
         return self._counted[1]
+
+    def stop(self) -> None:
+        """Make whoever waits for a draw give up."""
+        self._stopped = True
+        self._news.set()
 
     def cancel(self) -> None:
         """Drop what was asked for and is not there yet."""

@@ -138,6 +138,19 @@ class ImagingPrior:
         # Averages no longer know their antennas, and their time blocks are few.
         return replace(prior, keep_antennas=(1.0, 1.0), keep_times=(1.0, 1.0)) if ms.is_averaged else prior
 
+    @property
+    def varies(self) -> bool:
+        """Whether two draws may differ."""
+        spans = ("band_fraction", "time_fraction", "keep_times", "keep_antennas", "keep_baselines")
+        ranges = (self.pixsize, self.uv_min, self.uv_max, *((getattr(self, name)[0], 1.0) for name in spans))
+        weighted = len(set(self.weightings)) > 1 or ("briggs" in self.weightings and self.robust[0] < self.robust[1])
+        tapered = self.taper_probability > 0 and self.taper[1] > 0
+        return (
+            weighted
+            or (tapered and (self.taper_probability < 1 or self.taper[0] < self.taper[1]))
+            or any(low < high for low, high in ranges)
+        )
+
     def fixed(self) -> ImagingPrior:
         """Return the prior without variation: Briggs 0, all data, the middle pixel scale.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -21,6 +22,7 @@ import numpy as np
 from vis2img.errors import OutputError
 from vis2img.options import format_bytes
 
+log = logging.getLogger(__name__)
 _PREFIX = "vis2img-draws-"
 _MEMORY = Path("/dev/shm")
 
@@ -97,6 +99,8 @@ def _place(need: int, parent: str | Path | None) -> Path:
         except OSError as error:
             raise OutputError(f"cannot keep draws in {place}: {error.strerror}") from error
         if room > need:
+            if place != wanted[0]:
+                log.warning("draws go through %s, as %s has no room for %s", place, wanted[0], format_bytes(need))
             return place
     raise OutputError(
         f"the pool of draws needs {format_bytes(need)}, {wanted[-1] if wanted else _MEMORY} has {format_bytes(room)}; "

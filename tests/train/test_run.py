@@ -25,7 +25,9 @@ from vis2img.views import ViewConfig
 
 @pytest.fixture
 def config(make_ms, tmp_path: Path) -> TrainConfig:
-    ms = make_ms(antennas=8, times=4, sources=((1.0, 1e-3, -2e-3), (0.5, -2e-3, 1e-3)))
+    ms = make_ms(antennas=8, times=4, channels=6, sources=((1.0, 1e-3, -2e-3), (0.5, -2e-3, 1e-3)))
+    prior = tmp_path / "prior.yaml"
+    prior.write_text("preset: gentle\nrobust: [-1.0, 1.0]\n")
     return TrainConfig(
         out=str(tmp_path / "run"),
         data=LoaderConfig(
@@ -36,6 +38,8 @@ def config(make_ms, tmp_path: Path) -> TrainConfig:
             refresh_every=2,
             mode="sync",
             workers=1,
+            imaging=str(prior),
+            subbands=2,
             views=ViewConfig(patch_npix=24, global_size=16, local_size=8, n_local=1),
         ),
         model=ModelConfig(variant="micro", patch=8, out_dim=32, hidden=16, bottleneck=8, drop_path=0.0),
@@ -59,18 +63,27 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config: TrainCo
 
     stopped = train(config, progress=interrupt)
     assert (stopped.step, stopped.finished) == (4, False)
-    assert train(config).finished
+    # Which workers make the draws may change, and with them nothing else.
+    assert train(replace(config, data=replace(config.data, workers=2, cutters=1))).finished
     for ours, theirs in zip(
         jax.tree.leaves(load_run(config.out)[1]), jax.tree.leaves(load_run(whole.out)[1]), strict=True
     ):
         assert np.array_equal(ours, theirs)
     metrics = read_metrics(config.out)
     assert list(metrics["step"]) == [1, 2, 3, 4, 5, 6]
+    assert (metrics["draw_reuse"] > 0).all() and (metrics["draw_age"] > 0).all()
     assert np.array_equal(metrics["loss"], read_metrics(whole.out)["loss"])
     # A finished run does nothing when asked again, and another run does not overwrite it.
     assert train(config).step == 6
     with pytest.raises(OutputError, match=r"optim\.base_lr"):
         train(replace(config, optim=replace(config.optim, base_lr=1e-3)))
+    prior = Path(config.data.imaging)
+    text = prior.read_text()
+    prior.write_text(text.replace("-1.0", "-2.0"))
+    with pytest.raises(OutputError, match=r"another prior than .*prior\.yaml has now"):
+        train(config)
+    prior.unlink()  # a run keeps its own copy
+    assert load_run(config.out)[0].data.imaging == str(Path(config.out) / "prior.yaml")
     _embeddings_of(config, tmp_path)
 
 
@@ -84,6 +97,7 @@ def _embeddings_of(config: TrainConfig, tmp_path: Path) -> None:
     assert table["vector"].shape == (len(grid), 192) and len(grid) == 4
     assert json.loads(table["params"][0])["weighting"] == "briggs"
     patches = cut_patches(draw, sources[0], settings.data.views, grid[1:2])
+    assert patches.images.shape == (1, 16, 16, 2)
     alone = embed_images(model, state.teacher, patches.images, batch_size=3)
     np.testing.assert_allclose(alone[0], table["vector"][1], rtol=1e-4, atol=1e-5)
     path = tmp_path / "vectors.npz"

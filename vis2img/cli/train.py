@@ -45,7 +45,7 @@ def run(argv: list[str], prog: str) -> int:
     from vis2img.cli.progress import TrainingProgress
 
     with TrainingProgress(quiet=quiet) as bar:
-        result = train(config, progress=bar.step, on_fill=bar.fill)
+        result = train(config, progress=bar.step, on_fill=bar.fill, on_dashboard=_tell_dashboard)
     for why in result.unused.values():
         print(f"{prog}: not used: {why}", file=sys.stderr)
     for finding in result.findings:
@@ -53,3 +53,7 @@ def run(argv: list[str], prog: str) -> int:
     state = "finished" if result.finished else "stopped, run the same command to go on"
     print(f"{result.folder}: step {result.step} of {config.steps}, {state}")
     return 0
+
+
+def _tell_dashboard(link: str) -> None:
+    print(f"dashboard: {link}", file=sys.stderr)
