@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vis2img import field_data as field_data_module
 from vis2img.draws import FieldSource, find_peaks, image_draw, make_draw, usable_cells
-from vis2img.errors import MeasurementSetError, ParameterError
-from vis2img.field_data import DRAWN_BYTES, FieldData
+from vis2img.errors import EmptyImageError, MeasurementSetError
+from vis2img.field_data import FieldData
 from vis2img.measurementset import open_ms
 from vis2img.params import ImagingParams, Selection
 from vis2img.prior import ImagingPrior, draw_rng
@@ -50,14 +51,13 @@ def test_data_read_in_part_are_those_read_whole(make_ms) -> None:
 
 def test_a_draw_of_more_than_its_memory_is_thinned_out_by_timesteps(make_ms) -> None:
     made = make_ms(antennas=9, times=40, channels=8)
-    nvis = 36 * 40 * 8
-    memory = nvis * DRAWN_BYTES / 4
+    memory = 36 * 40 * (8 * 16 + 40) / 4  # of 8 channels in 36 x 40 rows, and of the rows themselves
     data = FieldData(str(made.path), Selection(), memory)
     params = ImagingParams((64, 64), 5 * ARCSEC)
     thin = data.thinned(params)
     assert thin == replace(params, keep_times=0.25)
     (part,) = data.select(thin)
-    assert part.vis.size * DRAWN_BYTES <= memory and len(np.unique(part.time)) == 10
+    assert part.nbytes - part.chan_freq.nbytes + 4 * part.vis.size <= memory and len(np.unique(part.time)) == 10
     assert data.thinned(replace(params, keep_baselines=0.2)) == replace(params, keep_baselines=0.2)
     # What is thinned out is what the record says: the image of its parameters.
     source = source_of(made.path, memory=memory)
@@ -82,7 +82,7 @@ def test_sub_bands_and_stokes_parameters_are_channels(make_ms) -> None:
         alone = ms.image(params, Selection(stokes=channel.stokes), nthreads=1)
         np.testing.assert_array_equal(image, alone.data)
         assert alone.freq[0] == channel.freq
-    with pytest.raises(ParameterError, match="sub-bands"):
+    with pytest.raises(EmptyImageError, match="sub-bands"):
         make_draw(source_of(path, subbands=13), 0, 0, 0)
 
 
@@ -94,9 +94,29 @@ def test_parameters_that_leave_nothing_are_drawn_again(make_ms) -> None:
     drawn = [make_draw(narrow, 0, 0, index) for index in range(6)]
     assert all(np.isfinite(draw.noise).all() and draw.params.band[1] > 0.75 for draw in drawn)
     made.edit("FLAG", np.ones_like)
-    for memory in (2e6, 1e3):  # another memory, so it is opened anew: read whole, and in part
-        with pytest.raises(MeasurementSetError, match="flagged"):
+    for memory, error in ((2e6, MeasurementSetError), (1e3, EmptyImageError)):  # opened anew: whole, and in part
+        with pytest.raises(error, match="flagged"):
             make_draw(replace(narrow, memory=memory), 0, 0, 0)
+
+
+def test_a_draw_of_zeros_is_drawn_again_whatever_was_read_before(make_ms) -> None:
+    """Channels of zeros: a draw must not depend on whether its worker has seen others."""
+    made = make_ms(antennas=9, channels=8, sources=((1.0, 0.001, -0.002),))
+    made.edit("DATA", lambda data: data * (np.arange(8) > 3)[:, None])
+    drawn = []
+    for memory in (1e9, 2e3):
+        source = source_of(made.path, memory=memory)
+        source = replace(source, prior=replace(source.prior, band_fraction=(0.2, 0.4), keep_times=(1.0, 1.0)))
+        alone = [image_draw_params(source, index) for index in range(6)]
+        assert len({params.band for params in alone}) == 6 and all(params.band[1] > 0.5 for params in alone)
+        drawn.append([replace(params, keep_times=1.0) for params in alone])
+    assert drawn[0] == drawn[1]
+
+
+def image_draw_params(source: FieldSource, index: int) -> ImagingParams:
+    """Return the parameters of a draw of a field that was not opened before."""
+    field_data_module._opened.clear()
+    return make_draw(source, 0, 0, index).params
 
 
 def test_peaks_are_found_where_the_sources_are() -> None:

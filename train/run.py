@@ -96,7 +96,7 @@ def _train(
         with Loader(
             config.data,
             config.seed,
-            client=connection.client,
+            connection=connection,
             state=extra.get("loader"),
             host=jax.process_index(),
             hosts=jax.process_count(),
@@ -170,7 +170,7 @@ class _Loop:
         start = time.perf_counter()
         batch = self.loader.next_batch()
         self.loader_seconds += time.perf_counter() - start
-        return {"global": batch.global_views, "local": batch.local_views, "turns": batch.turns}
+        return batch.arrays()
 
     def _log(self, step: int) -> None:
         """Fetch the metrics of the steps since the last call, write them, and judge them."""

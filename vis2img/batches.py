@@ -55,6 +55,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.field)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what a training step takes: "global", "local" and "turns", views first."""
+        return {"global": self.global_views, "local": self.local_views, "turns": self.turns}
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -62,7 +66,7 @@ class Plan:
 
     crops: list[list[Crop]]
     patches: list[tuple[float, float]]
-    state: dict[str, int]
+    state: dict[str, Any]
     """Of the loader when this batch has been delivered."""
 
 
@@ -89,7 +93,7 @@ class Planner:
         self._entropy, self._weighted = (seed, _STREAM, host), weighted
         self._maps: WeakKeyDictionary[Draw, WeightMap] = WeakKeyDictionary()
 
-    def plan(self, pool: DrawPool, number: int, size: int, state: dict[str, int]) -> Plan:
+    def plan(self, pool: DrawPool, number: int, size: int, state: dict[str, Any]) -> Plan:
         """Choose the ``size`` samples of batch ``number`` from the draws in ``pool``, and count their use."""
         rng = np.random.default_rng(np.random.SeedSequence([*self._entropy, number]))
         fields = pool.fields()
@@ -104,20 +108,27 @@ class Planner:
         field = draws[0].field
         patch = self._sources.patches[field]
         seen = draws[int(rng.integers(len(draws)))]
-        l, m = random_position(rng, self._map(seen), patch, seen.peaks, self._near_peaks)
+        l, m = random_position(rng, self._common(draws), patch, seen.peaks, self._near_peaks)
         crops = plan_crops(rng, draws, l, m, patch, self._views)
         by_draw = {id(each.draw): each for each in held}
         for crop in crops:
             by_draw[id(crop.draw)].uses += 1
         return crops, (l, m)
 
+    def _common(self, draws: list[Draw]) -> WeightMap:
+        """Return where a patch may lie in all of ``draws`` of a field; if nowhere, where it may without looking."""
+        known = self._sources.maps[draws[0].field]
+        maps = [found for draw in draws if (found := self._map(draw)) is not known]
+        weight = known.weight * np.prod([found.weight > 0 for found in maps], axis=0)
+        return WeightMap(weight, known.reach) if maps and weight.any() else known
+
     def _map(self, draw: Draw) -> WeightMap:
         known = self._sources.maps[draw.field]
         if draw.usable.all():
             return known
         if draw not in self._maps:
-            found = without_blanks(known, draw.usable, draw.params.fov, self._sources.patches[draw.field])
-            self._maps[draw] = found if found.weight.any() else known
+            params, patch = draw.params, self._sources.patches[draw.field]
+            self._maps[draw] = without_blanks(known, draw.usable, params.npix, params.pixsize, patch)
         return self._maps[draw]
 
 

@@ -105,6 +105,8 @@ class Connection:
     def __init__(self, client: Any, dashboard_link: str | None = None, process: ClusterProcess | None = None) -> None:
         self.client, self.dashboard_link, self._process = client, dashboard_link, process
         self._open, self._told = True, False
+        self.lost_tasks = 0
+        """Tasks that were repeated, as the worker that had begun them, or was about to, died."""
         client.subscribe_topic("all", self._log_workers)
         client.subscribe_topic("worker-restart-memory", self._log_memory)
 
@@ -128,6 +130,7 @@ class Connection:
             log.info("worker %s is there", message["worker"])
         elif message.get("action") == "remove-worker" and self._open:
             tasks = len(message.get("processing-tasks", ()))
+            self.lost_tasks += tasks
             how = "left" if message.get("expected") else "died"
             log.info("worker %s %s; %d of its tasks are repeated", message["worker"], how, tasks)
 

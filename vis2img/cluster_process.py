@@ -43,6 +43,8 @@ _DASK = {
     "distributed.scheduler.worker-ttl": "15 minutes",
     **{f"distributed.worker.memory.{name}": value for name, value in MEMORY.items()},
     "distributed.worker.memory.terminate": 1.0,
+    # Nannies start workers anew; what is gone for so long has no nanny, or a nanny that failed.
+    "distributed.deploy.lost-worker-timeout": "2 minutes",
 }
 _SECTIONS = ("distributed", "jobqueue", "temporary-directory")
 _NICENESS = 10  # training and the threads that batch for it come first where cores are scarce
@@ -212,15 +214,36 @@ def _local(workers: int, memory: int, dashboard: bool) -> Started:
         scheduler_kwargs={"dashboard": dashboard, "dashboard_address": address},
         silence_logs=False,
     ) as cluster:
+        yield cluster, _Mend(cluster, workers)
+        cluster.sync(_kill, cluster)
 
-        async def kill() -> None:  # else they finish their draws, which nobody wants any more
-            for nanny in cluster.workers.values():
-                nanny.close_gracefully()
-                if nanny.pid:
-                    os.kill(nanny.pid, signal.SIGKILL)
 
-        yield cluster, lambda: None
-        cluster.sync(kill)
+class _Mend:
+    """Starts nannies anew that failed, or were closed by Dask as their worker was away when it looked."""
+
+    def __init__(self, cluster: Any, workers: int) -> None:
+        self.cluster, self.workers = cluster, workers
+        self._away: set[int] = set()
+
+    def __call__(self) -> None:
+        """Look once; a worker that is away twice does not come back by itself."""
+        self.cluster.sync(self._look)
+        self.cluster.scale(self.workers)
+
+    async def _look(self) -> None:
+        nannies = self.cluster.workers
+        away = {name for name, nanny in nannies.items() if not nanny.is_alive()}
+        for name in away & self._away:
+            await nannies.pop(name).close()
+        self._away = away
+
+
+async def _kill(cluster: Any) -> None:
+    """End workers without waiting for draws that nobody wants any more."""
+    for nanny in cluster.workers.values():
+        nanny.close_gracefully()  # or it would start a worker anew
+        if nanny.pid:
+            os.kill(nanny.pid, signal.SIGKILL)
 
 
 def dask_setup(worker: Any) -> None:

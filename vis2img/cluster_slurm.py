@@ -1,7 +1,7 @@
 """Workers as Slurm jobs, by dask-jobqueue, which reads queue, account, walltime and the rest from Dask's configuration.
 
-A job whose worker was lost is replaced by dask-jobqueue. It knows nothing of jobs that end before their worker
-arrives (cancelled while they wait, a node that fails), so the queue is looked at for these.
+dask-jobqueue notices that a worker is away, but not that a job ended before its worker came (cancelled while it
+waited, a node that fails), so the queue is looked at.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ _LOGS = "slurm-logs"
 _TERMINATE = 0.9  # of the memory of a job: its worker is restarted before Slurm would end the job
 _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 30.0  # between looks at the queue, which the whole site shares
-_GONE_SECONDS = 20.0  # dask-jobqueue needs 15 to submit another job for a worker that it lost
 _TELL_SECONDS = 60.0
 _HOPELESS = 3  # jobs that end without a worker before the first worker came
 
@@ -131,29 +130,29 @@ def _first_worker(cluster: Any, jobs: int, watch: _Watch, stop: threading.Event,
 
 
 class _Watch:
-    """Has jobs submitted for those that dask-jobqueue does not know to have ended."""
+    """Has other jobs submitted for those that ended, for whatever reason and whether or not their worker ever came."""
 
     def __init__(self, cluster: Any, tell: Tell) -> None:
         self.cluster, self.tell = cluster, tell
         self.ended = 0
-        """Jobs that were gone."""
-        self._gone: dict[str, float] = {}
+        """Jobs that ended so far."""
         self._looked = time.monotonic()
 
     def __call__(self) -> None:
         """Look at the queue, if it is time."""
-        now = time.monotonic()
-        if now - self._looked < _LOOK_SECONDS:
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
             return
-        self._looked = now
+        self._looked = time.monotonic()
         jobs = {job.job_id: name for name, job in list(self.cluster.workers.items()) if job.job_id}
         listed = subprocess.run(["squeue", "--me", "--noheader", "--format=%A"], capture_output=True, text=True)
         if listed.returncode:  # the controller is away for a while
             return
-        gone = jobs.keys() - set(listed.stdout.split())
-        self._gone = {job_id: self._gone.get(job_id, now) for job_id in gone}
-        for job_id, since in self._gone.items():
-            if now - since >= _GONE_SECONDS:
-                self.ended += 1
-                self.tell(log=f"Slurm job {job_id} is gone; another is submitted", level=logging.WARNING)
-                self.cluster.loop.add_callback(self.cluster.workers.pop, jobs[job_id], None)
+        for job_id in jobs.keys() - set(listed.stdout.split()):
+            self.ended += 1
+            self.tell(log=f"Slurm job {job_id} has ended; another is submitted", level=logging.INFO)
+            self.cluster.loop.add_callback(self._forget, jobs[job_id])
+
+    def _forget(self, name: str) -> None:
+        """Leave one worker fewer than there should be, which makes dask-jobqueue submit a job under another name."""
+        self.cluster.workers.pop(name, None)
+        self.cluster.worker_spec.pop(name, None)

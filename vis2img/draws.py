@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vis2img.errors import EmptyImageError, MeasurementSetError, ParameterError
+from vis2img.errors import EmptyImageError
 from vis2img.field_data import field_data
 from vis2img.gridding import pixel_to_lm
 from vis2img.imaging import Image, make_image, robust_noise
@@ -104,12 +104,15 @@ class Draw:
 def make_draw(source: FieldSource, seed: int, field: int, index: int, nthreads: int = 1) -> Draw:
     """Image ``source`` under the parameters of (seed, field, index).
 
-    Parameters that leave no visibility with weight (a part of the band that is all flagged) are drawn again.
+    Parameters that leave no visibility with weight (a part of the band that is all flagged), nothing but zeros or fewer
+    channels than sub-bands are drawn again.
 
     Raises
     ------
-    MeasurementSetError, ParameterError
-        If the field cannot be read, or several sets of parameters leave no visibility.
+    MeasurementSetError
+        If the field cannot be read.
+    EmptyImageError
+        If several sets of parameters in a row leave nothing.
     """
     rng = draw_rng(seed, field, index)
     for attempt in range(_ATTEMPTS):
@@ -117,7 +120,7 @@ def make_draw(source: FieldSource, seed: int, field: int, index: int, nthreads: 
             return image_draw(source, source.prior.draw(rng), field, index, nthreads)
         except EmptyImageError as error:
             if attempt == _ATTEMPTS - 1:
-                raise MeasurementSetError(f"{source}: {_ATTEMPTS} draws in a row were empty: {error}") from error
+                raise EmptyImageError(f"{source}: {_ATTEMPTS} sets of parameters left nothing: {error}") from error
     raise AssertionError("unreachable")
 
 
@@ -128,11 +131,13 @@ def image_draw(source: FieldSource, params: ImagingParams, field: int = 0, index
     parts = data.select(params, nthreads)
     freqs = np.unique(np.concatenate([part.chan_freq for part in parts]))
     if len(freqs) < source.subbands:
-        raise ParameterError(f"{source}: a draw keeps {len(freqs)} channels, fewer than {source.subbands} sub-bands")
+        raise EmptyImageError(f"{len(freqs)} channels are kept, fewer than {source.subbands} sub-bands")
     images, channels = [], []
     for stokes in source.selection.stokes:
         for band in np.array_split(freqs, source.subbands):
             image = make_image(_within(parts, stokes, band), params, nthreads=nthreads, selected=True)
+            if not image.data.any():
+                raise EmptyImageError("the visibilities that are kept are zero")
             images.append(image)
             channels.append(Channel(stokes, _fractions(data.freqs, band), image.freq[0]))
     return _as_draw(images, channels, params, field, index)

@@ -13,6 +13,10 @@ class ParameterError(Vis2imgError, ValueError):
     """A parameter outside its legal range, or at odds with the data."""
 
 
+class NotEnoughMemoryError(ParameterError):
+    """An image that does not fit into the memory that is free just now."""
+
+
 class EmptyImageError(ParameterError):
     """An image that no visibility with weight is left for."""
 

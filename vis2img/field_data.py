@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vis2img.errors import EmptyImageError, ParameterError
+from vis2img.errors import EmptyImageError
 from vis2img.measurementset import open_ms
 from vis2img.params import ImagingParams, Selection
 from vis2img.reading import open_parts
@@ -21,6 +21,7 @@ from vis2img.visibilities import Visibilities
 
 KEPT_BYTES = 12  # of a visibility that stays from one draw to the next: value and weight
 DRAWN_BYTES = 16  # of a visibility while it is imaged: value, weight, imaging weight
+_ROW_DRAWN_BYTES = 40  # of a row that is imaged: baseline, time, antennas
 _ROW_BYTES = 100  # of a row: times, antennas, baselines, and those of the metadata
 
 
@@ -64,10 +65,11 @@ class FieldData:
         return rows + sum(part.nbytes for part in self._parts or ())
 
     def thinned(self, params: ImagingParams) -> ImagingParams:
-        """Return ``params`` with as many timesteps less as the memory of a draw wants; averages are few already."""
+        """Return ``params`` with as many timesteps less as the memory of a draw wants; averages are left alone."""
         kept = (params.band[1] - params.band[0]) * (params.time_span[1] - params.time_span[0])
         kept *= params.keep_times * params.keep_antennas**2 * params.keep_baselines
-        need = self.nvis * kept * DRAWN_BYTES
+        rows = sum(r.nrow for r in self._readers) * kept / max(1e-9, params.band[1] - params.band[0])
+        need = self.nvis * kept * DRAWN_BYTES + rows * _ROW_DRAWN_BYTES
         return params if need <= self._memory else replace(params, keep_times=params.keep_times * self._memory / need)
 
     def select(self, params: ImagingParams, nthreads: int = 1) -> list[Visibilities]:
@@ -78,9 +80,7 @@ class FieldData:
         MeasurementSetError
             If a column cannot be read, or nothing usable is in the field (all flagged, no weight, ...).
         EmptyImageError
-            If nothing usable was found in what was read of the field so far.
-        ParameterError
-            If the parameters leave nothing.
+            If the parameters leave nothing, or nothing usable.
         """
         if self._keeps:
             return select_parts(self._read(nthreads), params)
@@ -88,12 +88,13 @@ class FieldData:
         parts: list[Visibilities] = []
         with self._lock:
             for reader in self._readers:
+                reader.forget()
                 chans, rows = chans_within(reader.chan_freq, band), rows_kept(reader, params)
                 if chans.start < chans.stop and rows.any():
                     parts += reader.read(np.flatnonzero(rows), chans=chans, nthreads=nthreads)
             troubles = [reader.trouble() for reader in self._readers]
         if not parts:
-            raise ParameterError(NOTHING_KEPT)
+            raise EmptyImageError(NOTHING_KEPT)
         if all(troubles):
             raise EmptyImageError(str(troubles[0]))
         return parts

@@ -122,6 +122,7 @@ class Image:
 def robust_noise(data: np.ndarray) -> float:
     """Return 1.4826 times the median absolute deviation of ``data``, the sigma of a Gaussian."""
     sample = data if data.size <= 1 << 20 else data.ravel()[:: data.size >> 20]
+    sample = sample if np.isfinite(sample).all() else sample[np.isfinite(sample)]
     return float(1.4826 * np.median(np.abs(sample - np.median(sample))))
 
 

@@ -10,16 +10,16 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
 from vis2img.batches import Batch, Planner, cut_batch
-from vis2img.cluster import connect
+from vis2img.cluster import Connection, connect
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader_config import LoaderConfig
 from vis2img.machine import cores
@@ -28,9 +28,9 @@ from vis2img.schedule import Schedule
 from vis2img.shared import SharedFolder
 from vis2img.sources import open_sources
 
-log = logging.getLogger(__name__)
 _MOST_CUTTERS = 8
-_SPARE_DRAWS = 4  # beside the pool: those on their way, and those that batches in the queue still use
+_SPARE_DRAWS = 4  # that batches in the queue still use when they have left the pool
+_LOOK = 0.2  # s between looks at whether the loader was closed
 
 
 class Loader:
@@ -42,8 +42,8 @@ class Loader:
         What to load.
     seed : int
         Every random choice follows from it.
-    client : distributed.Client, optional
-        Workers to use; default: those that ``config`` names.
+    connection : Connection, optional
+        Workers to use, from :func:`vis2img.cluster.connect`; default: those that ``config`` names.
     state : dict, optional
         From :meth:`state`, to go on where a loader stopped: with the same batches in synchronous mode.
     host, hosts : int
@@ -71,8 +71,8 @@ class Loader:
         config: LoaderConfig,
         seed: int = 0,
         *,
-        client: Any = None,
-        state: dict[str, int] | None = None,
+        connection: Connection | None = None,
+        state: dict[str, Any] | None = None,
         host: int = 0,
         hosts: int = 1,
         progress: Callable[[int, int], None] | None = None,
@@ -87,43 +87,42 @@ class Loader:
         varies = any(source.prior.varies for source in self.sources)
         per_field = config.draws_per_field if varies else 1
         schedule = Schedule(self.located.weights, per_field, config.fields_at_once, seed, share=(host, hosts))
-        self._refreshes = varies or schedule.visits
+        self._refreshes = (varies or schedule.visits) and (config.mode == "async" or config.refresh_every > 0)
         self._size = config.batch_size // hosts
-        self.planner = Planner(self.located, config.views, config.near_peaks, seed, host, weighted=not schedule.visits)
-        self._state = dict(state or {"batches": 0, "next_draw": 0})
-        self.batches = self._planned = self._state["batches"]
+        self._planner = Planner(self.located, config.views, config.near_peaks, seed, host, weighted=not schedule.visits)
+        self._state = dict(state or {"batches": 0})
+        self.batches = self._planned = int(self._state["batches"])
         self.wait_seconds = 0.0
         self._progress = progress
-        self._queue: queue.Queue[Future[tuple[Batch, dict[str, int]]] | BaseException] = queue.Queue(config.prefetch)
-        self._stopped = threading.Event()
+        self._queue: queue.Queue[Future[tuple[Batch, dict[str, Any]]]] = queue.Queue(config.prefetch)
+        self._failure: BaseException | None = None
+        self._stopped, self._closed = threading.Event(), False
         self._thread: threading.Thread | None = None
         self._cutters = ThreadPoolExecutor(config.cutters or min(_MOST_CUTTERS, cores()), "vis2img-cut")
-        self._shared = SharedFolder(self._pool_bytes(schedule), config.shared)
-        self._connection: Any = None
-        self.dashboard_link: str | None = None
+        self._connection, self._owns = connection or connect(config.engine), connection is None
+        self.dashboard_link = self._connection.dashboard_link
         try:
-            if client is None:
-                self._connection = connect(config.engine)
-                client, self.dashboard_link = self._connection.client, self._connection.dashboard_link
+            workers = len(self._connection.client.nthreads())
+            self._shared = SharedFolder(self._pool_bytes(schedule.capacity + 2 * workers + _SPARE_DRAWS), config.shared)
         except BaseException:
-            self.close()
+            self._disconnect()
             raise
+        self._lost_before = self._connection.lost_tasks
         self.pool = DrawPool(
-            client,
+            self._connection.client,
             self.sources,
             seed,
             schedule,
             self._shared,
-            first=max(0, self._state["next_draw"] - schedule.capacity),
+            state=state,
             in_order=config.mode == "sync",
             refreshes=self._refreshes,
             nthreads=config.threads,
         )
 
-    def _pool_bytes(self, schedule: Schedule) -> int:
-        """Return the memory that the draws of a full pool may take, with those on their way."""
-        largest = max(4 * s.channels * (s.prior.fov / s.prior.pixsize[0] + 2) ** 2 for s in self.sources)
-        return int(largest) * (schedule.capacity + _SPARE_DRAWS)
+    def _pool_bytes(self, draws: int) -> int:
+        """Return the memory that so many draws may take."""
+        return int(max(4 * s.channels * (s.prior.fov / s.prior.pixsize[0] + 2) ** 2 for s in self.sources)) * draws
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
@@ -139,23 +138,39 @@ class Loader:
         Vis2imgError
             If the workers are lost.
         """
-        if self._stopped.is_set():
-            raise Vis2imgError("this loader is closed")
         first = self._thread is None
         if first:
+            self._check_open()
             self.pool.fill(self._progress)
             self._thread = threading.Thread(target=self._produce, name="vis2img-plan", daemon=True)
             self._thread.start()
         start = time.perf_counter()
-        item = self._queue.get()
-        if isinstance(item, BaseException):
-            self._queue.put(item)  # for whoever asks again
-            raise item
-        batch, self._state = item.result()
+        batch, self._state = self._next()
         if not first:
             self.wait_seconds += time.perf_counter() - start
         self.batches = self._state["batches"]
         return batch
+
+    def _next(self) -> tuple[Batch, dict[str, Any]]:
+        """Wait for the next batch. What stopped one batch stops all that follow: none is left out."""
+        while True:
+            self._check_open()
+            if self._failure is not None and self._queue.empty():
+                raise self._failure
+            with contextlib.suppress(queue.Empty):
+                future = self._queue.get(timeout=_LOOK)
+                try:
+                    return future.result()
+                except CancelledError:
+                    continue  # closed meanwhile
+                except BaseException as error:
+                    self._failure = error
+                    self._stopped.set()
+                    raise
+
+    def _check_open(self) -> None:
+        if self._stopped.is_set():
+            raise self._failure or Vis2imgError("this loader is closed")
 
     def _produce(self) -> None:
         """Plan batches and have them cut, as far ahead as the queue is long."""
@@ -163,33 +178,35 @@ class Loader:
             while not self._stopped.is_set():
                 self._refresh()
                 self._planned += 1
-                state = {"batches": self._planned, "next_draw": self.pool.next_in}
-                plan = self.planner.plan(self.pool, self._planned - 1, self._size, state)
+                state = {"batches": self._planned, **self.pool.state()}
+                plan = self._planner.plan(self.pool, self._planned - 1, self._size, state)
                 self._put(self._cutters.submit(self._cut, plan))
         except BaseException as error:
-            self._put(error)
+            self._failure = error
 
     def _cut(self, plan: Any) -> tuple[Batch, dict[str, int]]:
         return cut_batch(plan, self.config.views, self.config.channels), plan.state
 
-    def _put(self, item: Any) -> None:
+    def _put(self, item: Future[Any]) -> None:
         while not self._stopped.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
+            with contextlib.suppress(queue.Full):
+                self._queue.put(item, timeout=_LOOK)
                 return
-            except queue.Full:
-                continue
 
     def _refresh(self) -> None:
         if not self._refreshes:
             return
         if self.config.mode == "async":
-            while self.pool.take(block=False):
-                pass
-        elif self.config.refresh_every and self._planned and self._planned % self.config.refresh_every == 0:
+            # Not more than the pool holds, or many fast workers would keep batches from being planned.
+            for _ in range(self.pool.capacity):
+                if not self.pool.take(block=False):
+                    return
+        elif self._planned and self._planned % self.config.refresh_every == 0:
             self.pool.take(block=True)
+            while not self.pool.held:
+                self.pool.take(block=True)
 
-    def state(self) -> dict[str, int]:
+    def state(self) -> dict[str, Any]:
         """Return what a new loader needs to go on behind the batch delivered last: exact in synchronous mode."""
         return dict(self._state)
 
@@ -199,14 +216,15 @@ class Loader:
         Returns
         -------
         dict
-            ``fresh_draws``; ``repeated_draws`` (their workers died); ``draw_age`` [s] and ``draw_reuse`` [views], means
-            of the draws replaced last; ``bytes_read`` and ``draw_seconds`` of the workers; ``input_wait`` [s].
+            ``fresh_draws``; ``repeated_draws`` (their workers died or had no memory); ``draw_age`` [s] and
+            ``draw_reuse`` [views], means of the draws replaced last; ``bytes_read`` and ``draw_seconds`` of the
+            workers; ``input_wait`` [s].
         """
         tally = self.pool.tally
         age, uses = self.pool.reuse()
         return {
             "fresh_draws": float(tally.fresh),
-            "repeated_draws": float(tally.repeated),
+            "repeated_draws": float(tally.repeated + self._connection.lost_tasks - self._lost_before),
             "draw_age": age,
             "draw_reuse": uses,
             "bytes_read": float(tally.bytes_read),
@@ -224,19 +242,21 @@ class Loader:
 
     def close(self) -> None:
         """Stop the threads, and the workers that this loader started."""
+        if self._closed:
+            return
+        self._closed = True
         self._stopped.set()
-        pool = getattr(self, "pool", None)
-        if pool is not None:
-            pool.stop()
+        self.pool.stop()
         if self._thread is not None:
             self._thread.join()
         self._cutters.shutdown(wait=True, cancel_futures=True)
-        if pool is not None:
-            pool.cancel()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self.pool.cancel()
+        self._disconnect()
         self._shared.close()
+
+    def _disconnect(self) -> None:
+        if self._owns:
+            self._connection.close()
 
     def __enter__(self) -> Loader:
         return self

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vis2img.batches import cut_batch
+from vis2img.batches import Planner, cut_batch
 from vis2img.loader import Loader
 from vis2img.loader_config import LoaderConfig
 
@@ -156,9 +156,10 @@ def _consume(loader: Loader, seconds: float, rate: float, told: Progress) -> int
 def _cutting(loader: Loader) -> float:
     """Return how many views one thread cuts in a second of processor time."""
     config, views, number = loader.config, loader.config.views, 0
+    planner = Planner(loader.located, views, config.near_peaks, loader.seed, 0, weighted=True)
     start, began = time.thread_time(), time.perf_counter()
     while time.perf_counter() - began < _CUT_SECONDS:
-        plan = loader.planner.plan(loader.pool, number, config.batch_size, {})
+        plan = planner.plan(loader.pool, number, config.batch_size, {})
         cut_batch(plan, views, config.channels)
         number += 1
     return number * config.batch_size * views.n_views / (time.thread_time() - start)

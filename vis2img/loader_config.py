@@ -14,7 +14,7 @@ from vis2img.prior_presets import load_prior
 from vis2img.views import ViewConfig
 
 Mode = Literal["sync", "async"]
-ENGINE_KEYS = ("workers", "threads", "scheduler", "worker_memory", "dashboard", "prefetch", "cutters", "shared")
+ENGINE_KEYS = ("workers", "scheduler", "worker_memory", "dashboard", "prefetch", "cutters", "shared")
 """What may differ between a run and the same run resumed: none of it changes a batch of the synchronous mode."""
 
 
@@ -63,7 +63,7 @@ class LoaderConfig:
     workers: int = 0
     """Dask worker processes; 0: as many as cores and threads allow. Slurm: jobs."""
     threads: int = 1
-    """Threads of each worker; one, and more workers, is fastest."""
+    """Threads of each worker; one, and more workers, is fastest. It changes the last digits of images."""
     scheduler: str | None = None
     """Where draws are made: a Dask scheduler (tcp://host:8786), slurm, or by default processes on this machine."""
     worker_memory: Memory = 0
@@ -90,6 +90,8 @@ class LoaderConfig:
         for name in ("near_peaks", "pb_limit"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ParameterError(f"{name} = {getattr(self, name)} must be from 0 to 1")
+        if self.pb_limit == 1:
+            raise ParameterError("pb_limit = 1 leaves no place for a patch; use 0.1, or 0 for anywhere")
         if self.weights and (len(self.weights) != len(self.ms) or not all(w > 0 for w in self.weights)):
             raise ParameterError(f"weights must be positive, one for each of the {len(self.ms)} measurement sets")
         for name, choices in {"fields": ("one", "all"), "bands": ("one", "each"), "mode": ("sync", "async")}.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vis2img.errors import ParameterError
+from vis2img.errors import NotEnoughMemoryError
 from vis2img.params import ImagingParams
 from vis2img.visibilities import Visibilities
 
@@ -47,7 +47,7 @@ def copied_bytes(parts: Sequence[Visibilities], params: ImagingParams, reuse: bo
 
 
 def check_memory(params: ImagingParams, *, psf: bool = False, held: int = 0, copied: int = 0) -> None:
-    """Raise ParameterError when an image cannot be made in the free memory.
+    """Raise NotEnoughMemoryError, a ParameterError, when an image cannot be made in the free memory.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def check_memory(params: ImagingParams, *, psf: bool = False, held: int = 0, cop
         besides = [f"{size / 1e9:.1f} GB of it for {what}" for size, what in (
             (held, "the planes that are held; choose fewer"), (copied, "copies of the visibilities")
         ) if size > need // 2]  # fmt: skip
-        raise ParameterError(
+        raise NotEnoughMemoryError(
             f"npix {params.npix[0]},{params.npix[1]} needs about {need / 1e9:.1f} GB of memory, "
             f"{free / 1e9:.1f} GB is free; choose a smaller npix{''.join(f' ({text})' for text in besides)}"
         )

@@ -12,60 +12,28 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from distributed import KilledWorker
 
-from vis2img.draws import Draw, FieldSource, make_draw
-from vis2img.errors import MeasurementSetError, Vis2imgError
+from vis2img.delivery import Delivery, deliver
+from vis2img.draws import Draw, FieldSource
+from vis2img.errors import MeasurementSetError, NotEnoughMemoryError, ParameterError, Vis2imgError
 from vis2img.schedule import Schedule
-from vis2img.shared import SharedFolder, leave
+from vis2img.shared import SharedFolder
 
 log = logging.getLogger(__name__)
-Mode = Literal["sync", "async"]
 _REPEATS = 20  # times that a draw is asked for again after its worker died
+_CLOSED = "this loader is closed"
+_PAUSE = 0.2  # s before a draw is asked for again
 _PATIENCE = 5.0  # s between looks at how many workers there are
 _SILENCE = 60.0  # s without any worker after which a line is logged
+_EMPTY_DRAWS = 8  # in a row that leave nothing, after which a field is given up
 _SEEN = 64  # replaced draws that the mean reuse and age are taken over
-
-
-@dataclass(frozen=True, eq=False)
-class Delivery:
-    """What a worker sends: the draw and its costs; without pixels if these lie under ``name`` in the shared folder."""
-
-    draw: Draw
-    name: str | None
-    seconds: float
-    bytes_read: int
-
-
-def deliver(source: FieldSource, seed: int, field: int, index: int, nthreads: int, folder: str, key: str) -> Delivery:
-    """Make a draw on a worker and leave its pixels in the shared folder, or else send them."""
-    import psutil
-
-    process = psutil.Process()
-    start, before = time.perf_counter(), _bytes_read(process)
-    draw = make_draw(source, seed, field, index, nthreads)
-    name = f"{field}-{index}.npy"
-    left = leave(folder, key, name, draw.data)
-    return Delivery(
-        draw=replace(draw, data=np.empty((0, 0, 0), np.float32)) if left else draw,
-        name=name if left else None,
-        seconds=time.perf_counter() - start,
-        bytes_read=_bytes_read(process) - before,
-    )
-
-
-def _bytes_read(process: Any) -> int:
-    """Return what this process has read of files so far, from disk or from the page cache; 0 if nobody counts."""
-    try:
-        return int(process.io_counters().read_chars)
-    except (AttributeError, OSError):
-        return 0
 
 
 @dataclass
@@ -75,9 +43,9 @@ class Tally:
     fresh: int = 0
     """Draws taken in."""
     empty: int = 0
-    """Draws that were given up, of fields that have others."""
+    """Draws that were given up, as they left nothing."""
     repeated: int = 0
-    """Draws that were asked for again because their worker died."""
+    """Draws that were asked for again, as their worker died or had no memory, besides those that Dask repeats."""
     seconds: float = 0.0
     """Time that workers took, in all."""
     bytes_read: int = 0
@@ -108,8 +76,8 @@ class DrawPool:
         Which draw comes when.
     shared : SharedFolder
         Where workers of this machine leave draws.
-    first : int
-        Number of the oldest draw to hold: 0 at the start of a run, later when a run resumes.
+    state : dict, optional
+        From :meth:`state`, to go on where a pool stopped: the draws that it held are made again.
     in_order : bool
         Take draws in the order of the schedule, waiting for those that are late; else as they are ready.
     refreshes : bool
@@ -126,19 +94,25 @@ class DrawPool:
         schedule: Schedule,
         shared: SharedFolder,
         *,
-        first: int = 0,
+        state: Mapping[str, Any] | None = None,
         in_order: bool = True,
         refreshes: bool = True,
         nthreads: int = 1,
     ) -> None:
         self.client, self.sources, self.seed = client, sources, seed
-        self.failed: dict[int, str] = {}
+        state = state or {}
+        self.failed = {int(field): str(why) for field, why in state.get("failed", {}).items()}
         """Fields that were given up, and why."""
+        self._empty = {int(field): int(count) for field, count in state.get("empty", {}).items()}
         self.tally = Tally()
+        self._known = int(state.get("next_draw", 0))  # the draws before it have been judged
+        first = max(0, self._known - schedule.capacity)
         self.next_in = first
         """How many draws of the schedule have been taken in, or skipped."""
         self.capacity = schedule.capacity
-        self._order = schedule.draws(first) if refreshes else islice(schedule.draws(first), schedule.capacity)
+        order = enumerate(schedule.draws(first), start=first)
+        self._order = order if refreshes else islice(order, schedule.capacity)
+        self._filled = 0
         self._shared, self._in_order, self._nthreads = shared, in_order, nthreads
         self._slots: deque[Held | None] = deque()
         self._pending: deque[_Asked] = deque()
@@ -167,12 +141,19 @@ class DrawPool:
         MeasurementSetError
             If no field at all can be imaged; the message gives the reason of the first.
         """
-        for done in range(self.capacity):
+        while self._filled < self.capacity:
             self._take(block=True, in_order=True)
+            self._filled += 1
             if progress:
-                progress(done + 1, self.capacity)
+                progress(self._filled, self.capacity)
         if not self.held:
             raise self._nothing()
+
+    def state(self) -> dict[str, Any]:
+        """Return what another pool needs to go on."""
+        failed = {str(field): why for field, why in self.failed.items()}
+        empty = {str(field): count for field, count in self._empty.items()}
+        return {"next_draw": self.next_in, "failed": failed, "empty": empty}
 
     def take(self, *, block: bool) -> bool:
         """Take the next draw in, if one is ready or ``block`` says to wait; return whether one came in.
@@ -192,7 +173,7 @@ class DrawPool:
         self._pending.remove(asked)
         self._request()
         self._enter(self._result(asked))
-        self.next_in += 1
+        self.next_in = max(self.next_in, asked.number + 1)
         return True
 
     def _enter(self, draw: Draw | None) -> None:
@@ -223,7 +204,7 @@ class DrawPool:
         silent = time.monotonic()
         while True:
             if self._stopped:
-                raise Vis2imgError("the pool of draws is closed")
+                raise Vis2imgError(_CLOSED)
             options = list(self._pending)[: 1 if in_order else None]
             for asked in options:
                 if asked.future is None or (asked.future.done() and not self._repeats(asked)):
@@ -241,25 +222,29 @@ class DrawPool:
                 silent = time.monotonic()
 
     def _repeats(self, asked: _Asked) -> bool:
-        """Ask for a draw again if its worker died, or it was lost; return whether."""
+        """Ask for a draw again if its worker died or had no memory, or it was lost; return whether."""
         if asked.future.status == "finished":
             return False
-        if asked.future.status == "error" and not isinstance(asked.future.exception(), KilledWorker):
+        error = asked.future.exception() if asked.future.status == "error" else None
+        if error is not None and not isinstance(error, KilledWorker | MemoryError | NotEnoughMemoryError):
             return False
         self._check_client()
         asked.repeats += 1
         if asked.repeats > _REPEATS:
             raise Vis2imgError(
-                f"{self.sources[asked.field]}: {_REPEATS} workers died of one draw; they may need more memory "
-                "(worker_memory), or less to do (a smaller field_npix or draw_memory)"
+                f"{self.sources[asked.field]}: {_REPEATS} workers died of one draw or had no memory for it; they may "
+                "need more (worker_memory, fewer workers), or less to do (a smaller field_npix or draw_memory)"
             )
-        log.warning("a worker died while it imaged %s; the draw is repeated", self.sources[asked.field])
+        what = "had no memory for" if isinstance(error, MemoryError | NotEnoughMemoryError) else "died while it imaged"
+        log.warning("a worker %s %s; the draw is repeated", what, self.sources[asked.field])
         self.tally.repeated += 1
+        time.sleep(_PAUSE)
         asked.future = self._submit(asked.field, asked.index)
         return True
 
     def _nothing(self) -> MeasurementSetError:
-        return MeasurementSetError(f"no field can be imaged: {next(iter(self.failed.values()))}")
+        why = next(iter(self.failed.values()), "the imaging parameters leave nothing of any; vary them less (imaging)")
+        return MeasurementSetError(f"no field can be imaged: {why}")
 
     def _check_client(self) -> None:
         if self.client.status not in ("running", "connecting"):
@@ -268,11 +253,10 @@ class DrawPool:
     def _result(self, asked: _Asked) -> Draw | None:
         if asked.future is None or asked.field in self.failed:
             return None
-        try:
-            delivery: Delivery = asked.future.result()
-        except Vis2imgError as error:
-            self._give_up(asked.field, error)
+        delivery = self._delivery(asked)
+        if delivery is None:
             return None
+        self._empty.pop(asked.field, None)
         data = delivery.draw.data if delivery.name is None else self._shared.take(delivery.name)
         data.setflags(write=False)
         self.tally.fresh += 1
@@ -280,14 +264,38 @@ class DrawPool:
         self.tally.bytes_read += delivery.bytes_read
         return replace(delivery.draw, data=data)
 
-    def _give_up(self, field: int, error: Vis2imgError) -> None:
-        """Note that a draw failed: once for each field, and for good if it has no other draw."""
-        if any(held.draw.field == field for held in self.held):
-            self.tally.empty += 1
-            log.info("a draw was given up: %s", error)
-        elif field not in self.failed:
-            self.failed[field] = str(error)
+    def _delivery(self, asked: _Asked) -> Delivery | None:
+        """Fetch what a worker has made; None if it failed, which is noted."""
+        while not self._stopped:
+            try:
+                return asked.future.result(timeout=_PATIENCE)
+            except TimeoutError:
+                self._check_client()  # the worker that holds it does not answer just now
+            except ParameterError as error:
+                self._note(asked, error, fatal=False)
+                return None
+            except MeasurementSetError as error:
+                self._note(asked, error, fatal=True)
+                return None
+            except Exception as error:
+                if asked.future.status in ("cancelled", "lost", "pending"):
+                    raise Vis2imgError(f"a draw of {self.sources[asked.field]} was lost: {error}") from error
+                reason = f"{self.sources[asked.field]}: {type(error).__name__}: {error}"
+                self._note(asked, Vis2imgError(reason), fatal=True)
+                return None
+        raise Vis2imgError(_CLOSED)
+
+    def _note(self, asked: _Asked, error: Vis2imgError, *, fatal: bool) -> None:
+        """Note that a draw failed; a field is given up if it cannot be read, or draw after draw leaves nothing."""
+        self.tally.empty += 1
+        if asked.number < self._known:
+            return  # made again for a pool that goes on: judged before
+        self._empty[asked.field] = self._empty.get(asked.field, 0) + 1
+        if fatal or self._empty[asked.field] >= _EMPTY_DRAWS:
+            self.failed[asked.field] = str(error)
             log.warning("skipped: %s", error)
+        else:
+            log.info("a draw was given up: %s", error)
 
     def _request(self) -> None:
         ahead = max(2, 2 * self._workers())
@@ -295,13 +303,14 @@ class DrawPool:
             following = next(self._order, None)
             if following is None:
                 return
-            field, index = following
+            number, (field, index) = following
             if len(self.failed) == len(self.sources):
                 raise self._nothing()
             # A field that failed is not asked for again, but keeps its place where the order counts.
             if field in self.failed and not self._in_order:
                 continue
-            self._pending.append(_Asked(field, index, None if field in self.failed else self._submit(field, index)))
+            future = None if field in self.failed else self._submit(field, index)
+            self._pending.append(_Asked(number, field, index, future))
 
     def _submit(self, field: int, index: int) -> Any:
         source, shared = self.sources[field], self._shared
@@ -315,7 +324,7 @@ class DrawPool:
         """Return the number of workers, as it was some seconds ago."""
         now = time.monotonic()
         if now - self._counted[0] > _PATIENCE:
-            self._counted = now, len(self.client.scheduler_info()["workers"])
+            self._counted = now, len(self.client.nthreads())
         return self._counted[1]
 
     def stop(self) -> None:
@@ -334,6 +343,7 @@ class DrawPool:
 class _Asked:
     """A draw that was asked for; without a future, the place of one of a field that was given up."""
 
+    number: int
     field: int
     index: int
     future: Any

@@ -74,36 +74,45 @@ def weight_map(reach: float, patch: float, beam: float, limit: float, pointing: 
     return WeightMap(weight, reach)
 
 
-def without_blanks(known: WeightMap, usable: np.ndarray, fov: tuple[float, float], patch: float) -> WeightMap:
+def without_blanks(
+    known: WeightMap, usable: np.ndarray, npix: tuple[int, int], pixsize: float, patch: float
+) -> WeightMap:
     """Return the map without the centres of patches that would show blank pixels.
 
     Parameters
     ----------
     known : WeightMap
-    usable : bool [y, x]
-        Which parts of the image hold no blank pixel; y and x as pixels count, l against x.
-    fov : (float, float)
-        Extent of the image in x and y, rad.
+    usable : bool [cell, cell]
+        Which parts of the image hold no blank pixel, y and x; see :func:`vis2img.draws.usable_cells`.
+    npix : (int, int)
+        Size of the image, x and y.
+    pixsize : float
+        Its pixel size in rad.
     patch : float
         Side of a patch in rad.
     """
     if usable.all():
         return known
-    ny, nx = usable.shape
     blanks = np.pad(np.cumsum(np.cumsum(~usable, axis=0), axis=1), ((1, 0), (1, 0)))
     n = len(known.weight)
     middle = (np.arange(n) + 0.5) * (2 * known.reach / n) - known.reach
     half = patch / 2 + known.reach / n  # any centre within the cell
-    x0, x1 = _span(-middle, half, fov[0], nx)
-    y0, y1 = _span(middle, half, fov[1], ny)
+    x0, x1 = _span(npix[0] // 2 - middle / pixsize, half / pixsize, npix[0], usable.shape[1])
+    y0, y1 = _span(npix[1] // 2 + middle / pixsize, half / pixsize, npix[1], usable.shape[0])
     blank = blanks[np.ix_(y1, x1)] - blanks[np.ix_(y0, x1)] - blanks[np.ix_(y1, x0)] + blanks[np.ix_(y0, x0)]
     return WeightMap(known.weight * (blank == 0), known.reach)
 
 
-def _span(offset: np.ndarray, half: float, fov: float, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first cell of an image, and the one behind the last, that intervals around ``offset`` touch."""
-    low, high = (offset - half) / fov + 0.5, (offset + half) / fov + 0.5
-    return np.clip(np.floor(low * n), 0, n - 1).astype(int), np.clip(np.ceil(high * n), 1, n).astype(int)
+def _span(pixel: np.ndarray, half: float, npix: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first of an image's cells, and the one behind the last, that squares around pixels touch.
+
+    The resampler looks some pixels beyond a square: at most those of two pixels of an output of 16.
+    """
+    edges = np.linspace(0, npix, cells + 1).astype(int)
+    reach = half * (1 + 2 / 8) + 2
+    first = np.searchsorted(edges, pixel + 0.5 - reach, side="right") - 1
+    last = np.searchsorted(edges, pixel + 0.5 + reach, side="left")
+    return np.clip(first, 0, cells - 1), np.clip(last, 1, cells)
 
 
 def random_position(

@@ -157,6 +157,10 @@ class PartReader:
         self.uvw = light["UVW"][pick].astype(np.float64, copy=False)
         self.antenna1 = light["ANTENNA1"][pick].astype(np.int32, copy=False)
         self.antenna2 = light["ANTENNA2"][pick].astype(np.int32, copy=False)
+        self.forget()
+
+    def forget(self) -> None:
+        """Start to count anew what :meth:`trouble` tells of."""
         self._tally = np.zeros(6, np.int64)
 
     @property

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vis2img.errors import ParameterError
+from vis2img.errors import EmptyImageError, ParameterError
 from vis2img.params import ImagingParams
 from vis2img.visibilities import Visibilities
 
@@ -33,7 +33,7 @@ def select_samples(vis: Visibilities, params: ImagingParams) -> Visibilities:
 
     Raises
     ------
-    ParameterError
+    EmptyImageError
         If nothing is left.
     """
     return select_parts([vis], params)[0]
@@ -53,7 +53,7 @@ def select_parts(parts: Sequence[Visibilities], params: ImagingParams) -> list[V
         whole = rows.all() and chans == slice(0, len(part.chan_freq))
         result.append(part if whole else part.subset(rows, chans))
     if not result:
-        raise ParameterError(NOTHING_KEPT)
+        raise EmptyImageError(NOTHING_KEPT)
     return result
 
 

@@ -57,6 +57,8 @@ class SharedFolder:
         path = self.path / name
         array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         path.unlink()
+        for partial in self.path.glob(f".{name}.*.partial"):  # of a worker that was killed
+            partial.unlink(missing_ok=True)
         return array
 
     def close(self) -> None:

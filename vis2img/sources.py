@@ -67,26 +67,37 @@ def open_sources(config: LoaderConfig, *, skip: bool = True) -> Sources:
         if not Path(path).exists():
             raise MeasurementSetError(f"{path} does not exist")
     found: list[tuple[FieldSource, float]] = []
-    maps, skipped = [], {}
+    maps: list[WeightMap] = []
+    skipped: dict[str, str] = {}
     for number, path in enumerate(config.ms):
         try:
             ms = open_ms(path)
             selections = list(_selections(ms, config))
-            own = [_source(ms, selection, config, len(selections) > 1) for selection in selections]
-            own_maps = [_map(ms, source, config) for source in own]
         except MeasurementSetError as error:
-            if not skip:
-                raise
-            skipped[path] = str(error)
-            log.warning("skipped: %s", error)
+            _skip(path, error, skip, skipped)
             continue
-        weight = config.weights[number] / len(own) if config.weights else 1.0
-        found += [(source, weight) for source in own]
-        maps += own_maps
+        own = []
+        for selection in selections:
+            name = _name(ms, selection, len(selections) > 1)
+            try:
+                source = _source(ms, selection, config, name)
+                own.append((source, _map(ms, source, config)))
+            except MeasurementSetError as error:
+                _skip(path if len(selections) == 1 else name, error, skip, skipped)
+        weight = config.weights[number] / len(own) if config.weights and own else 1.0
+        found += [(source, weight) for source, _ in own]
+        maps += [each for _, each in own]
     if not found:
         raise MeasurementSetError(f"no field can be imaged: {next(iter(skipped.values()))}")
     fields, weights = zip(*found, strict=True)
     return Sources(list(fields), list(weights), [patch_angle(f, config.views) for f in fields], maps, skipped)
+
+
+def _skip(name: str, error: MeasurementSetError, allowed: bool, skipped: dict[str, str]) -> None:
+    if not allowed:
+        raise error
+    skipped[name] = str(error)
+    log.warning("skipped: %s", error)
 
 
 def field_sources(config: LoaderConfig) -> list[FieldSource]:
@@ -109,24 +120,28 @@ def _selections(ms: MeasurementSet, config: LoaderConfig) -> Iterator[Selection]
         yield replace(chosen, field=name, spw=chosen.spw if spw is None else spw)
 
 
-def _source(ms: MeasurementSet, selection: Selection, config: LoaderConfig, several: bool) -> FieldSource:
+def _name(ms: MeasurementSet, selection: Selection, several: bool) -> str:
+    """Return what messages call a field: the path, and which of several it is."""
+    given = {"field": selection.field, "spw": selection.spw}
+    place = [f"{what} {value}" for what, value in given.items() if several and value is not None]
+    return ", ".join([str(ms.path.resolve()), *place])
+
+
+def _source(ms: MeasurementSet, selection: Selection, config: LoaderConfig, name: str) -> FieldSource:
     npix = config.field_npix
     chosen = load_prior(config.imaging)
     prior = ImagingPrior.for_ms(ms, selection, npix=npix + npix % 2, config=chosen)
     pixsize = prior.pixsize[0] / chosen.pixsize[0]
     if config.fov is not None:
         prior = replace(prior, fov=config.fov)
-    path = str(ms.path.resolve())
-    place = [f"{what} {value}" for what, value in (("field", selection.field), ("spw", selection.spw))
-             if several and value is not None]  # fmt: skip
     return FieldSource(
-        ms=path,
+        ms=str(ms.path.resolve()),
         selection=selection,
         prior=prior,
         pixsize=pixsize,
         subbands=config.subbands,
         memory=config.draw_memory,
-        name=", ".join([path, *place]),
+        name=name,
     )
 
 
@@ -152,4 +167,10 @@ def _map(ms: MeasurementSet, source: FieldSource, config: LoaderConfig) -> Weigh
     beam = known.beam * lowest / ((lowest + highest) / 2)
     ra, dec = np.array(known.pointing)
     l, m, _ = direction_cosines(ra, dec, known.phase_centre)
-    return weight_map(reach, patch, beam, config.pb_limit, (float(l), float(m)))
+    found = weight_map(reach, patch, beam, config.pb_limit, (float(l), float(m)))
+    if not found.weight.any():
+        raise MeasurementSetError(
+            f"{source}: no patch lies in the field where the primary beam lets through more than pb_limit = "
+            f"{config.pb_limit:g}; choose a lower one, or another field"
+        )
+    return found

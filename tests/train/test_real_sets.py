@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
 
 from train.config import ModelConfig, OptimConfig
 from train.parallel import make_parallel_step, replicate, shard, unreplicate
 from train.state import build_model, create_state
+from vis2img.cluster import Connection, Engine, connect
 from vis2img.errors import MeasurementSetError
 from vis2img.loader import Loader
 from vis2img.loader_config import LoaderConfig
@@ -49,12 +49,9 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=40) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+def workers() -> Iterator[Connection]:
+    with connect(Engine(workers=1)) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="module")
@@ -68,29 +65,29 @@ def one_step() -> Any:
     return lambda batch: step(replicate(state, 1), shard(batch, 1))
 
 
-def loader_for(ms: str, selection: Selection, client: Any) -> Loader:
+def loader_for(ms: str, selection: Selection, workers: Connection) -> Loader:
     views = ViewConfig(patch_npix=24, global_size=16, local_size=8, n_local=1)
     config = LoaderConfig(
         (ms,), batch_size=4, field_npix=96, selection=selection, views=views, draws_per_field=2, mode="sync"
     )
-    return Loader(config, seed=0, client=client)
+    return Loader(config, seed=0, connection=workers)
 
 
 @pytest.mark.parametrize("name", USABLE)
-def test_a_real_set_takes_a_training_step(name: str, real_ms, client, one_step) -> None:
-    with loader_for(str(real_ms(name)), USABLE[name], client) as loader:
+def test_a_real_set_takes_a_training_step(name: str, real_ms, workers, one_step) -> None:
+    with loader_for(str(real_ms(name)), USABLE[name], workers) as loader:
         batch = loader.next_batch()
     assert batch.global_views.std() > 0.01
-    state, metrics = one_step({"global": batch.global_views, "local": batch.local_views, "turns": batch.turns})
+    state, metrics = one_step(batch.arrays())
     values = {key: float(value) for key, value in unreplicate(metrics).items()}
     assert values["finite"] == 1 and 0 < values["loss"] < 20 and values["grad_norm"] > 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_set_that_cannot_be_used_says_why(name: str, real_ms, client) -> None:
+def test_a_set_that_cannot_be_used_says_why(name: str, real_ms, workers) -> None:
     path = real_ms(name)
-    with pytest.raises(MeasurementSetError) as error, loader_for(str(path), Selection(), client) as loader:
+    with pytest.raises(MeasurementSetError) as error, loader_for(str(path), Selection(), workers) as loader:
         loader.next_batch()
     text = str(error.value)
     assert REFUSED[name] in text and path.name in text and "\n" not in text
