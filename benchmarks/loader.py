@@ -45,6 +45,7 @@ from vis2img.sources import open_sources
 from vis2img.views import ViewConfig
 
 VIEWS = ViewConfig(patch_npix=256, global_size=224, local_size=96, n_global=2, n_local=8)
+_SLOW = 10.0  # samples per second of a consumer that leaves the cores to the workers
 _DASK = [sys.executable, "-m", "dask"]
 
 
@@ -113,10 +114,10 @@ def views(options: argparse.Namespace) -> None:
             print(
                 f"a call per view, {text}: {count / wall:.3f} views/s ({bare:.3f} of bare ducc0), {cores()} processes"
             )
-    for rate, mode in ((options.rate, "async"), (0.0, "async")):
-        found = measure(replace(config, mode=mode), seconds=options.seconds, rate=rate)
+    for rate in (_SLOW, options.rate):
+        found = measure(config, seconds=options.seconds, rate=rate)
         shown = {name: value for name, value in dataclasses.asdict(found).items() if isinstance(value, float | int)}
-        print(f"consumer of {rate or math.inf:g} samples/s: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
+        print(f"consumer of {rate:g} samples/s: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
 
 
 @contextlib.contextmanager
@@ -146,7 +147,7 @@ def workers(options: argparse.Namespace) -> None:
         for count in seen:
             with cluster(count) as address:
                 config = config_of(options, scheduler=address, workers=count)
-                found = measure(config, seconds=options.seconds, rate=10.0)
+                found = measure(config, seconds=options.seconds, rate=_SLOW)
             seen[count].append(found.fresh_views)
             print(f"{count} workers: {found.fresh_views:.1f} fresh views/s", flush=True)
     ratios = [two / one for one, two in zip(*seen.values(), strict=True)]

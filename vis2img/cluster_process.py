@@ -186,7 +186,10 @@ def serve(*, kind: str, workers: int, threads: int, memory: int, dashboard: bool
                 link = cluster.dashboard_link if dashboard else None
                 tell(ready={"address": cluster.scheduler_address, "dashboard": link})
             while not stop.wait(_WATCH_SECONDS):
-                watch()
+                try:
+                    watch()
+                except Exception as error:  # looked at again soon; the draws go on
+                    tell(log=f"the workers could not be looked at: {error!r}", level=logging.WARNING)
     except Vis2imgError as error:
         tell(error=str(error))
     except Exception as error:
