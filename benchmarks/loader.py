@@ -5,7 +5,7 @@
     python benchmarks/loader.py kills REF2.ms                 # a worker killed every 20 s for 5 minutes
     python benchmarks/loader.py memory REF4.ms --copies 3     # 30 minutes on three in a row, in time, with a plot
 
-The reference observation is simulated by benchmarks/imaging.py. Views are 2 of 224 and 8 of 96 pixels of patches of 256
+The reference observation is simulated by benchmarks/imaging.py. Views are 2 of 224 and 8 of 96 pixels of patches of 224
 suggested pixels, in a field of --field-npix; the imaging prior is `full`.
 """
 
@@ -44,8 +44,9 @@ from vis2img.prior import draw_rng
 from vis2img.sources import open_sources
 from vis2img.views import ViewConfig
 
-VIEWS = ViewConfig(patch_npix=256, global_size=224, local_size=96, n_global=2, n_local=8)
+VIEWS = ViewConfig(patch_npix=224, global_size=224, local_size=96, n_global=2, n_local=8)
 _SLOW = 10.0  # samples per second of a consumer that leaves the cores to the workers
+_FEW = 1e8  # bytes of visibilities in a draw: some six million
 _DASK = [sys.executable, "-m", "dask"]
 
 
@@ -114,10 +115,13 @@ def views(options: argparse.Namespace) -> None:
             print(
                 f"a call per view, {text}: {count / wall:.3f} views/s ({bare:.3f} of bare ducc0), {cores()} processes"
             )
-    for rate in (_SLOW, options.rate):
-        found = measure(config, seconds=options.seconds, rate=rate)
+    for memory_limit, rate in ((config.draw_memory, _SLOW), (_FEW, _SLOW), (_FEW, options.rate)):
+        found = measure(replace(config, draw_memory=memory_limit), seconds=options.seconds, rate=rate)
         shown = {name: value for name, value in dataclasses.asdict(found).items() if isinstance(value, float | int)}
-        print(f"consumer of {rate:g} samples/s: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
+        print(
+            f"draw_memory {memory_limit:g}, consumer of {rate:g} samples/s: "
+            + ", ".join(f"{k} {v:.4g}" for k, v in shown.items())
+        )
 
 
 @contextlib.contextmanager
@@ -141,15 +145,17 @@ def cluster(workers: int) -> Iterator[str]:
 
 
 def workers(options: argparse.Namespace) -> None:
-    """Print fresh views per second of one and of two workers, in turns."""
+    """Print fresh views per second of one and of two workers, in turns: the same draws, after a full pool."""
     seen: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(options.repeat):
         for count in seen:
-            with cluster(count) as address:
-                config = config_of(options, scheduler=address, workers=count)
-                found = measure(config, seconds=options.seconds, rate=_SLOW)
-            seen[count].append(found.fresh_views)
-            print(f"{count} workers: {found.fresh_views:.1f} fresh views/s", flush=True)
+            with cluster(count) as address, Loader(config_of(options, scheduler=address, workers=count)) as loader:
+                loader.next_batch()
+                start, before = time.perf_counter(), loader.report()["fresh_draws"]
+                while loader.report()["fresh_draws"] < before + options.draws:
+                    time.sleep(0.02)
+                seen[count].append(options.draws / (time.perf_counter() - start))
+            print(f"{count} workers: {seen[count][-1]:.3f} draws/s", flush=True)
     ratios = [two / one for one, two in zip(*seen.values(), strict=True)]
     print(f"two over one: {', '.join(f'{ratio:.2f}' for ratio in ratios)}; median {np.median(ratios):.2f}")
 
@@ -231,6 +237,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.0, help="default: 60; kills 300; memory 1800")
     parser.add_argument("--rate", type=float, default=300.0, help="samples per second of the consumer")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=20, help="of each turn of workers")
     parser.add_argument("--every", type=float, default=20.0, help="seconds between kills")
     parser.add_argument("--copies", type=int, default=3)
     parser.add_argument("--draw-memory", type=float, default=2e8)

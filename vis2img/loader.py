@@ -192,6 +192,8 @@ class Loader:
             with contextlib.suppress(queue.Full):
                 self._queue.put(item, timeout=_LOOK)
                 return
+            if self.config.mode == "async":  # a slow consumer is no reason to keep workers waiting
+                self._refresh()
 
     def _refresh(self) -> None:
         if not self._refreshes:

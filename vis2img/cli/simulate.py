@@ -47,9 +47,9 @@ class SimulateCommand(SimulateConfig):
     scatter: bool = False
     """Point each observation somewhere else on the sky."""
     workers: int = 0
-    """Observations made at a time; default: one per core, at most 8."""
+    """Observations made at a time; default: one per core. For Slurm it must be given."""
     scheduler: str | None = None
-    """Address of a Dask scheduler (tcp://host:8786) to use instead of local workers."""
+    """Where they are made: a Dask scheduler (tcp://host:8786), slurm, or by default processes on this machine."""
     json: bool = False
     """Print what was written as JSON."""
     quiet: bool = False
