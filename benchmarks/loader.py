@@ -20,6 +20,7 @@ import os
 import platform
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -127,7 +128,9 @@ def views(options: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def cluster(workers: int) -> Iterator[str]:
     """Yield the address of a scheduler with workers, all separate processes."""
-    port = random.randrange(20000, 60000)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     started = [subprocess.Popen([*_DASK, "scheduler", "--port", str(port), "--no-dashboard"], **quiet)]  # type: ignore[call-overload]

@@ -1,7 +1,7 @@
 """The inner loop of views: a square of a draw, resampled with antialiasing and stretched, in one compiled pass.
 
 The resampling is that of Pillow's ``resize(..., BILINEAR, box=...)``: a triangle as wide as an output pixel, but never
-narrower than an input pixel, normalised where the image ends. One pass over a view of 224 pixels takes a quarter
+narrower than an input pixel, normalised where the image ends. One pass over a view takes a third
 of what Pillow and NumPy take for the same (``docs/benchmarks.md``), and releases the interpreter lock.
 """
 
