@@ -47,7 +47,7 @@ def test_the_table_is_for_people(cli, ms: Path) -> None:
     assert done.code == 0 and done.err == ""
     names = [line.split()[0] for line in done.out.splitlines()]
     assert names == ["pool", "fresh", "delivered", "cutting", "draws", "read", "memory", "wait"]
-    assert "views/s" in done.out and "MB/s" in done.out
+    assert "views/s" in done.out
 
 
 def test_mistakes_are_told_before_anything_starts(cli, ms: Path, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def _consume(loader: Loader, seconds: float, rate: float, told: Progress) -> int
         loader.next_batch()
         batches += 1
         time.sleep(step)
-        note = f"{batches * loader.config.batch_size / max(passed, 1e-3):.0f} samples/s"
+        note = f"{batches * loader.config.batch_size / passed:.0f} samples/s" if passed > 1 else ""
         told("consuming", int(passed), math.ceil(seconds), note)
     told("consuming", math.ceil(seconds), math.ceil(seconds), "")
     return batches

@@ -117,7 +117,9 @@ def report(found: Measured, command: LoaderBenchCommand) -> str:
         "delivered": f"{found.delivered_views:.0f} views/s ({samples:.0f} samples/s)",
         "cutting": f"{found.cut_views:.0f} views/s and core",
         "draws": f"{found.draw_age:.1f} s old when replaced, after {found.draw_reuse:.0f} views{repeated}",
-        "read": f"{found.read_bytes / 1e6:.1f} MB/s",
+        "read": f"{found.read_bytes / 1e6:.1f} MB/s"
+        if found.read_bytes > 1e5
+        else "nothing: workers keep the fields in memory",
         "memory": f"{format_bytes(found.most_bytes)} at most, loader and workers of this machine",
         "wait": f"{100 * found.input_wait:.1f}% of the consumer's time",
     }

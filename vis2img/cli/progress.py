@@ -68,13 +68,13 @@ class TrainingProgress(Bars):
 
     def fill(self, done: int, total: int) -> None:
         """Draws made while the pool fills."""
-        self.update("imaging", done, total)
+        self.update("imaging", done, total, "the first step compiles now, which takes a while" if done == total else "")
 
     def step(self, step: int, steps: int, metrics: dict[str, float]) -> None:
         """Steps taken, with loss, teacher entropy, speed, time spent waiting for input, and age of the draws."""
         note = (
             f"loss {metrics['loss']:.3f}  entropy {metrics['entropy']:.2f}  "
-            f"{metrics['samples_per_s']:.0f} samples/s  wait {100 * metrics['input_wait']:.0f}%  "
+            f"{metrics['samples_per_s']:.3g} samples/s  wait {100 * metrics['input_wait']:.0f}%  "
             f"draws {metrics['draw_age']:.0f} s old"
         )
         self.update("training", step, steps, note)
