@@ -202,3 +202,11 @@ def test_presets_are_listed(cli) -> None:
             for key, value in preset.to_dict().items():
                 plain, full = (PRESETS[which].to_dict()[key] for which in ("image-only", "full"))
                 assert value == (full if name in told[key] else plain)
+
+
+def test_a_field_without_peaks_says_so(cli, make_ms, tmp_path: Path) -> None:
+    made = make_ms(antennas=9, times=8)
+    rng = np.random.default_rng(0)
+    made.edit("DATA", lambda data: rng.normal(size=data.shape) + 1j * rng.normal(size=data.shape))
+    done = cli("augment", made.path, *SMALL[:4], "--draws", 1, "-o", tmp_path / "noise.png")
+    assert done.code == 0 and "no peak above 8 sigma" in done.err

@@ -105,6 +105,8 @@ def run(argv: list[str], prog: str) -> int:
     for column in sheet.columns:
         if column.problem and not command.quiet:
             print(f"vis2img: warning: {column.title}: {column.problem}", file=sys.stderr)
+    if not command.quiet and all(patch.label == "empty" for patch in sheet.patches):
+        print("vis2img: warning: no peak above 8 sigma, so the patch shown is an empty one; see --at", file=sys.stderr)
     if command.json:
         print(json.dumps(_record(command, command.ms, sheet, out), indent=2, allow_nan=False))
     elif not command.quiet:
