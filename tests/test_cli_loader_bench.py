@@ -29,7 +29,7 @@ def test_figures_add_up(cli, ms: Path, make_ms, tmp_path: Path) -> None:
     done = cli("loader-bench", "--config", config, *SMALL, "--rate", 100, "--plot", plot, "--json")
     assert done.code == 0
     found = json.loads(done.out)
-    assert (found["fields"], found["workers"], found["pool_draws"]) == (2, 1, 2)
+    assert (found["fields"], found["workers"], found["pool_draws"]) == (2, 1, 4)
     assert found["views_per_draw"] == pytest.approx((64 / 24) ** 2, rel=0.15)
     assert found["fresh_views"] == pytest.approx(found["fresh_draws"] * found["views_per_draw"])
     assert found["fresh_draws"] > 1 and found["read_bytes"] > 0 and found["cut_views"] > 1000

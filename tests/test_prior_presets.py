@@ -103,10 +103,11 @@ def test_image_only_is_the_image_that_is_made_by_default(ms: MeasurementSet) -> 
     drawn = draws(ms, "image-only", 1)[0]
     plain = ms.imaging_params(npix=64)
     assert drawn.pixsize == pytest.approx(plain.pixsize, rel=1e-12)
-    assert dataclasses.replace(drawn, pixsize=plain.pixsize, sampling_seed=0) == plain
+    alike = {"pixsize": plain.pixsize, "sampling_seed": 0, "epsilon": plain.epsilon}
+    assert dataclasses.replace(drawn, **alike) == plain
     fixed = ImagingPrior.for_ms(ms, npix=64).fixed().draw(draw_rng(0, 0, 0))
     assert fixed.pixsize == pytest.approx(plain.pixsize, rel=2e-3)
-    assert dataclasses.replace(fixed, pixsize=plain.pixsize, sampling_seed=0) == plain
+    assert dataclasses.replace(fixed, **alike) == plain
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -16,7 +16,7 @@ from vis2img.loader import Loader
 from vis2img.loader_config import LoaderConfig
 
 Progress = Callable[[str, int, int, str], None]
-_CUT_SECONDS = 5.0
+_CUT_SECONDS = 2.0
 
 
 @dataclass
