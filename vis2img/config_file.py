@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,13 @@ def config_arguments(
     return list(_arguments(record, cls, path, defaults or {}))
 
 
+def advice(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return the end of a complaint about an unknown name: what may have been meant, or what there is."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(known)}"
+
+
 def _arguments(
     record: dict[str, Any], cls: Any, path: Path, changed: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[str]:
@@ -65,9 +72,7 @@ def _arguments(
     defaults = {**{f.name: f.default for f in dataclasses.fields(cls)}, **changed}
     for key, value in record.items():
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, 1)
-            advice = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(hints)}"
-            raise ParameterError(f"{path}: unknown key {prefix}{key}{advice}")
+            raise ParameterError(f"{path}: unknown key {prefix}{key}{advice(str(key), hints, prefix)}")
         nested = dataclasses.is_dataclass(hints[key])
         if nested != isinstance(value, dict):
             raise ParameterError(f"{path}: {prefix}{key} takes {'keys of its own' if nested else 'a value, not keys'}")

@@ -18,15 +18,14 @@ from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.field_data import field_data
 from vis2img.gridding import lm_to_pixel, pixel_to_lm
 from vis2img.memory import free_bytes, image_bytes
-from vis2img.options import Direction, format_angle, format_direction
+from vis2img.options import ANGLE_UNITS, Direction, format_angle, format_direction
 from vis2img.params import MIN_NPIX, ImagingParams
 from vis2img.phase import direction_cosines, sky_position
 from vis2img.prior import ImagingPrior, draw_rng
 from vis2img.sampling import kept_band
 from vis2img.views import Stretch, cut
 
-_ARCSEC = math.pi / 648000
-ANGLES = (("deg", 3600 * _ARCSEC), ("arcmin", 60 * _ARCSEC), ("arcsec", _ARCSEC), ("mas", 1e-3 * _ARCSEC))
+ANGLES = tuple((unit, ANGLE_UNITS[unit]) for unit in ("deg", "arcmin", "arcsec", "mas"))
 """Units of angles, in rad, from the largest."""
 _LENGTHS = (("Mlambda", 1e6), ("klambda", 1e3), ("lambda", 1.0))
 _FLUXES = (("Jy", 1.0), ("mJy", 1e-3), ("uJy", 1e-6))
@@ -45,7 +44,7 @@ class SheetConfig:
     npix: int | None = None
     """Side of the imaged field in pixels of the suggested size. Default: up to the primary beam, at most 2048."""
     patch_npix: int = 128
-    """Side of a patch in pixels of the largest pixel size of the prior, and of its panel."""
+    """Side of a patch in suggested pixels, and of its panel in pixels."""
     seed: int = 0
     """Seed of the draws."""
 
@@ -191,7 +190,7 @@ def patches_at(source: FieldSource, config: SheetConfig, centre: tuple[float, fl
         If one reaches beyond the field.
     """
     prior, patches = source.prior, []
-    reach = _reach(prior, patch_side(source, config))
+    reach = prior.reach(patch_side(source, config))
     for ra, dec in config.at:
         l, m, n = map(float, direction_cosines(np.array(ra), np.array(dec), centre))
         if n <= 0 or max(abs(l), abs(m)) > reach:
@@ -211,7 +210,7 @@ def choose_patches(draw: Draw, prior: ImagingPrior, side: float, config: SheetCo
     from scipy.ndimage import maximum_filter
 
     plane, (nx, ny), pixsize = draw.data[0], draw.params.npix, draw.params.pixsize
-    reach = _reach(prior, side)
+    reach = prior.reach(side)
     pixels = [lm_to_pixel(l, m, (nx, ny), pixsize) for l, m in draw.peaks]
     flux = np.array([plane[round(y), round(x)] for x, y in pixels])
     found: list[tuple[float, float, str]] = []
@@ -232,11 +231,6 @@ def choose_patches(draw: Draw, prior: ImagingPrior, side: float, config: SheetCo
         ra, dec = map(float, sky_position(np.array(l), np.array(m), draw.phase_centre))
         patches.append(Patch((l, m), (ra, dec), label))
     return patches
-
-
-def _reach(prior: ImagingPrior, side: float) -> float:
-    """Return the largest |l| and |m| of the centre of a patch; images reach half a pixel less far on one side."""
-    return (prior.fov - side) / 2 - prior.pixsize[1]
 
 
 def _captions(params: Sequence[ImagingParams], freqs: np.ndarray) -> list[tuple[str, ...]]:

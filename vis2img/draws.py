@@ -132,14 +132,14 @@ def image_draw(source: FieldSource, params: ImagingParams, field: int = 0, index
     freqs = np.unique(np.concatenate([part.chan_freq for part in parts]))
     if len(freqs) < source.subbands:
         raise EmptyImageError(f"{len(freqs)} channels are kept, fewer than {source.subbands} sub-bands")
-    images, channels = [], []
+    images, channels, every = [], [], data.freqs
     for stokes in source.selection.stokes:
         for band in np.array_split(freqs, source.subbands):
             image = make_image(_within(parts, stokes, band), params, nthreads=nthreads, selected=True)
             if not image.data.any():
                 raise EmptyImageError("the visibilities that are kept are zero")
             images.append(image)
-            channels.append(Channel(stokes, _fractions(data.freqs, band), image.freq[0]))
+            channels.append(Channel(stokes, _fractions(every, band), image.freq[0]))
     return _as_draw(images, channels, params, field, index)
 
 
@@ -165,8 +165,7 @@ def _within(parts: list[Visibilities], stokes: str, band: np.ndarray) -> list[Vi
     for part in parts:
         chans = chans_within(part.chan_freq, band)
         if part.stokes == stokes and chans.start < chans.stop:
-            whole = chans == slice(0, len(part.chan_freq))
-            chosen.append(part if whole else part.subset(np.ones(part.nrow, bool), chans))
+            chosen.append(part.subset(np.ones(part.nrow, bool), chans))
     return chosen
 
 

@@ -66,8 +66,7 @@ class FieldData:
 
     def thinned(self, params: ImagingParams) -> ImagingParams:
         """Return ``params`` with as many timesteps less as the memory of a draw wants; averages are left alone."""
-        kept = (params.band[1] - params.band[0]) * (params.time_span[1] - params.time_span[0])
-        kept *= params.keep_times * params.keep_antennas**2 * params.keep_baselines
+        kept = params.kept_share
         rows = sum(r.nrow for r in self._readers) * kept / max(1e-9, params.band[1] - params.band[0])
         need = self.nvis * kept * DRAWN_BYTES + rows * _ROW_DRAWN_BYTES
         return params if need <= self._memory else replace(params, keep_times=params.keep_times * self._memory / need)

@@ -82,7 +82,6 @@ class Loader:
         self.config, self.seed = config, seed
         self.located = open_sources(config)
         self.sources = self.located.fields
-        self.skipped = dict(self.located.skipped)
         # Draws that are all alike need not be made twice.
         varies = any(source.prior.varies for source in self.sources)
         per_field = config.draws_per_field if varies else 1
@@ -236,7 +235,7 @@ class Loader:
 
     def unused(self) -> dict[str, str]:
         """Return the measurement sets and fields that gave nothing, and why."""
-        return {**self.skipped, **{str(self.sources[field]): why for field, why in self.pool.failed.items()}}
+        return {**self.located.skipped, **{str(self.sources[field]): why for field, why in self.pool.failed.items()}}
 
     def draw_records(self) -> list[dict[str, Any]]:
         """Return field, index and imaging parameters of the draws in the pool."""

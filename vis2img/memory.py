@@ -34,8 +34,7 @@ def copied_bytes(parts: Sequence[Visibilities], params: ImagingParams, reuse: bo
     ``reuse``: the imaging weights take the place of the data weights; ``splits``: the image is of one of so many parts.
     """
     centre = params.phase_centre or parts[0].phase_centre
-    band, span = params.band[1] - params.band[0], params.time_span[1] - params.time_span[0]
-    kept = band * span * params.keep_times * params.keep_antennas**2 * params.keep_baselines
+    kept = params.kept_share
     joined = len({part.chan_freq.tobytes() for part in parts}) < len(parts)
     total = 0.0
     for part in parts:

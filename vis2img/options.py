@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from tyro.constructors import PrimitiveConstructorSpec
 
 _ARCSEC = math.pi / 180 / 3600
-_ANGLE_UNITS = {
+ANGLE_UNITS = {
     "rad": 1.0,
     "deg": math.pi / 180,
     "arcmin": 60 * _ARCSEC,
@@ -39,17 +39,17 @@ def parse_angle(text: str) -> float:
         arcseconds to CASA, so none is assumed.
     """
     match = _ANGLE.fullmatch(text)
-    if not match or match[2] not in _ANGLE_UNITS:
-        units = ", ".join(_ANGLE_UNITS)
+    if not match or match[2] not in ANGLE_UNITS:
+        units = ", ".join(ANGLE_UNITS)
         raise ValueError(f"{text!r} is not an angle; write a number and a unit ({units}), e.g. 2arcsec")
-    return float(match[1]) * _ANGLE_UNITS[match[2]]
+    return float(match[1]) * ANGLE_UNITS[match[2]]
 
 
 def format_angle(radians: float, digits: int = 6) -> str:
     """Return ``radians`` in the unit that reads best, in a form that :func:`parse_angle` takes back."""
     size = abs(radians)
-    unit = "deg" if size >= _ANGLE_UNITS["deg"] else "arcsec" if size >= 0.1 * _ARCSEC or size == 0 else "mas"
-    return f"{radians / _ANGLE_UNITS[unit]:.{digits}g}{unit}"
+    unit = "deg" if size >= ANGLE_UNITS["deg"] else "arcsec" if size >= 0.1 * _ARCSEC or size == 0 else "mas"
+    return f"{radians / ANGLE_UNITS[unit]:.{digits}g}{unit}"
 
 
 def parse_index_range(text: str) -> tuple[int | None, int | None]:

@@ -149,6 +149,12 @@ class ImagingParams:
         """Field of view (x, y) in radians."""
         return self.npix[0] * self.pixsize, self.npix[1] * self.pixsize
 
+    @property
+    def kept_share(self) -> float:
+        """Fraction of the visibilities that the sampling fields keep, as is to be expected."""
+        band, span = self.band[1] - self.band[0], self.time_span[1] - self.time_span[0]
+        return band * span * self.keep_times * self.keep_antennas**2 * self.keep_baselines
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as written to FITS headers, tables and JSON (infinity as None)."""
         record = dataclasses.asdict(self)

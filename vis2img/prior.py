@@ -151,6 +151,13 @@ class ImagingPrior:
             or any(low < high for low, high in ranges)
         )
 
+    def reach(self, patch: float) -> float:
+        """Return the largest |l| and |m| of the centre of a patch of side ``patch``, rad; negative if it does not fit.
+
+        A pixel to spare: images reach half a pixel less far on one side than on the other.
+        """
+        return (self.fov - patch) / 2 - self.pixsize[1]
+
     def fixed(self) -> ImagingPrior:
         """Return the prior without variation: Briggs 0, all data, the middle pixel scale.
 

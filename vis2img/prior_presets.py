@@ -7,15 +7,14 @@ A :class:`PriorConfig` counts in suggested pixels (a third of the finest fringe)
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vis2img.config_file import read_config
+from vis2img.config_file import advice, read_config
 from vis2img.errors import ParameterError
 from vis2img.params import Weighting
 
@@ -108,7 +107,7 @@ class PriorConfig:
             raise ParameterError(f"prior weightings is empty; name some of {', '.join(known)}")
         for each in self.weightings:
             if each not in known:
-                raise ParameterError(f"prior weightings: {each!r} is unknown{_advice(each, known)}")
+                raise ParameterError(f"prior weightings: {each!r} is unknown{advice(each, known)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for YAML and JSON: ranges as [low, high], no limit (uv_max) as None."""
@@ -137,7 +136,7 @@ class PriorConfig:
         for key, value in record.items():
             name = str(key).replace("-", "_")
             if name not in names:
-                raise ParameterError(f"unknown key {key}{_advice(name, names)}")
+                raise ParameterError(f"unknown key {key}{advice(name, names)}")
             values[name] = _value(name, value)
         return replace(base or cls(), **values)
 
@@ -167,13 +166,6 @@ def _number(name: str, value: Any) -> float:
     except (TypeError, ValueError):
         kind = "[low, high], or one number that fixes it" if name in _RANGES else "a number"
         raise ParameterError(f"prior {name}: {value!r} is not a number; write {kind}") from None
-
-
-def _advice(name: str, known: Iterable[str]) -> str:
-    """Return the end of a complaint about an unknown name: what may have been meant, or what there is."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
 
 
 _NOTHING_VARIES = PriorConfig(
@@ -243,12 +235,12 @@ def load_prior(name_or_path: str) -> PriorConfig:
         return PRESETS[name_or_path]
     path = Path(name_or_path)
     if path.suffix.lower() not in (".yaml", ".yml") and not path.is_file():
-        raise ParameterError(f"prior {name_or_path!r} is neither a preset nor a YAML file{_advice(path.name, PRESETS)}")
+        raise ParameterError(f"prior {name_or_path!r} is neither a preset nor a YAML file{advice(path.name, PRESETS)}")
     record = read_config(path)
     try:
         preset = str(record.pop("preset", "full"))
         if preset not in PRESETS:
-            raise ParameterError(f"preset {preset!r} is unknown{_advice(preset, PRESETS)}")
+            raise ParameterError(f"preset {preset!r} is unknown{advice(preset, PRESETS)}")
         return PriorConfig.from_dict(record, PRESETS[preset])
     except ParameterError as error:
         raise ParameterError(f"{path}: {error}") from None

@@ -50,8 +50,7 @@ def select_parts(parts: Sequence[Visibilities], params: ImagingParams) -> list[V
         chans, rows = chans_within(part.chan_freq, band), rows_kept(part, params)
         if chans.start == chans.stop or not rows.any():
             continue
-        whole = rows.all() and chans == slice(0, len(part.chan_freq))
-        result.append(part if whole else part.subset(rows, chans))
+        result.append(part.subset(rows, chans))
     if not result:
         raise EmptyImageError(NOTHING_KEPT)
     return result

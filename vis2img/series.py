@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ from vis2img.errors import EmptyImageError, ParameterError
 from vis2img.imaging import Image, band_extent, image_meta, make_image, merge_sources
 from vis2img.memory import images_at_once
 from vis2img.params import ImagingParams
-from vis2img.sampling import kept_band
+from vis2img.sampling import chans_within, kept_band
 from vis2img.visibilities import Visibilities
 from vis2img.weighting import cell_size
 
@@ -212,12 +211,9 @@ def _parts_of(values: np.ndarray, count: int) -> list[np.ndarray]:
 
 def _within(part: Visibilities, times: np.ndarray, freqs: np.ndarray) -> Visibilities | None:
     """Return what ``part`` holds between the ends of ``times`` and ``freqs``, both included."""
-    start, stop = np.searchsorted(part.chan_freq, [freqs[0], np.nextafter(freqs[-1], math.inf)])
+    chans = chans_within(part.chan_freq, freqs)
     rows = (part.time >= times[0]) & (part.time <= times[-1])
-    if start == stop or not rows.any():
-        return None
-    whole = rows.all() and (start, stop) == (0, len(part.chan_freq))
-    return part if whole else part.subset(rows, slice(int(start), int(stop)))
+    return part.subset(rows, chans) if chans.start < chans.stop and rows.any() else None
 
 
 def mean_image(planes: Iterable[Image]) -> Image:

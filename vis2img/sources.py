@@ -17,7 +17,7 @@ from vis2img.params import Selection
 from vis2img.phase import direction_cosines
 from vis2img.positions import WeightMap, weight_map
 from vis2img.prior import ImagingPrior
-from vis2img.prior_presets import load_prior
+from vis2img.prior_presets import PriorConfig, load_prior
 from vis2img.views import ViewConfig
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ def open_sources(config: LoaderConfig, *, skip: bool = True) -> Sources:
     for path in config.ms:
         if not Path(path).exists():
             raise MeasurementSetError(f"{path} does not exist")
+    prior = load_prior(config.imaging)
     found: list[tuple[FieldSource, float]] = []
     maps: list[WeightMap] = []
     skipped: dict[str, str] = {}
@@ -80,7 +81,7 @@ def open_sources(config: LoaderConfig, *, skip: bool = True) -> Sources:
         for selection in selections:
             name = _name(ms, selection, len(selections) > 1)
             try:
-                source = _source(ms, selection, config, name)
+                source = _source(ms, selection, config, prior, name)
                 own.append((source, _map(ms, source, config)))
             except MeasurementSetError as error:
                 _skip(path if len(selections) == 1 else name, error, skip, skipped)
@@ -127,9 +128,10 @@ def _name(ms: MeasurementSet, selection: Selection, several: bool) -> str:
     return ", ".join([str(ms.path.resolve()), *place])
 
 
-def _source(ms: MeasurementSet, selection: Selection, config: LoaderConfig, name: str) -> FieldSource:
+def _source(
+    ms: MeasurementSet, selection: Selection, config: LoaderConfig, chosen: PriorConfig, name: str
+) -> FieldSource:
     npix = config.field_npix
-    chosen = load_prior(config.imaging)
     prior = ImagingPrior.for_ms(ms, selection, npix=npix + npix % 2, config=chosen)
     pixsize = prior.pixsize[0] / chosen.pixsize[0]
     if config.fov is not None:
@@ -148,7 +150,7 @@ def _source(ms: MeasurementSet, selection: Selection, config: LoaderConfig, name
 def patch_angle(source: FieldSource, views: ViewConfig) -> float:
     """Return the side of a patch in rad, and check that it fits into the field with a pixel to spare."""
     side = views.patch_npix * (source.pixsize or source.prior.pixsize[1])
-    if side > source.prior.fov - 2 * source.prior.pixsize[1]:
+    if source.prior.reach(side) < 0:
         raise ParameterError(
             f"{source}: a patch of {views.patch_npix} pixels does not fit into the field; "
             "choose a larger field_npix or a smaller patch_npix"
@@ -159,15 +161,13 @@ def patch_angle(source: FieldSource, views: ViewConfig) -> float:
 def _map(ms: MeasurementSet, source: FieldSource, config: LoaderConfig) -> WeightMap:
     """Return where patches may lie, from the metadata."""
     patch = patch_angle(source, config.views)
-    # A pixel to spare: images reach half a pixel less far on one side than on the other.
-    reach = (source.prior.fov - patch) / 2 - source.prior.pixsize[1]
     known = outline(ms, source.selection)
     lowest = min(freqs[0] for freqs, _ in known.bands)
     highest = max(freqs[-1] for freqs, _ in known.bands)
     beam = known.beam * lowest / ((lowest + highest) / 2)
     ra, dec = np.array(known.pointing)
     l, m, _ = direction_cosines(ra, dec, known.phase_centre)
-    found = weight_map(reach, patch, beam, config.pb_limit, (float(l), float(m)))
+    found = weight_map(source.prior.reach(patch), patch, beam, config.pb_limit, (float(l), float(m)))
     if not found.weight.any():
         raise MeasurementSetError(
             f"{source}: no patch lies in the field where the primary beam lets through more than pb_limit = "

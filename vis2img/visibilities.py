@@ -100,8 +100,10 @@ class Visibilities:
         return shortest * self.chan_freq[0] / SPEED_OF_LIGHT
 
     def subset(self, rows: np.ndarray, chans: slice) -> Visibilities:
-        """Return the same observation with only ``rows`` (indices or mask) and the channels ``chans``."""
+        """Return the same observation with only ``rows`` (indices or mask) and ``chans``; itself if these are all."""
         keep_all = rows.dtype == bool and bool(rows.all())
+        if keep_all and chans.indices(len(self.chan_freq)) == (0, len(self.chan_freq), 1):
+            return self
         pick = (lambda a: a) if keep_all else (lambda a: a[rows])
         return replace(
             self,
