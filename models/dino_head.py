@@ -6,13 +6,15 @@ prototypes.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-_LINEAR_INIT = nn.initializers.truncated_normal(stddev=0.02)
+from models.vit import gelu
+
+LINEAR_INIT = nn.initializers.truncated_normal(stddev=0.02)
 # Only the direction of v matters to the output, but its length sets how fast that direction can turn: keep
 # the published U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 _PROTOTYPE_INIT = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
@@ -25,6 +27,12 @@ def l2_normalise(x: jax.Array, axis: int) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
 
 
+def batch_norm(x: jax.Array, *, train: bool, axis_name: str | None, dtype: Any, name: str) -> jax.Array:
+    """Batch normalisation as torch has it by default, over all devices of ``axis_name``; statistics in float32."""
+    norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, axis_name=axis_name, dtype=dtype, name=name)
+    return norm(x)
+
+
 class DINOHead(nn.Module):
     """MLP, L2-normalised bottleneck, weight-normalised linear layer without bias.
 
@@ -33,29 +41,42 @@ class DINOHead(nn.Module):
     out_dim : int
         Number of prototypes K.
     hidden, bottleneck : int
-        Width of the two hidden layers and of the bottleneck.
+        Width of the hidden layers and of the bottleneck.
     norm_last_layer : bool
         Keep the prototypes' length g at 1; otherwise g is learned (Salimans & Kingma 2016, arXiv:1602.07868).
+    layers : int
+        Layers of the MLP, the bottleneck's included.
+    use_bn : bool
+        Batch normalisation after each hidden layer.
+    axis_name : str, optional
+        Device axis of the batch statistics.
     dtype : dtype
-        Of the MLP; the normalisations and the logits are float32.
+        Of the computation; the normalisations are float32, and so are the logits.
     """
 
     out_dim: int
     hidden: int = 2048
     bottleneck: int = 256
     norm_last_layer: bool = True
+    layers: int = 3
+    use_bn: bool = False
+    axis_name: str | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, embedding: jax.Array) -> jax.Array:
-        """Map embeddings (N, D) to logits (N, K)."""
+    def __call__(self, embedding: jax.Array, *, train: bool = False, student: bool = True) -> jax.Array:
+        """Map embeddings (N, D) to logits (N, K); ``student`` changes nothing, as both roles are alike."""
         x = embedding
-        for i, width in enumerate((self.hidden, self.hidden, self.bottleneck)):
-            x = nn.Dense(width, dtype=self.dtype, kernel_init=_LINEAR_INIT, name=f"mlp{i}")(x)
-            if i < 2:
-                x = nn.gelu(x, approximate=False)
+        for i in range(self.layers):
+            last = i == self.layers - 1
+            width = self.bottleneck if last else self.hidden
+            x = nn.Dense(width, dtype=self.dtype, kernel_init=LINEAR_INIT, name=f"mlp{i}")(x)
+            if not last:
+                if self.use_bn:
+                    x = batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name=f"bn{i}")
+                x = gelu(x)
         x = l2_normalise(x, axis=-1)  # (N, bottleneck)
-        return _LastLayer(self.out_dim, self.norm_last_layer, name="last_layer")(x)
+        return _LastLayer(self.out_dim, self.norm_last_layer, self.dtype, name="last_layer")(x)
 
 
 class _LastLayer(nn.Module):
@@ -63,14 +84,35 @@ class _LastLayer(nn.Module):
 
     out_dim: int
     norm_last_layer: bool
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         v = self.param("v", _PROTOTYPE_INIT, (x.shape[-1], self.out_dim))
-        logits = x @ l2_normalise(v, axis=0)  # (N, K)
+        unit = l2_normalise(v, axis=0).astype(self.dtype)
+        logits = jnp.dot(x.astype(self.dtype), unit, preferred_element_type=jnp.float32)  # (N, K)
         if not self.norm_last_layer:
-            logits = logits * self.param("g", nn.initializers.ones, (self.out_dim,))
+            # (1, K) and not (K,): the published optimiser decays it, as it decays all but vectors.
+            logits = logits * self.param("g", nn.initializers.ones, (1, self.out_dim))
         return logits
+
+
+class Outputs(NamedTuple):
+    """What a network gives for crops of several resolutions.
+
+    Attributes
+    ----------
+    logits : (sum N_i, K)
+        Of the head.
+    embeddings : (sum N_i, D)
+        Of the backbone.
+    patches : (N_0, P, D) or None
+        Patch tokens of the crops of the first resolution, on request.
+    """
+
+    logits: jax.Array
+    embeddings: jax.Array
+    patches: jax.Array | None = None
 
 
 class DINOModel(nn.Module):
@@ -80,17 +122,52 @@ class DINOModel(nn.Module):
     head: nn.Module
 
     def __call__(self, crops: Sequence[jax.Array], *, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """Embed crops of several resolutions and project them: logits (sum N_i, K) and embeddings (sum N_i, D)."""
+        outputs = self.forward(crops, train=train)
+        return outputs.logits, outputs.embeddings
+
+    def forward(
+        self,
+        crops: Sequence[jax.Array],
+        *,
+        train: bool = False,
+        student: bool = True,
+        drops: Sequence[jax.Array] | None = None,
+        masks: jax.Array | None = None,
+        patches: bool = False,
+    ) -> Outputs:
         """Embed crops of several resolutions and project them.
 
         Parameters
         ----------
         crops : sequence of (N_i, y_i, x_i, C)
             One array per resolution: one backbone pass each, and one head pass over all.
-
-        Returns
-        -------
-        logits : (sum N_i, K)
-        embeddings : (sum N_i, D)
+        train : bool
+            Use and update batch statistics, of networks that have them.
+        student : bool
+            Which role the head plays; only that of BYOL makes a difference.
+        drops : sequence of (N_i, n_drops), optional
+            Random numbers of drop path.
+        masks : (N_0, P) bool, optional
+            Patches to hide in the crops of the first resolution.
+        patches : bool
+            Return the patch tokens of the crops of the first resolution.
         """
-        embeddings = jnp.concatenate([self.backbone(crop, train=train)[0] for crop in crops])
-        return self.head(embeddings), embeddings
+        embeddings, tokens = [], None
+        for i, crop in enumerate(crops):
+            wanted = patches and i == 0
+            embedding, out = self.backbone(
+                crop,
+                train=train,
+                drop=None if drops is None else drops[i],
+                masks=masks if i == 0 else None,
+                patches=wanted,
+            )
+            embeddings.append(embedding)
+            tokens = out["patches"] if wanted else tokens
+        joined = jnp.concatenate(embeddings)
+        return Outputs(self.head(joined, train=train, student=student), joined, tokens)
+
+    def project(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
+        """Project tokens (N, D) with the head: (N, K)."""
+        return self.head(tokens, train=train)

@@ -2,14 +2,18 @@
 
 Dosovitskiy et al. 2021 (arXiv:2010.11929) with the choices of Caron et al. 2021 (arXiv:2104.14294): pre-norm
 blocks, a class token, learned positions that are resized bicubically so that one set of weights reads global
-and local crops alike. Images are channels-last, ``(batch, y, x, channel)``, with any number of channels.
+and local crops alike; and, on request, what DINOv2 (Oquab et al. 2024, arXiv:2304.07193) and its successors added:
+registers, LayerScale and a mask token. Images are channels-last, ``(batch, y, x, channel)``, with any number of
+channels.
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # name -> (dim, depth, heads). "micro" is ours, for laptops and demos; the others are DINO's (head width 64).
 VARIANTS: dict[str, tuple[int, int, int]] = {
@@ -18,7 +22,7 @@ VARIANTS: dict[str, tuple[int, int, int]] = {
     "small": (384, 12, 6),
     "base": (768, 12, 12),
 }
-PATCHES = (4, 8, 16)
+PATCHES = (4, 8, 14, 16)
 
 _LINEAR_INIT = nn.initializers.truncated_normal(stddev=0.02)
 # A patch embedding is a strided convolution; the published model leaves it at U(-1/sqrt(fan_in),
@@ -31,11 +35,12 @@ def _dense(features: int, dtype: Any, name: str) -> nn.Dense:
 
 
 def _norm(dtype: Any, name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
+    # Two passes over the numbers: the mean of squares less the squared mean loses digits where the mean is large.
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def resize_positions(positions: jax.Array, rows: int, columns: int) -> jax.Array:
-    """Resize a square grid of position embeddings bicubically.
+    """Resize a square grid of position embeddings bicubically, as the published DINO code does.
 
     Parameters
     ----------
@@ -47,30 +52,62 @@ def resize_positions(positions: jax.Array, rows: int, columns: int) -> jax.Array
     Returns
     -------
     (rows, columns, D)
-        The input itself when the size is the native one. Cubic kernel with a = -1/2 (Keys 1981), without
-        antialiasing, as the embeddings are smooth and the published code does not filter them either.
+        The input itself when the size is the native one.
     """
-    if positions.shape[:2] == (rows, columns):
+    side = positions.shape[0]
+    if (rows, columns) == (side, side):
         return positions
-    shape = (rows, columns, positions.shape[2])
-    return jax.image.resize(positions, shape, method="cubic", antialias=False)
+    down, right = _resize_matrix(side, rows), _resize_matrix(side, columns)
+    return jnp.einsum("ip,jq,pqd->ijd", down, right, positions, precision=jax.lax.Precision.HIGHEST)
 
 
-class DropPath(nn.Module):
+def _resize_matrix(side: int, size: int) -> np.ndarray:
+    """Weights (size, side) of PyTorch's bicubic interpolation: a = -3/4 (Keys 1981), edges repeated, no filter.
+
+    The published code asks for the scale (size + 0.1) / side, against rounding; it shifts the grid a little, and
+    weights learned with it expect it.
+    """
+    weights = np.zeros((size, side), np.float32)
+    for i in range(size):
+        at = (i + 0.5) * side / (size + 0.1) - 0.5
+        for j in range(math.floor(at) - 1, math.floor(at) + 3):
+            weights[i, min(max(j, 0), side - 1)] += _cubic(at - j)
+    return weights
+
+
+def _cubic(t: float, a: float = -0.75) -> float:
+    t = abs(t)
+    if t <= 1.0:
+        return (a + 2.0) * t**3 - (a + 3.0) * t**2 + 1.0
+    return a * (t**3 - 5.0 * t**2 + 8.0 * t - 4.0) if t < 2.0 else 0.0
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact GELU, ``x Phi(x)`` (Hendrycks & Gimpel 2016, arXiv:1606.08415), by erf.
+
+    ``jax.nn.gelu`` takes erfc, which keeps more digits where the result is below 1e-7 anyway, and takes more than twice
+    as long on CPUs.
+    """
+    return 0.5 * x * (1.0 + jax.lax.erf(x * 0.7071067811865476))
+
+
+def drop_path(branch: jax.Array, uniform: jax.Array | None, rate: float) -> jax.Array:
     """Drop a residual branch for whole samples (stochastic depth, Huang et al. 2016, arXiv:1603.09382).
 
     Survivors are divided by the survival probability, so the expectation is unchanged.
+
+    Parameters
+    ----------
+    branch : (B, T, D)
+    uniform : (B,), optional
+        A number from [0, 1) for each sample, which is dropped if it lies below ``rate``; none: nothing is dropped.
+    rate : float
+        Drop probability.
     """
-
-    rate: float
-
-    @nn.compact
-    def __call__(self, branch: jax.Array, *, train: bool) -> jax.Array:
-        if not train or self.rate == 0.0:
-            return branch
-        keep = 1.0 - self.rate
-        mask = jax.random.bernoulli(self.make_rng("drop_path"), keep, (branch.shape[0], 1, 1))
-        return branch * (mask / keep).astype(branch.dtype)  # (B, T, D)
+    if uniform is None or rate == 0.0:
+        return branch
+    kept = (uniform >= rate) / (1.0 - rate)
+    return branch * kept[:, None, None].astype(branch.dtype)
 
 
 class Attention(nn.Module):
@@ -78,37 +115,58 @@ class Attention(nn.Module):
 
     heads: int
     dtype: Any = jnp.float32
+    class_only: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the mixed tokens (B, T, D) and the attention weights (B, heads, T, T)."""
+        """Return the mixed tokens (B, Q, D) and the attention weights (B, heads, Q, T); Q is T, or 1 if class_only."""
         batch, length, dim = x.shape
         width = dim // self.heads
         qkv = _dense(3 * dim, self.dtype, "qkv")(x).reshape(batch, length, 3, self.heads, width)
-        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # (B, T, H, D/H) each
+        # One transpose of all three: XLA's CPU products would make a copy of each otherwise.
+        query, key, value = qkv.transpose(2, 0, 3, 1, 4)  # (B, H, T, D/H) each
+        if self.class_only:
+            query = query[:, :, :1]
         # Plain einsum: as fast as jax.nn.dot_product_attention on CPU, and it can hand out the weights.
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query * width**-0.5, key)  # (B, H, T, T)
+        scores = jnp.einsum("bhqd,bhkd->bhqk", query * width**-0.5, key)  # (B, H, Q, T)
         weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(self.dtype), value)  # (B, T, H, D/H)
-        return _dense(dim, self.dtype, "proj")(mixed.reshape(batch, length, dim)), weights
+        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(self.dtype), value)  # (B, H, Q, D/H)
+        mixed = mixed.transpose(0, 2, 1, 3).reshape(batch, -1, dim)
+        return _dense(dim, self.dtype, "proj")(mixed), weights
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: ``x + attention(norm(x))``, then ``x + mlp(norm(x))``."""
+    """Pre-norm transformer block: ``x + attention(norm(x))``, then ``x + mlp(norm(x))``.
+
+    With ``layer_scale`` each branch is multiplied by a learned vector that starts there (Touvron et al. 2021,
+    arXiv:2103.17239). With ``class_only`` the block gives the class token alone, from the keys and values of all.
+    """
 
     heads: int
     mlp_ratio: float
     drop_path: float
+    layer_scale: float = 0.0
     dtype: Any = jnp.float32
+    class_only: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, drop: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """Return the tokens (B, Q, D) and the attention (B, heads, Q, T); ``drop`` (B, 2) is for `drop_path`."""
         dim = x.shape[-1]
-        mixed, weights = Attention(self.heads, self.dtype, name="attn")(_norm(self.dtype, "norm1")(x))
-        x = x + DropPath(self.drop_path, name="drop_attn")(mixed, train=train)  # (B, T, D)
+        drops = (None, None) if drop is None else (drop[:, 0], drop[:, 1])
+        mixed, weights = Attention(self.heads, self.dtype, self.class_only, name="attn")(_norm(self.dtype, "norm1")(x))
+        if self.class_only:
+            x = x[:, :1]
+        x = x + drop_path(self._scaled(mixed, "ls1"), drops[0], self.drop_path)  # (B, Q, D)
         y = _dense(int(dim * self.mlp_ratio), self.dtype, "fc1")(_norm(self.dtype, "norm2")(x))
-        y = _dense(dim, self.dtype, "fc2")(nn.gelu(y, approximate=False))
-        return x + DropPath(self.drop_path, name="drop_mlp")(y, train=train), weights
+        y = _dense(dim, self.dtype, "fc2")(gelu(y))
+        return x + drop_path(self._scaled(y, "ls2"), drops[1], self.drop_path), weights
+
+    def _scaled(self, branch: jax.Array, name: str) -> jax.Array:
+        if self.layer_scale == 0.0:
+            return branch
+        scale = self.param(name, nn.initializers.constant(self.layer_scale), (branch.shape[-1],))
+        return branch * scale.astype(branch.dtype)
 
 
 class ViT(nn.Module):
@@ -126,6 +184,15 @@ class ViT(nn.Module):
         Drop-path probability of the last block, in [0, 1); it grows linearly from 0 at the first.
     img_size : int
         Side [pixel] at which the position embedding lives; other sizes are interpolated from it.
+    registers : int
+        Learned tokens that see and are seen, without a position (Darcet et al. 2024, arXiv:2309.16588).
+    layer_scale : float
+        Initial LayerScale; 0 for none.
+    mask_token : bool
+        Have a learned token that stands for masked patches.
+    remat : bool
+        Compute activations of blocks again in the backward pass instead of keeping them: a third more time, a
+        fraction of the memory.
     dtype : dtype
         Of the computation; parameters stay float32.
     """
@@ -137,11 +204,27 @@ class ViT(nn.Module):
     mlp_ratio: float = 4.0
     drop_path: float = 0.0
     img_size: int = 224
+    registers: int = 0
+    layer_scale: float = 0.0
+    mask_token: bool = False
+    remat: bool = False
     dtype: Any = jnp.float32
+
+    @property
+    def n_drops(self) -> int:
+        """Random numbers that drop path takes for each image."""
+        return 2 * self.depth if self.drop_path else 0
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, *, train: bool = False, return_attention: bool = False
+        self,
+        images: jax.Array,
+        *,
+        train: bool = False,
+        drop: jax.Array | None = None,
+        masks: jax.Array | None = None,
+        patches: bool = True,
+        return_attention: bool = False,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Embed images.
 
@@ -150,7 +233,14 @@ class ViT(nn.Module):
         images : (B, y, x, C)
             y and x are multiples of ``patch``, not necessarily equal.
         train : bool
-            Apply drop path; needs an rng named "drop_path" when ``drop_path`` > 0.
+            Changes nothing here; networks with batch statistics take it.
+        drop : (B, 2 depth), optional
+            Numbers from [0, 1) that decide which branches are dropped (`drop_path`); none: nothing is.
+        masks : (B, N) bool, optional
+            Patches to replace by the mask token.
+        patches : bool
+            Whether patch tokens are wanted after the last block. Without them the last block is worked out for
+            the class token alone.
         return_attention : bool
             Also return the attention of the last block.
 
@@ -159,25 +249,32 @@ class ViT(nn.Module):
         cls_embedding : (B, D)
             Class token after the final norm.
         out : dict
-            "stem" (B, T, D) tokens with positions, "block00"... (B, T, D) after each block, "tokens" (B, T,
-            D) after the final norm with T = 1 + patches, row-major in y, x; "attention" (B, heads, T, T) on
-            request.
+            "stem" (B, T, D) tokens with positions, "block00"... (B, T, D) after each block, "tokens" (B, T, D) after
+            the final norm, which are the class token, the registers and the patches, row-major in y, x; "patches" (B,
+            N, D), the last of these; "attention" (B, heads, T, T) on request. Without ``patches``, the last block and
+            "tokens" hold the class token only.
 
         Raises
         ------
         ValueError
-            If sizes do not divide: image by patch, img_size by patch, dim by heads; or if drop_path is out of
-            range.
+            If sizes do not divide: image by patch, img_size by patch, dim by heads; if drop_path is out of range; or if
+            there are masks but no mask token.
         """
         self._check(images.shape)
-        x = self._stem(images)  # (B, T, D)
+        x = self._stem(images, masks)  # (B, T, D)
         out = {"stem": x}
         weights = None
+        block = nn.remat(Block) if self.remat else Block
         for i in range(self.depth):
+            class_only = not patches and i == self.depth - 1
             rate = self.drop_path * i / max(self.depth - 1, 1)
-            x, weights = Block(self.heads, self.mlp_ratio, rate, self.dtype, name=f"block{i:02d}")(x, train=train)
+            layer = block(
+                self.heads, self.mlp_ratio, rate, self.layer_scale, self.dtype, class_only, name=f"block{i:02d}"
+            )
+            x, weights = layer(x, None if drop is None else drop[:, 2 * i : 2 * i + 2])
             out[f"block{i:02d}"] = x
         out["tokens"] = _norm(self.dtype, "norm")(x)  # (B, T, D)
+        out["patches"] = out["tokens"][:, 1 + self.registers :]  # (B, N, D)
         if return_attention and weights is not None:
             out["attention"] = weights  # (B, H, T, T)
         return out["tokens"][:, 0], out
@@ -194,21 +291,31 @@ class ViT(nn.Module):
         if not 0.0 <= self.drop_path < 1.0:
             raise ValueError(f"drop_path must be in [0, 1), got {self.drop_path}")
 
-    def _stem(self, images: jax.Array) -> jax.Array:
-        """Cut into patches, project, prepend the class token and add positions."""
+    def _stem(self, images: jax.Array, masks: jax.Array | None) -> jax.Array:
+        """Cut into patches, project, add positions, and prepend the class token and the registers."""
         batch, height, width, channels = images.shape
         p, rows, columns = self.patch, height // self.patch, width // self.patch
         # A matrix product instead of a strided convolution: the same numbers, and faster on CPU.
         x = images.reshape(batch, rows, p, columns, p, channels).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(batch, rows * columns, p * p * channels)
         x = nn.Dense(self.dim, dtype=self.dtype, kernel_init=_PATCH_INIT, name="patch_embed")(x)  # (B, N, D)
+        if self.mask_token:
+            token = self.param("mask_token", nn.initializers.zeros, (1, 1, self.dim))
+            if masks is not None:
+                x = jnp.where(masks[:, :, None], token.astype(self.dtype), x)
+        elif masks is not None:
+            raise ValueError("masks were given to a network without a mask token; make it with mask_token=True")
         side = self.img_size // p
         cls = self.param("cls_token", _LINEAR_INIT, (1, 1, self.dim))
         positions = self.param("pos_embed", _LINEAR_INIT, (1, 1 + side * side, self.dim))
         grid = resize_positions(positions[0, 1:].reshape(side, side, self.dim), rows, columns)
         patches = x + grid.reshape(1, rows * columns, self.dim).astype(self.dtype)
-        token = jnp.broadcast_to((cls + positions[:, :1]).astype(self.dtype), (batch, 1, self.dim))
-        return jnp.concatenate([token, patches], axis=1)  # (B, 1 + N, D)
+        first = cls + positions[:, :1]
+        if self.registers:
+            extra = self.param("registers", nn.initializers.normal(1e-6), (1, self.registers, self.dim))
+            first = jnp.concatenate([first, extra], axis=1)
+        first = jnp.broadcast_to(first.astype(self.dtype), (batch, 1 + self.registers, self.dim))
+        return jnp.concatenate([first, patches], axis=1)  # (B, T, D)
 
 
 def make_vit(variant: str, **kwargs: Any) -> ViT:

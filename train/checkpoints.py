@@ -33,13 +33,15 @@ class CheckpointStore:
         Created by the first `save`, never by a read.
     max_to_keep : int
         Older checkpoints are deleted.
+    keep_every : int
+        But those of steps that are multiples of it never are; 0: none is spared.
     """
 
-    def __init__(self, folder: str | Path, *, max_to_keep: int = 3) -> None:
+    def __init__(self, folder: str | Path, *, max_to_keep: int = 3, keep_every: int = 0) -> None:
         if max_to_keep < 1:
             raise ValueError(f"max_to_keep must be positive, got {max_to_keep}")
         self.folder = Path(folder).resolve()
-        self._max_to_keep = max_to_keep
+        self._max_to_keep, self._keep_every = max_to_keep, keep_every
         self._manager: ocp.CheckpointManager | None = None
 
     def __enter__(self) -> "CheckpointStore":
@@ -134,8 +136,19 @@ class CheckpointStore:
         if self._manager is None:
             # Synchronous: the arrays may be donated to the next step, and a state takes about a second to
             # write.
+            # Each process by itself: with several hosts one writes and all read, whenever they like.
+            here = jax.process_index()
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+            )
+            # Orbax makes no folder itself for a part of the processes.
+            self.folder.mkdir(parents=True, exist_ok=True)
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=self._max_to_keep, create=True, enable_async_checkpointing=False
+                max_to_keep=self._max_to_keep,
+                keep_period=self._keep_every or None,
+                create=False,
+                enable_async_checkpointing=False,
+                multiprocessing_options=alone,
             )
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         return self._manager

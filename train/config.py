@@ -6,6 +6,9 @@ counts keep the paper's share of a run (10, 1 and 30 of 100 epochs) for a run of
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+RESNETS = ("resnet18", "resnet50")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -18,31 +21,71 @@ class ModelConfig:
     """Backbone and projection head."""
 
     variant: str = "tiny"
-    """Size of the transformer: micro, tiny, small or base (1, 5, 21 or 85 million parameters)."""
+    """Transformer: micro, tiny, small or base (1, 5, 21 or 85 million parameters); or resnet18 or resnet50 (11, 23)."""
     patch: int = 8
-    """Patch side [pixel]: 4, 8 or 16. 8 rather than 16, because most radio sources are a few pixels wide."""
+    """Patch side of a transformer [pixel]: 4, 8, 14 or 16. 8 rather than 16, because most radio sources are a few
+    pixels wide."""
+    registers: int = 0
+    """Learned tokens beside the patches, which keep maps of attention clean (4 in the paper, for large models)."""
+    layer_scale: float = 0.0
+    """Initial LayerScale of the transformer's branches (1e-5 for deep models); 0: none."""
     drop_path: float = 0.1
     """Drop-path probability of the last block, in [0, 1); the paper's regularisation of the student."""
+    weights: str | None = None
+    """File to start the backbone from: a DINO checkpoint (.pth) or safetensors with timm's names; default: random."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; the parameters are float32 in either case."""
+    remat: bool = False
+    """Compute activations again in the backward pass: a third more time, a fraction of the memory. For transformers."""
     out_dim: int = 4096
     """Prototypes K. The paper's 65536 suits ImageNet; fewer suit fewer samples, and save memory."""
     hidden: int = 2048
     """Hidden width of the projection head."""
     bottleneck: int = 256
-    """Width of the L2-normalised bottleneck."""
+    """Width of the L2-normalised bottleneck; of BYOL's projections."""
+    head_layers: int = 3
+    """Layers of the projection head, the bottleneck's included."""
+    use_bn_in_head: bool = False
+    """Batch normalisation in the projection head of DINO."""
     norm_last_layer: bool = True
     """Keep the prototypes at length 1 (steadier); False learns their lengths (for large models)."""
 
     def __post_init__(self) -> None:
-        for name in ("patch", "hidden", "bottleneck"):
+        for name in ("patch", "hidden", "bottleneck", "head_layers"):
             _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         _require(self.out_dim > 1, f"out_dim must be at least 2, got {self.out_dim}")
         _require(0.0 <= self.drop_path < 1.0, f"drop_path must be in [0, 1), got {self.drop_path}")
+        for name in ("registers", "layer_scale"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        precisions = ("float32", "bfloat16")
+        _require(self.precision in precisions, f"precision must be {' or '.join(precisions)}, got {self.precision}")
+        if self.is_resnet:
+            only_vit = {name: getattr(self, name) for name in ("registers", "layer_scale", "remat")}
+            wrong = [name for name, value in only_vit.items() if value]
+            _require(not wrong, f"{', '.join(wrong)}: of transformers only, and variant is {self.variant}")
+
+    @property
+    def is_resnet(self) -> bool:
+        """Whether the backbone is a residual network, without patches."""
+        return self.variant in RESNETS
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW, its schedules, and the teacher."""
+    """Objective, optimiser, schedules, and the teacher."""
 
+    objective: Literal["dino", "byol"] = "dino"
+    """dino, or byol (no prototypes, a predictor instead)."""
+    centring: Literal["mean", "sinkhorn"] = "mean"
+    """What keeps the teacher from always giving one answer: mean (DINO) or sinkhorn (SwAV, DINOv2)."""
+    koleo: float = 0.0
+    """Weight of the KoLeo term, which spreads embeddings evenly (DINOv2: 0.1); 0: without."""
+    ibot: float = 0.0
+    """Weight of the loss of masked patches (iBOT, DINOv2: 1); 0: without. For transformers."""
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    """adamw; sgd and lars, both with momentum 0.9, for residual networks."""
+    accumulate: int = 1
+    """Parts that a batch goes through the network in, one after the other: less memory, the same step."""
     base_lr: float = 5e-4
     """Peak learning rate for a batch of 256; scaled linearly with the global batch."""
     min_lr: float = 1e-6
@@ -74,10 +117,21 @@ class OptimConfig:
         for name in ("base_lr", "student_temp", "teacher_temp", "warmup_teacher_temp"):
             _require(getattr(self, name) > 0.0, f"{name} must be positive, got {getattr(self, name)}")
         for name in (
-            *("min_lr", "weight_decay", "weight_decay_end", "clip_grad"),
+            *("min_lr", "weight_decay", "weight_decay_end", "clip_grad", "koleo", "ibot"),
             *("warmup_steps", "freeze_last_layer_steps", "warmup_teacher_temp_steps"),
         ):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        choices = {
+            "objective": ("dino", "byol"),
+            "centring": ("mean", "sinkhorn"),
+            "optimizer": ("adamw", "sgd", "lars"),
+        }
+        for name, known in choices.items():
+            value = getattr(self, name)
+            _require(value in known, f"{name} must be {' or '.join(known)}, got {value}")
+        _require(self.accumulate >= 1, f"accumulate must be at least 1, got {self.accumulate}")
+        dino_only = self.ibot > 0.0 or self.centring != "mean"
+        _require(self.objective == "dino" or not dino_only, "ibot and centring need objective dino")
         _require(
             0.0 <= self.momentum_teacher <= 1.0,
             f"momentum_teacher must be in [0, 1], got {self.momentum_teacher}",

@@ -5,17 +5,13 @@ ones; each teacher view is a target for every student view but itself. Centring 
 winning) and sharpening (against the uniform answer) together keep the teacher from collapsing.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from models.dino_head import DINOModel, l2_normalise
-
-
-def _mean_over_devices(tree: Any, axis_name: str | None) -> Any:
-    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+from models.dino_head import l2_normalise
+from train.dinov2 import sinkhorn
 
 
 def dino_loss(
@@ -27,6 +23,7 @@ def dino_loss(
     teacher_temp: float | jax.Array,
     n_global: int,
     centre_momentum: float,
+    centring: str = "mean",
     axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     """Cross-entropy of the student under the teacher over all pairs of different views (equations 2 to 4).
@@ -45,17 +42,20 @@ def dino_loss(
         Number of global views.
     centre_momentum : float
         m in ``centre <- m centre + (1 - m) mean(teacher_logits)``.
+    centring : str
+        "mean" takes the centre off the teacher's logits; "sinkhorn" balances its answers over the batch instead
+        (`train.dinov2.sinkhorn`) and leaves the centre out.
     axis_name : str, optional
-        Device axis; the centre and the stats are then averaged over it, the loss stays that of this device.
+        Device axis, for "sinkhorn" alone: everything returned is of this device.
 
     Returns
     -------
     loss : ()
         Mean over pairs and samples [nat].
     new_centre : (K,)
-    stats : dict of ()
-        "entropy" of the teacher [nat], "kl" from teacher to student [nat], and "usage", the fraction of the K
-        outputs that are the teacher's first choice for at least one view of the (global) batch.
+    stats : dict
+        "entropy" () of the teacher [nat], "kl" () from teacher to student [nat], and "used" (K,), 1 for the outputs
+        that are the teacher's first choice for at least one view.
 
     Raises
     ------
@@ -70,31 +70,27 @@ def dino_loss(
         raise ValueError("DINO needs at least two views, one of them global")
     teacher_logits = jax.lax.stop_gradient(teacher_logits)
     log_student = jax.nn.log_softmax(student_logits / student_temp)  # (V, B, K)
-    log_teacher = jax.nn.log_softmax((teacher_logits - centre) / teacher_temp)  # (n_global, B, K)
+    if centring == "sinkhorn":
+        rows = sinkhorn(teacher_logits.reshape(-1, out_dim), teacher_temp, axis_name=axis_name)
+        log_teacher = rows.reshape(teacher_logits.shape)
+    else:
+        log_teacher = jax.nn.log_softmax((teacher_logits - centre) / teacher_temp)  # (n_global, B, K)
     teacher = jnp.exp(log_teacher)
     # All views but itself = sum over views minus itself: V + n_global passes over K instead of V * n_global.
     others = jnp.sum(log_student, axis=0) - log_student[:n_global]  # (n_global, B, K)
     loss = -jnp.sum(teacher * others) / (n_pairs * batch)
-
-    batch_centre = _mean_over_devices(jnp.mean(teacher_logits, axis=(0, 1)), axis_name)  # (K,)
-    new_centre = centre_momentum * centre + (1.0 - centre_momentum) * batch_centre
-
+    new_centre = centre_momentum * centre + (1.0 - centre_momentum) * jnp.mean(teacher_logits, axis=(0, 1))
     # 0 log 0 = 0, where log_teacher may be -inf for far outliers.
     entropy = -jnp.sum(jnp.where(teacher > 0.0, teacher * log_teacher, 0.0)) / (n_global * batch)
-    stats = {"entropy": entropy, "kl": jax.lax.stop_gradient(loss) - entropy}
-    stats = _mean_over_devices(stats, axis_name)
-    stats["usage"] = _usage(log_teacher, axis_name)
+    stats = {"entropy": entropy, "kl": jax.lax.stop_gradient(loss) - entropy, "used": _used(log_teacher)}
     return loss, new_centre, stats
 
 
-def _usage(log_teacher: jax.Array, axis_name: str | None) -> jax.Array:
-    """Fraction of outputs that win at least one row of (n_global, B, K)."""
+def _used(log_teacher: jax.Array) -> jax.Array:
+    """1 for the outputs (K,) that win at least one row of (n_global, B, K), else 0."""
     winners = jnp.argmax(log_teacher, axis=-1).reshape(-1, 1)  # (n_global * B, 1)
     # A comparison instead of a scatter, which is slow on TPUs.
-    used = jnp.any(winners == jnp.arange(log_teacher.shape[-1]), axis=0)  # (K,)
-    if axis_name is not None:
-        used = jax.lax.pmax(used.astype(jnp.int32), axis_name)
-    return jnp.mean(used.astype(jnp.float32))
+    return jnp.any(winners == jnp.arange(log_teacher.shape[-1]), axis=0).astype(jnp.float32)
 
 
 def feature_std(embeddings: jax.Array, axis_name: str | None = None) -> jax.Array:
@@ -104,6 +100,8 @@ def feature_std(embeddings: jax.Array, axis_name: str | None = None) -> jax.Arra
     ----------
     embeddings : (..., D)
         Leading axes are samples.
+    axis_name : str, optional
+        Device axis of the batch.
 
     Returns
     -------
@@ -111,49 +109,14 @@ def feature_std(embeddings: jax.Array, axis_name: str | None = None) -> jax.Arra
         ``sqrt(D)`` times the root mean square, over dimensions, of the standard deviation of the
         L2-normalised embeddings: 1 for directions spread evenly over the sphere, 0 when all are the same.
     """
+
+    def over_devices(x: jax.Array) -> jax.Array:
+        return x if axis_name is None else jax.lax.pmean(x, axis_name)
+
     unit = l2_normalise(embeddings.reshape(-1, embeddings.shape[-1]), axis=-1)  # (N, D)
-    mean = _mean_over_devices(jnp.mean(unit, axis=0), axis_name)  # (D,)
+    mean = over_devices(jnp.mean(unit, axis=0))  # (D,)
     # Two passes, because the mean of squares minus the squared mean loses all digits near a collapse.
-    variance = _mean_over_devices(jnp.mean((unit - mean) ** 2, axis=0), axis_name)  # (D,)
-    return jnp.sqrt(jnp.sum(variance))
-
-
-def forward_views(
-    model: DINOModel,
-    params: Any,
-    batch: Mapping[str, jax.Array],
-    *,
-    local: bool,
-    train: bool = False,
-    rng: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Run the network on the views of a batch, one backbone pass per resolution.
-
-    Parameters
-    ----------
-    model, params : DINOModel and its parameters
-    batch : dict
-        "global" (n_global, B, G, G, C) and, unless ``local`` is False, "local" (L, B, S, S, C); L may be 0.
-    local : bool
-        Include the local views (student) or not (teacher).
-    train, rng : bool, key
-        Apply drop path, drawn from ``rng``.
-
-    Returns
-    -------
-    logits : (V, B, K)
-    embeddings : (V, B, D)
-        Global views first.
-    """
-    views = [batch["global"]]
-    if local and "local" in batch and batch["local"].shape[0] > 0:
-        views.append(batch["local"])
-    crops = [view.reshape(-1, *view.shape[2:]) for view in views]  # (V_i * B, y, x, C) each
-    rngs = {} if rng is None else {"drop_path": rng}
-    outputs: Any = model.apply({"params": params}, crops, train=train, rngs=rngs)
-    logits, embeddings = outputs  # (V * B, K), (V * B, D)
-    n_views, batch_size = sum(view.shape[0] for view in views), views[0].shape[1]
-    return logits.reshape(n_views, batch_size, -1), embeddings.reshape(n_views, batch_size, -1)
+    return jnp.sqrt(jnp.sum(over_devices(jnp.mean((unit - mean) ** 2, axis=0))))
 
 
 def ema_update(teacher: Any, student: Any, momentum: float | jax.Array) -> Any:

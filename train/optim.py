@@ -1,4 +1,4 @@
-"""AdamW as DINO uses it, in optax.
+"""The optimisers of DINO, in optax: AdamW, and for residual networks SGD or LARS.
 
 Loshchilov & Hutter 2019 (arXiv:1711.05101) with what the published DINO code adds: each parameter tensor is
 clipped by itself, vectors are not decayed, and the prototypes of the head are frozen at first. Learning rate,
@@ -15,6 +15,7 @@ import optax
 from train.config import OptimConfig
 
 LAST_LAYER = "last_layer"
+_MOMENTUM = 0.9  # of SGD and LARS
 
 
 def clip_per_tensor(max_norm: float) -> optax.GradientTransformation:
@@ -39,6 +40,38 @@ def decay_and_scale() -> optax.GradientTransformationExtraArgs:
             return -lr * (direction + weight_decay * param if param.ndim > 1 else direction)
 
         return jax.tree.map(step, updates, params), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def add_decay() -> optax.GradientTransformationExtraArgs:
+    """Add ``weight_decay * p`` to the gradients of what is decayed."""
+
+    def update(updates: Any, state: Any, params: Any, *, weight_decay: Any, **_: Any) -> Any:
+        decayed = jax.tree.map(lambda g, p: g + weight_decay * p if p.ndim > 1 else g, updates, params)
+        return decayed, state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def trust_ratio(eta: float = 0.001) -> optax.GradientTransformation:
+    """Scale the update of each matrix to ``eta`` times its norm (LARS, You et al. 2017, arXiv:1708.03888)."""
+
+    def scale(update: jax.Array, param: jax.Array) -> jax.Array:
+        if param.ndim < 2:
+            return update
+        size, length = jnp.linalg.norm(param.ravel()), jnp.linalg.norm(update.ravel())
+        ratio = jnp.where((size > 0.0) & (length > 0.0), eta * size / jnp.where(length > 0.0, length, 1.0), 1.0)
+        return update * ratio
+
+    return optax.stateless(lambda updates, params: jax.tree.map(scale, updates, params))
+
+
+def scale_by_rate() -> optax.GradientTransformationExtraArgs:
+    """Multiply by ``-lr``."""
+
+    def update(updates: Any, state: Any, params: Any = None, *, lr: Any, **_: Any) -> Any:
+        return jax.tree.map(lambda u: -lr * u, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
@@ -77,8 +110,15 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformationExtraArgs
         prototypes.
     """
 
-    def adamw() -> optax.GradientTransformationExtraArgs:
-        return optax.chain(optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8), decay_and_scale())
-
-    groups = {"body": adamw(), LAST_LAYER: hold_while_frozen(adamw())}
+    groups = {"body": _rule(config.optimizer), LAST_LAYER: hold_while_frozen(_rule(config.optimizer))}
     return optax.chain(clip_per_tensor(config.clip_grad), optax.partition(groups, label_params))
+
+
+def _rule(name: str) -> optax.GradientTransformationExtraArgs:
+    if name == "adamw":
+        return optax.chain(optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8), decay_and_scale())
+    # Weight decay comes first in these: it is part of the gradient, as in torch's SGD and in LARS.
+    rules = [add_decay(), optax.trace(decay=_MOMENTUM), scale_by_rate()]
+    if name == "lars":
+        rules.insert(1, trust_ratio())
+    return optax.chain(*rules)

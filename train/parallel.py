@@ -1,7 +1,7 @@
 """Data parallelism: the only module that knows about ``jax.pmap``.
 
 Every device holds the whole state and a share of the batch; gradients and centre are averaged over the axis
-"device". Moving to ``shard_map`` is a change to this file.
+"device", which runs over the devices of all hosts (`train.hosts`). Moving to ``shard_map`` is a change to this file.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,12 +23,10 @@ ParallelStep = Callable[[TrainState, Mapping[str, np.ndarray]], tuple[TrainState
 
 def replicate(tree: Any, n_devices: int | None = None) -> Any:
     """Copy every leaf to the first ``n_devices`` local devices (all by default): () becomes (device,)."""
-    n_devices = _count(n_devices)
     # pmap places its own outputs, which works in every version of JAX, single- and multi-process.
-    devices = jax.local_devices()[:n_devices]
     # The step's axis name is part of the sharding: with another one the step would compile a second time.
-    spread = jax.pmap(lambda _, x: x, axis_name=AXIS, in_axes=(0, None), devices=devices)
-    return spread(jnp.arange(n_devices), tree)
+    spread = jax.pmap(lambda _, x: x, axis_name=AXIS, in_axes=(0, None), devices=_devices(n_devices))
+    return spread(jnp.arange(_count(n_devices)), tree)
 
 
 def unreplicate(tree: Any) -> Any:
@@ -83,8 +81,14 @@ def make_parallel_step(
         The state passed in is donated: it must not be used again.
     """
     step = partial(train_step, model=model, optim=optim, total_steps=total_steps, axis_name=AXIS)
-    devices = None if n_devices is None else jax.local_devices()[: _count(n_devices)]
-    return jax.pmap(step, axis_name=AXIS, devices=devices, donate_argnums=(0,))
+    return jax.pmap(step, axis_name=AXIS, devices=_devices(n_devices), donate_argnums=(0,))
+
+
+def _devices(n_devices: int | None) -> list[Any] | None:
+    """Devices for pmap: none stands for those of all hosts."""
+    if n_devices is not None and jax.process_count() > 1:
+        raise ValueError("a number of devices cannot be chosen with several hosts; all of them are used")
+    return None if n_devices is None else jax.local_devices()[: _count(n_devices)]
 
 
 def _count(n_devices: int | None) -> int:

@@ -35,7 +35,9 @@ def cosine(step: Step, *, start: float, final: float, total_steps: int) -> jax.A
 
 
 def cosine_with_warmup(step: Step, *, peak: float, final: float, total_steps: int, warmup_steps: int) -> jax.Array:
-    """Linear from 0 to ``peak`` over ``warmup_steps``, then half a cosine to ``final`` at ``total_steps``.
+    """Linear from 0 to ``peak`` in ``warmup_steps`` values, then half a cosine to ``final`` at ``total_steps``.
+
+    The published array: the warm-up's last value and the cosine's first are both the peak.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def cosine_with_warmup(step: Step, *, peak: float, final: float, total_steps: in
         raise ValueError(f"warmup_steps ({warmup_steps}) must be in [0, total_steps={total_steps})")
     step = jnp.asarray(step, jnp.float32)
     decay = cosine(step - warmup_steps, start=peak, final=final, total_steps=total_steps - warmup_steps)
-    return jnp.where(step < warmup_steps, peak * step / max(warmup_steps, 1), decay)
+    return jnp.where(step < warmup_steps, peak * step / max(warmup_steps - 1, 1), decay)
 
 
 def weight_decay(step: Step, *, start: float = 0.04, final: float = 0.4, total_steps: int) -> jax.Array:

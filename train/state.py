@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from models.byol_head import BYOLHead
 from models.dino_head import DINOHead, DINOModel
+from models.resnet import make_resnet
 from models.vit import make_vit
 from train.config import ModelConfig, OptimConfig
 from train.optim import make_optimizer
@@ -21,10 +23,14 @@ class TrainState:
     step : () int32
         Steps taken, skipped ones included.
     params, teacher : dict
-        ``{"backbone": ..., "head": ...}`` of student and teacher.
+        ``{"backbone": ..., "head": ...}`` of student and teacher; float32, whatever the precision of the network.
+    stats : dict
+        Batch statistics of "student" and "teacher", each with the keys of ``params``; {} without batch normalisation.
     opt_state : pytree
-    centre : (K,)
-        Moving average of the teacher's logits.
+    centre, patch_centre : (K,)
+        Moving averages of the teacher's logits: of views, and of patches with iBOT.
+    moment : (D, D)
+        Moving average of z z^T over the teacher's embeddings z, which tells their rank (`train.monitors`).
     rng : (2,) uint32
         Key data; never changes, as each step folds in its number.
     """
@@ -32,21 +38,60 @@ class TrainState:
     step: jax.Array
     params: Any
     teacher: Any
+    stats: Any
     opt_state: Any
     centre: jax.Array
+    patch_centre: jax.Array
+    moment: jax.Array
     rng: jax.Array
 
 
-def build_model(config: ModelConfig, img_size: int) -> DINOModel:
+def build_model(
+    config: ModelConfig, img_size: int, optim: OptimConfig | None = None, *, axis_name: str | None = None
+) -> DINOModel:
     """Network of a configuration, with position embeddings for global views of ``img_size`` pixels a side.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    img_size : int
+    optim : OptimConfig, optional
+        Its objective decides on the head and on the mask token; default: DINO's.
+    axis_name : str, optional
+        Device axis over which batch statistics are taken.
 
     Raises
     ------
     ValueError
         If the variant or the patch is unknown.
     """
-    backbone = make_vit(f"{config.variant}/{config.patch}", drop_path=config.drop_path, img_size=img_size)
-    head = DINOHead(config.out_dim, config.hidden, config.bottleneck, config.norm_last_layer)
+    optim = optim or OptimConfig()
+    dtype = jnp.dtype(config.precision)
+    if config.is_resnet:
+        backbone: Any = make_resnet(config.variant, axis_name=axis_name, dtype=dtype)
+    else:
+        backbone = make_vit(
+            f"{config.variant}/{config.patch}",
+            drop_path=config.drop_path,
+            img_size=img_size,
+            registers=config.registers,
+            layer_scale=config.layer_scale,
+            mask_token=optim.ibot > 0.0,
+            remat=config.remat,
+            dtype=dtype,
+        )
+    if optim.objective == "byol":
+        return DINOModel(backbone, BYOLHead(config.bottleneck, config.hidden, axis_name=axis_name, dtype=dtype))
+    head = DINOHead(
+        config.out_dim,
+        config.hidden,
+        config.bottleneck,
+        config.norm_last_layer,
+        layers=config.head_layers,
+        use_bn=config.use_bn_in_head,
+        axis_name=axis_name,
+        dtype=dtype,
+    )
     return DINOModel(backbone, head)
 
 
@@ -65,15 +110,31 @@ def create_state(rng: jax.Array, model: DINOModel, optim: OptimConfig, image_sha
     """
     init_rng, step_rng = jax.random.split(rng)
     sample = [jnp.zeros((1, *image_shape), jnp.float32)]
-    params = jax.jit(model.init)(init_rng, sample)["params"]
+    variables = jax.jit(model.init)(init_rng, sample)
+    params, stats = variables["params"], variables.get("batch_stats", {})
     if jnp.issubdtype(step_rng.dtype, jax.dtypes.prng_key):
         step_rng = jax.random.key_data(step_rng)
+
+    def copy(tree: Any) -> Any:
+        # Copies and not aliases: donated buffers must not be shared between leaves.
+        return jax.tree.map(jnp.copy, tree)
+
+    # A centre of K numbers each, which only DINO moves; other objectives keep it, so that there is one kind of state.
+    outputs = model.head.out_dim
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        # A copy and not an alias: donated buffers must not be shared between leaves.
-        teacher=jax.tree.map(jnp.copy, params),
+        teacher=copy(params),
+        stats={"student": stats, "teacher": copy(stats)},
         opt_state=make_optimizer(optim).init(params),
-        centre=jnp.zeros((model.head.out_dim,), jnp.float32),
+        centre=jnp.zeros((outputs,), jnp.float32),
+        patch_centre=jnp.zeros((outputs,), jnp.float32),
+        moment=jnp.zeros((model.backbone.dim, model.backbone.dim), jnp.float32),
         rng=step_rng,
     )
+
+
+def backbone_variables(state: TrainState, role: str = "teacher") -> dict[str, Any]:
+    """What ``model.backbone.apply`` takes of the "teacher" or the "student"."""
+    params = state.teacher if role == "teacher" else state.params
+    return {"params": params["backbone"], "batch_stats": state.stats[role].get("backbone", {})}

@@ -12,11 +12,12 @@ from models.dino_head import DINOModel
 from train import schedules
 from train.augment import turn_views
 from train.config import OptimConfig
-from train.dino import dino_loss, ema_update, feature_std, forward_views
+from train.dino import ema_update, feature_std
+from train.objective import Found, Memory, Metrics, objective
 from train.optim import make_optimizer
 from train.state import TrainState
 
-Metrics = dict[str, jax.Array]
+_MOMENT_DECAY = 0.98  # of the second moment of the embeddings: about the last 50 batches
 
 
 def schedule_values(step: schedules.Step, optim: OptimConfig, *, batch: int, total_steps: int) -> Metrics:
@@ -60,7 +61,8 @@ def train_step(
         Share of this device: "global" (n_global, B, G, G, C) and "local" (L, B, S, S, C), where L may be 0; and
         "turns" (n_global + L, B) if the views are still to be turned, see `train.augment.turn_views`.
     model, optim, total_steps
-        Static: network, settings and length of the run [step].
+        Static: network, settings and length of the run [step]. With ``optim.accumulate`` parts the batch goes through
+        the network in so many parts one after the other; batch statistics, Sinkhorn and KoLeo are then of the parts.
     axis_name : str, optional
         Device axis to average loss, gradients and centre over.
 
@@ -69,56 +71,105 @@ def train_step(
     state : TrainState
         Unchanged apart from ``step`` if the loss or a gradient is not finite.
     metrics : dict of ()
-        loss, entropy, kl [nat]; usage, feature_std; grad_norm (before clipping); lr, wd, momentum,
-        teacher_temp; finite (1 or 0). The same on every device.
+        loss; entropy, kl [nat] and usage of DINO; koleo, ibot [nat] where they are on; feature_std; grad_norm (before
+        clipping); lr, wd, momentum, teacher_temp; finite (1 or 0). The same on every device.
     """
     batch = turn_views(batch)
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-    n_global, per_device = batch["global"].shape[:2]
+    per_device = batch["global"].shape[1]
     values = schedule_values(state.step, optim, batch=per_device * devices, total_steps=total_steps)
-    teacher_logits, teacher_features = forward_views(model, state.teacher, batch, local=False)
+    batch["keys"] = _sample_keys(state, per_device, axis_name)
 
-    def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-        rng = _step_rng(state, axis_name)
-        logits, _ = forward_views(model, params, batch, local=True, train=True, rng=rng)
-        loss, centre, stats = dino_loss(
-            logits,
-            teacher_logits,
-            state.centre,
-            student_temp=optim.student_temp,
+    def value(params: Any, memory: Memory, part: Mapping[str, jax.Array]) -> tuple[jax.Array, Found]:
+        return objective(
+            params,
+            state.teacher,
+            memory,
+            part,
+            model=model,
+            optim=optim,
             teacher_temp=values["teacher_temp"],
-            n_global=n_global,
-            centre_momentum=optim.centre_momentum,
             axis_name=axis_name,
         )
-        return loss, (centre, stats)
 
-    (loss, (centre, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    memory = Memory(state.stats, state.centre, state.patch_centre)
+    total, grads, found = _gradients(value, state.params, memory, batch, optim.accumulate)
+    moment = _second_moment(found.embeddings)
+    used = found.used
     if axis_name is not None:
-        loss, grads = jax.lax.pmean((loss, grads), axis_name)
+        averaged = (total, grads, found.means, found.memory, moment)
+        total, grads, means, memory, moment = jax.lax.pmean(averaged, axis_name)
+        used = jax.lax.pmax(used, axis_name)
+    else:
+        means, memory = found.means, found.memory
     grad_norm = optax.tree.norm(grads)
     # After the averages, so that every device comes to the same verdict.
-    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    candidate = _apply(state, grads, centre, values, optim)
+    finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
+    candidate = _apply(state, grads, memory, moment, values, optim)
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), candidate, state)
     metrics = {
-        **stats,
+        **means,
         **values,
-        "loss": loss,
         "grad_norm": grad_norm,
-        "feature_std": feature_std(teacher_features, axis_name),
+        "feature_std": feature_std(found.embeddings, axis_name),
         "finite": finite.astype(jnp.float32),
     }
+    if optim.objective == "dino":
+        metrics["usage"] = jnp.mean(used)
     return dataclasses.replace(kept, step=state.step + 1), metrics
 
 
-def _step_rng(state: TrainState, axis_name: str | None) -> jax.Array:
-    """Key of this step on this device."""
+def _gradients(
+    value: Any, params: Any, memory: Memory, batch: Mapping[str, jax.Array], parts: int
+) -> tuple[jax.Array, Any, Found]:
+    """Value, gradient and findings of a batch that goes through the network in ``parts`` one after the other."""
+    evaluate = jax.value_and_grad(value, has_aux=True)
+    if parts == 1:
+        (total, found), grads = evaluate(params, memory, batch)
+        return total, grads, found
+
+    def cut(name: str, x: jax.Array) -> jax.Array:  # (V, B, ...) becomes (parts, V, B / parts, ...)
+        if name == "keys":
+            return x.reshape(parts, -1)
+        return jnp.moveaxis(x.reshape(x.shape[0], parts, -1, *x.shape[2:]), 1, 0)
+
+    def body(carry: tuple[Any, Any], part: Any) -> tuple[tuple[Any, Any], tuple[jax.Array, Found]]:
+        sums, stats = carry
+        (total, found), grads = evaluate(params, memory._replace(stats=stats), part)
+        sums = jax.tree.map(jnp.add, sums, grads)
+        # Batch statistics move on from part to part; the rest is averaged below.
+        return (sums, found.memory.stats), (total, found._replace(memory=found.memory._replace(stats=())))
+
+    start = (jax.tree.map(jnp.zeros_like, params), memory.stats)
+    (sums, stats), (totals, found) = jax.lax.scan(body, start, {name: cut(name, x) for name, x in batch.items()})
+    grads = jax.tree.map(lambda x: x / parts, sums)
+    average = jax.tree.map(lambda x: jnp.mean(x, axis=0), (totals, found.memory, found.means))
+    total, averaged, means = average
+    embeddings = jnp.moveaxis(found.embeddings, 0, 1)  # (n_global, parts, B / parts, D)
+    embeddings = embeddings.reshape(embeddings.shape[0], -1, embeddings.shape[-1])
+    return total, grads, Found(averaged._replace(stats=stats), means, jnp.max(found.used, axis=0), embeddings)
+
+
+def _second_moment(embeddings: jax.Array) -> jax.Array:
+    """Mean of z z^T (D, D) over samples (..., D)."""
+    flat = embeddings.reshape(-1, embeddings.shape[-1])
+    # Its small eigenvalues are wanted, which fewer digits would drown.
+    return jnp.matmul(flat.T, flat, precision=jax.lax.Precision.HIGHEST) / flat.shape[0]
+
+
+def _sample_keys(state: TrainState, per_device: int, axis_name: str | None) -> jax.Array:
+    """Random keys (B,) of this step's samples, by their place in the global batch.
+
+    So what is random is the same on any number of devices and in any number of parts.
+    """
     rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-    return rng if axis_name is None else jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * per_device
+    return jax.vmap(lambda i: jax.random.fold_in(rng, i))(first + jnp.arange(per_device))
 
 
-def _apply(state: TrainState, grads: Any, centre: jax.Array, values: Metrics, optim: OptimConfig) -> TrainState:
+def _apply(
+    state: TrainState, grads: Any, memory: Memory, moment: jax.Array, values: Metrics, optim: OptimConfig
+) -> TrainState:
     """Update the student, then the teacher from the updated student."""
     updates, opt_state = make_optimizer(optim).update(
         grads,
@@ -129,5 +180,13 @@ def _apply(state: TrainState, grads: Any, centre: jax.Array, values: Metrics, op
         frozen=state.step < optim.freeze_last_layer_steps,
     )
     params = optax.apply_updates(state.params, updates)
-    teacher = ema_update(state.teacher, params, values["momentum"])
-    return dataclasses.replace(state, params=params, teacher=teacher, opt_state=opt_state, centre=centre)
+    return dataclasses.replace(
+        state,
+        params=params,
+        teacher=ema_update(state.teacher, params, values["momentum"]),
+        opt_state=opt_state,
+        stats=memory.stats,
+        centre=memory.centre,
+        patch_centre=memory.patch_centre,
+        moment=_MOMENT_DECAY * state.moment + (1.0 - _MOMENT_DECAY) * moment,
+    )

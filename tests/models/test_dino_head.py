@@ -35,7 +35,7 @@ def test_head_matches_numpy(learned):
     for n in range(4):
         for k in range(7):
             cosine = h[n] @ v[:, k] / math.sqrt((h[n] ** 2).sum()) / math.sqrt((v[:, k] ** 2).sum())
-            expected[n, k] = cosine * (params["last_layer"]["g"][k] if learned else 1.0)
+            expected[n, k] = cosine * (params["last_layer"]["g"][0, k] if learned else 1.0)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -45,7 +45,7 @@ def test_length_is_learned_only_on_request():
     learned = jax.jit(head(norm_last_layer=False).init)(jax.random.key(0), x)["params"]["last_layer"]
     assert set(fixed) == {"v"}
     assert set(learned) == {"v", "g"}
-    np.testing.assert_array_equal(learned["g"], np.ones(7))
+    np.testing.assert_array_equal(learned["g"], np.ones((1, 7)))
 
 
 def test_a_zero_vector_has_a_finite_gradient():

@@ -1,6 +1,7 @@
 """The transformer against plain NumPy, and what its position embedding does at other sizes."""
 
 import math
+from functools import partial
 
 import jax
 import numpy as np
@@ -15,9 +16,9 @@ def tiny(**kwargs):
     return ViT(**{"patch": PATCH, "dim": DIM, "depth": 2, "heads": HEADS, "img_size": 16, **kwargs})
 
 
-def apply(model, params, x, rngs=None, **kwargs):
+def apply(model, params, x, drop=None, **kwargs):
     """Compiled as a whole: op by op it takes seconds."""
-    return jax.jit(lambda p, x, r: model.apply({"params": p}, x, rngs=r, **kwargs))(params, x, rngs)
+    return jax.jit(lambda p, x, d: model.apply({"params": p}, x, drop=d, **kwargs))(params, x, drop)
 
 
 @pytest.fixture(scope="module")
@@ -97,21 +98,21 @@ def test_positions_are_untouched_at_native_size():
     assert resize_positions(grid, 4, 4) is grid
 
 
-def keys_kernel(t):
-    """Cubic convolution with a = -1/2 (Keys 1981, equation 15)."""
+def cubic(t):
+    """Cubic convolution (Keys 1981, equation 10) with a = -3/4."""
     t = abs(t)
     if t < 1.0:
-        return 1.5 * t**3 - 2.5 * t**2 + 1.0
-    return -0.5 * t**3 + 2.5 * t**2 - 4.0 * t + 2.0 if t < 2.0 else 0.0
+        return 1.25 * t**3 - 2.25 * t**2 + 1.0
+    return -0.75 * t**3 + 3.75 * t**2 - 6.0 * t + 3.0 if t < 2.0 else 0.0
 
 
 def np_resize_axis(x, size):
-    """Resize the first axis about pixel centres, with the weights that fall off the edge renormalised."""
+    """Resize the first axis at the scale (size + 0.1) / side; what lies off the edge repeats it."""
+    padded = np.concatenate([x[:1]] * 8 + [x] + [x[-1:]] * 8)
     out = np.zeros((size, *x.shape[1:]))
     for i in range(size):
-        at = (i + 0.5) * len(x) / size - 0.5
-        weights = np.array([keys_kernel(at - j) for j in range(len(x))])
-        out[i] = np.tensordot(weights / weights.sum(), x, 1)
+        at = (i + 0.5) / ((size + 0.1) / len(x)) - 0.5
+        out[i] = np.tensordot([cubic(at - j) for j in range(-8, len(x) + 8)], padded, 1)
     return out
 
 
@@ -159,30 +160,80 @@ def test_bad_shapes_are_refused(kwargs, shape, words):
 
 def test_drop_path_drops_whole_samples_and_rescales_the_others(variables):
     """A dropped sample keeps nothing of the branch, a kept one has it divided by 1 - rate."""
-    rate, x = 0.5, np.random.default_rng(0).normal(size=(64, 3, DIM)).astype(np.float32)
+    rate, x = 0.25, np.random.default_rng(0).normal(size=(4, 3, DIM)).astype(np.float32)
     block = Block(HEADS, 4.0, rate)
-    # Without a second branch (fc2 = 0) the output is x + mask / keep * attention.
     params = variables["params"]["block01"]
-    params = {**params, "fc2": jax.tree.map(np.zeros_like, params["fc2"])}
-    plain, _ = apply(block, params, x, train=False)
-    dropped, _ = apply(block, params, x, train=True, rngs={"drop_path": jax.random.key(3)})
-    branch, got = np.asarray(plain) - x, np.asarray(dropped) - x
-    scale = (got * branch).sum((1, 2)) / (branch * branch).sum((1, 2))
-    assert {round(float(s), 2) for s in scale} == {0.0, 2.0}
-    np.testing.assert_allclose(got, scale[:, None, None] * branch, atol=1e-5)
-    assert 0.25 < np.mean(scale == 0.0) < 0.75
+    # Without a second branch (fc2 = 0) the output is x + mask / keep * attention.
+    first = {**params, "fc2": jax.tree.map(np.zeros_like, params["fc2"])}
+    uniform = np.array([[0.0, 0.9], [0.24, 0.9], [0.26, 0.9], [0.99, 0.0]], np.float32)
+    branch = np.asarray(apply(block, first, x)[0]) - x
+    got = np.asarray(apply(block, first, x, drop=uniform)[0]) - x
+    np.testing.assert_allclose(got, np.array([0, 0, 1, 1])[:, None, None] / 0.75 * branch, atol=1e-5)
+    # The second number decides on the second branch.
+    whole, kept = (np.asarray(apply(block, params, x[3:], drop=uniform[i : i + 1])[0]) for i in (3, 2))
+    np.testing.assert_allclose(whole[0], x[3] + branch[3] / 0.75, atol=1e-5)
+    assert np.abs(kept - whole).max() > 1e-2
 
 
-def test_drop_path_only_acts_in_training(variables):
+def test_drop_path_rises_from_none_in_the_first_block(variables):
     images = np.random.default_rng(0).normal(size=(8, 16, 16, 1)).astype(np.float32)
     model, params = tiny(drop_path=0.9), variables["params"]
-    rngs = {"drop_path": jax.random.key(0)}
     reference, plain = apply(tiny(), params, images)
-    evaluated, _ = apply(model, params, images, rngs=rngs)
-    _, trained = apply(model, params, images, train=True, rngs=rngs)
+    evaluated, _ = apply(model, params, images)
+    _, trained = apply(model, params, images, drop=np.full((8, model.n_drops), 0.5, np.float32))
     np.testing.assert_array_equal(evaluated, reference)
     np.testing.assert_array_equal(trained["block00"], plain["block00"])
     assert np.abs(np.asarray(trained["block01"]) - plain["block01"]).max() > 1e-3
+
+
+def test_without_patches_the_class_token_is_the_same(variables):
+    images = np.random.default_rng(0).normal(size=(3, 16, 24, 1)).astype(np.float32)
+    token, out = apply(tiny(), variables["params"], images, drop=np.full((3, 4), 0.5, np.float32))
+    alone, less = apply(tiny(), variables["params"], images, drop=np.full((3, 4), 0.5, np.float32), patches=False)
+    np.testing.assert_allclose(alone, token, atol=1e-5)
+    np.testing.assert_array_equal(out["tokens"][:, 1:], out["patches"])
+    assert less["tokens"].shape == (3, 1, DIM) and less["patches"].shape == (3, 0, DIM)
+
+
+def test_registers_layer_scale_and_masks(variables):
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 1)).astype(np.float32)
+    model = tiny(registers=3, layer_scale=0.1, mask_token=True)
+    new = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    assert new["registers"].shape == (1, 3, DIM) and new["block00"]["ls1"].shape == (DIM,)
+    params = jax.tree.map(lambda x: np.random.default_rng(x.size).normal(size=x.shape).astype(np.float32), new)
+    _, out = apply(model, params, images)
+    n = out["patches"].shape[1]
+    assert out["tokens"].shape[1] == 1 + 3 + n
+    np.testing.assert_array_equal(out["tokens"][:, 4:], out["patches"])
+    # Registers are added without a position; a scale of nothing leaves the stem as it is.
+    np.testing.assert_allclose(out["stem"][0, 1:4], params["registers"][0], atol=1e-6)
+    for block in ("block00", "block01"):
+        params[block] |= {name: np.zeros(DIM, np.float32) for name in ("ls1", "ls2")}
+    _, out = apply(model, params, images)
+    np.testing.assert_array_equal(out["block01"], out["stem"])
+    # What a hidden patch shows has no influence; its position has.
+    hidden = np.arange(n) % 2 == 0
+    masks = np.stack([hidden, hidden])
+    first, second = apply(model, params, images, masks=masks)[1]["stem"], out["stem"]
+    np.testing.assert_array_equal(first[:, 4:][:, ~hidden], second[:, 4:][:, ~hidden])
+    np.testing.assert_allclose(first[0, 4:][hidden], first[1, 4:][hidden], atol=1e-6)
+    assert np.abs(first[0, 4] - first[0, 6]).max() > 1e-3
+    with pytest.raises(ValueError, match="mask_token=True"):
+        apply(tiny(), variables["params"], images, masks=masks)
+
+
+def test_rematerialised_gradients_are_the_same(variables):
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 1)).astype(np.float32)
+
+    def gradient(model):
+        return jax.grad(lambda p: (model.apply({"params": p}, images)[0] ** 2).sum())
+
+    again, kept = gradient(tiny(remat=True)), gradient(tiny())
+    # Each activation function is worked out a second time.
+    params = variables["params"]
+    count = [str(jax.make_jaxpr(g)(params)).count(" erf ") for g in (again, kept)]
+    assert count[0] == 2 * count[1]
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4), jax.jit(again)(params), jax.jit(kept)(params))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.dino import dino_loss, ema_update, feature_std, forward_views
+from train.dino import dino_loss, ema_update, feature_std
+from train.forward import forward_views
 
 SETTINGS = {"student_temp": 0.1, "teacher_temp": 0.05, "n_global": 2, "centre_momentum": 0.9}
 
@@ -71,16 +72,16 @@ def test_stats():
                 kl.append((p[q] * np.log(p[q] / s)).sum(-1).mean())
     assert float(stats["entropy"]) == pytest.approx(entropy, rel=1e-4)
     assert float(stats["kl"]) == pytest.approx(np.mean(kl), rel=1e-4)
-    assert float(stats["usage"]) == pytest.approx(len(set(p.argmax(-1).ravel())) / 6)
+    assert set(np.flatnonzero(stats["used"])) == set(p.argmax(-1).ravel())
     assert float(loss) == pytest.approx(float(stats["entropy"] + stats["kl"]), rel=1e-5)
 
 
-def test_usage_sees_one_dimension_collapse_and_entropy_stays_finite():
+def test_used_outputs_tell_one_dimension_collapse_and_entropy_stays_finite():
     student, teacher, centre = logits(2)
     teacher = np.zeros_like(teacher)
     teacher[..., 3] = 1e4
     _, _, stats = dino_loss(student, teacher, centre, **SETTINGS)
-    assert float(stats["usage"]) == pytest.approx(1 / 6)
+    assert list(stats["used"]) == [0, 0, 0, 1, 0, 0]
     assert float(stats["entropy"]) == 0.0
 
 
@@ -119,16 +120,20 @@ def test_feature_std_is_one_on_the_sphere_and_zero_after_a_collapse():
     assert float(feature_std(scaled)) < 1e-6
 
 
+def run_views(model, **kwargs):
+    return partial(forward_views, model, train=False, **kwargs)
+
+
 def test_views_of_one_resolution_share_a_pass_and_keep_their_order(model, initial, make_batch, quick_jit):
     batch = make_batch(0)
-    got, embeddings = quick_jit(partial(forward_views, model, local=True))(initial.params, batch)
-    assert got.shape == (4, 4, 16)
-    assert embeddings.shape == (4, 4, 24)
+    got = quick_jit(run_views(model, student=True))(initial.params, batch)
+    assert got.logits.shape == (4, 4, 16)
+    assert got.embeddings.shape == (4, 4, 24)
     singles = [batch["global"][0], batch["global"][1], batch["local"][0], batch["local"][1]]
     run = quick_jit(lambda crops: model.apply({"params": initial.params}, [crops])[0])
     for view, crops in enumerate(singles):
         expected = run(crops)
-        np.testing.assert_allclose(got[view], expected, atol=1e-5)
+        np.testing.assert_allclose(got.logits[view], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("with_empty", [True, False])
@@ -136,7 +141,7 @@ def test_no_local_views(model, initial, make_batch, quick_jit, with_empty):
     batch = make_batch(0, n_local=0)
     if not with_empty:
         del batch["local"]
-    got, _ = quick_jit(partial(forward_views, model, local=True))(initial.params, batch)
-    expected, _ = quick_jit(partial(forward_views, model, local=False))(initial.params, make_batch(0))
-    assert got.shape == (2, 4, 16)
-    np.testing.assert_allclose(got, expected, atol=1e-6)
+    got = quick_jit(run_views(model, student=True))(initial.params, batch)
+    expected = quick_jit(run_views(model, student=False))(initial.params, make_batch(0))
+    assert got.logits.shape == (2, 4, 16)
+    np.testing.assert_allclose(got.logits, expected.logits, atol=1e-6)

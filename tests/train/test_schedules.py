@@ -16,7 +16,7 @@ def test_learning_rate_warms_up_and_decays():
     expected = []
     for i in steps:
         if i < 10:
-            expected.append(2.0 * i / 10)
+            expected.append(2.0 * i / 9)
         elif i < 110:
             expected.append(0.5 + 1.5 * 0.5 * (1 + math.cos(math.pi * (i - 10) / 100)))
         else:

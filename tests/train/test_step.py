@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from train.config import ModelConfig, OptimConfig
-from train.dino import dino_loss, forward_views
+from train.dino import dino_loss
+from train.forward import forward_views
 from train.state import build_model, create_state
 from train.step import schedule_values, train_step
 
@@ -19,12 +20,21 @@ def same(a, b):
 
 
 def loop_loss(model, params, teacher, batch, rng):
-    """Algorithm 1 with a pair at a time; centre 0, temperatures 0.1 and 0.04."""
+    """Algorithm 1 with a pair and a sample at a time; centre 0, temperatures 0.1 and 0.04."""
+    views = [*batch["global"], *batch["local"]]  # (B, y, x, C) each
 
-    def run(weights, train):
-        crops = [batch[name].reshape(-1, *batch[name].shape[2:]) for name in ("global", "local")]
-        logits, _ = model.apply({"params": weights}, crops, train=train, rngs={"drop_path": rng})
-        return logits.reshape(4, 4, -1)
+    def run(weights, drops):
+        rows = []
+        for b in range(4):
+            # The numbers of drop path belong to the sample, wherever it is in the batch.
+            u = jax.random.uniform(jax.random.fold_in(jax.random.fold_in(rng, b), 0), (4, 4)) if drops else None
+            of_views = []
+            for v, view in enumerate(views):
+                drop = None if u is None else u[v : v + 1]
+                token, _ = model.backbone.apply({"params": weights["backbone"]}, view[b : b + 1], drop=drop)
+                of_views.append(model.head.apply({"params": weights["head"]}, token)[0])
+            rows.append(of_views)
+        return jnp.stack([jnp.stack(row) for row in rows], axis=1)  # (V, B, K)
 
     student, target = run(params, True), jax.lax.stop_gradient(run(teacher, False))
     total = 0.0
@@ -99,8 +109,8 @@ def test_training_lowers_the_loss(model, initial, step, make_batch):
 
     @jax.jit
     def kl(params):
-        student, _ = forward_views(model, params, batch, local=True)
-        teacher, _ = forward_views(model, state.teacher, batch, local=False)
+        student = forward_views(model, params, batch, student=True).logits
+        teacher = forward_views(model, state.teacher, batch, student=False).logits
         temps = {"student_temp": 0.1, "teacher_temp": 0.04}
         return dino_loss(student, teacher, state.centre, **temps, n_global=2, centre_momentum=0.9)[2]["kl"]
 

@@ -27,6 +27,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("train", "vis2img.cli.train", "train a DINO model from a configuration file"),
     ("embed", "vis2img.cli.embed", "turn measurement sets into embeddings with a trained model"),
     ("evaluate", "vis2img.cli.evaluate", "score a trained model on labelled sources, with a report"),
+    ("export", "vis2img.cli.export", "write a trained backbone for PyTorch: safetensors with the names of timm"),
     ("demo", "vis2img.cli.demo", "simulate, train and evaluate a small model, start to end"),
 )
 

@@ -1,0 +1,214 @@
+"""Residual networks, ResNet-18 and ResNet-50.
+
+He et al. 2016 (arXiv:1512.03385) in the layout of torchvision ("v1.5": the stride of a bottleneck is on its 3 x 3
+convolution), which is also that of the weights published with DINO. Images are channels-last, ``(batch, y, x,
+channel)``, with any number of channels. Calls and results are like those of :class:`models.vit.ViT`.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# name -> (blocks of the four stages, bottleneck blocks?)
+VARIANTS: dict[str, tuple[tuple[int, ...], bool]] = {
+    "resnet18": ((2, 2, 2, 2), False),
+    "resnet50": ((3, 4, 6, 3), True),
+}
+EXPANSION = 4  # output over inner channels of a bottleneck block
+WIDTHS = (64, 128, 256, 512)  # inner channels of the four stages
+
+# Kaiming normal over fan_out (He et al. 2015, arXiv:1502.01852, equation 10), as torchvision.
+_CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def _conv(features: int, kernel: int, stride: int, dtype: Any, name: str) -> nn.Conv:
+    # The padding is spelt out: "SAME" pads more on the far side when the stride is 2, PyTorch the same on both.
+    pad = kernel // 2
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        strides=stride,
+        padding=[(pad, pad), (pad, pad)],
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=_CONV_INIT,
+        name=name,
+    )
+
+
+def _norm(train: bool, dtype: Any, axis_name: str | None, name: str) -> nn.BatchNorm:
+    # 0.9 is what PyTorch calls 0.1. Running variances are of the batch itself, where PyTorch's are n/(n-1) times it.
+    return nn.BatchNorm(
+        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, axis_name=axis_name, name=name
+    )
+
+
+class ResidualBlock(nn.Module):
+    """``relu(branch(x) + shortcut(x))`` with two 3 x 3 convolutions, or 1 x 1, 3 x 3, 1 x 1 in a bottleneck.
+
+    Attributes
+    ----------
+    width : int
+        Inner channels; a bottleneck has ``EXPANSION`` times as many outside.
+    stride : int
+        Of the first 3 x 3 convolution.
+    bottleneck : bool
+    dtype, axis_name
+        As in `ResNet`.
+    """
+
+    width: int
+    stride: int
+    bottleneck: bool
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Map (B, y, x, C) to (B, y / stride, x / stride, C')."""
+        out_width = self.width * (EXPANSION if self.bottleneck else 1)
+        # (kernel, stride, channels) of each convolution
+        if self.bottleneck:
+            layers = [(1, 1, self.width), (3, self.stride, self.width), (1, 1, out_width)]
+        else:
+            layers = [(3, self.stride, self.width), (3, 1, out_width)]
+        y = x
+        for i, (kernel, stride, features) in enumerate(layers, start=1):
+            y = _conv(features, kernel, stride, self.dtype, f"conv{i}")(y)
+            y = _norm(train, self.dtype, self.axis_name, f"bn{i}")(y)
+            if i < len(layers):
+                y = nn.relu(y)
+        if self.stride != 1 or x.shape[-1] != out_width:
+            x = _conv(out_width, 1, self.stride, self.dtype, "downsample_conv")(x)
+            x = _norm(train, self.dtype, self.axis_name, "downsample_bn")(x)
+        return nn.relu(y + x)
+
+
+class ResNet(nn.Module):
+    """Residual network; see the module docstring.
+
+    Variables are ``{"params": ..., "batch_stats": ...}``; in training the latter must be mutable.
+
+    Attributes
+    ----------
+    depths : tuple of 4 int
+        Blocks of the stages.
+    bottleneck : bool
+        Bottleneck blocks (ResNet-50) instead of pairs of 3 x 3 convolutions (ResNet-18).
+    dtype : dtype
+        Of the computation; parameters and running statistics stay float32.
+    axis_name : str, optional
+        Name of the mapped axis over which the statistics of a batch are averaged in training, so that they are
+        those of the whole batch on several devices, as in the published DINO code.
+    """
+
+    depths: tuple[int, ...]
+    bottleneck: bool
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @property
+    def dim(self) -> int:
+        """Channels of the last stage, which is the length of an embedding."""
+        return WIDTHS[-1] * (EXPANSION if self.bottleneck else 1)
+
+    @property
+    def n_drops(self) -> int:
+        """Random numbers that drop path takes for each image: there is none."""
+        return 0
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        train: bool = False,
+        drop: Any = None,
+        masks: Any = None,
+        patches: bool = True,
+        return_attention: bool = False,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Embed images.
+
+        Parameters
+        ----------
+        images : (B, y, x, C)
+            Of any size; rows and columns below are those of the image over 32, rounded up.
+        train : bool
+            Normalise by the statistics of the batch and update the running ones.
+        drop
+            Ignored: a ViT takes it, and here is nothing to drop.
+        patches : bool
+            Whether "tokens" and "patches" hold the feature map; the work is the same.
+        masks, return_attention
+            Refused: there are no tokens to mask and no attention.
+
+        Returns
+        -------
+        embedding : (B, D)
+            Average of the last feature map.
+        out : dict
+            "stem" and "stage1" ... "stage4" (B, rows, columns, channels) feature maps; "tokens" (B, 1 + rows *
+            columns, D): the embedding, then the last map row-major in y, x, as a ViT orders its tokens; "patches"
+            (B, rows * columns, D), the latter alone.
+
+        Raises
+        ------
+        ValueError
+            If the images are not four-dimensional, or masks or attention are asked for.
+        """
+        self._check(images.shape, masks, return_attention)
+        x, out = self._features(images, train)
+        pixels = x.reshape(x.shape[0], -1, x.shape[-1])  # (B, N, D)
+        # In float32, as bfloat16 would lose the sum over many pixels.
+        average = pixels.astype(jnp.float32).mean(axis=1, keepdims=True).astype(x.dtype)
+        out["tokens"] = jnp.concatenate([average, pixels], axis=1) if patches else average
+        out["patches"] = out["tokens"][:, 1:]
+        return average[:, 0], out
+
+    def _features(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Return the last feature map, and all of them by name."""
+        x = _conv(WIDTHS[0], 7, 2, self.dtype, "conv1")(images)
+        x = nn.relu(_norm(train, self.dtype, self.axis_name, "bn1")(x))
+        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pads with -inf
+        out = {"stem": x}
+        for stage, (width, depth) in enumerate(zip(WIDTHS, self.depths, strict=True), start=1):
+            for i in range(depth):
+                stride = 2 if stage > 1 and i == 0 else 1
+                block = ResidualBlock(
+                    width, stride, self.bottleneck, self.dtype, self.axis_name, name=f"layer{stage}_{i}"
+                )
+                x = block(x, train=train)
+            out[f"stage{stage}"] = x
+        return x, out
+
+    def _check(self, shape: tuple[int, ...], masks: Any, return_attention: bool) -> None:
+        if masks is not None:
+            raise ValueError("a ResNet cannot mask patches; use a ViT for masked-image modelling")
+        if return_attention:
+            raise ValueError("a ResNet has no attention; use a ViT for attention maps")
+        if len(shape) != 4 or not all(shape[1:]):
+            raise ValueError(f"images must be (batch, y, x, channel) and not empty, got shape {shape}")
+
+
+def make_resnet(variant: str, **kwargs: Any) -> ResNet:
+    """Build a ResNet from its name.
+
+    Parameters
+    ----------
+    variant : str
+        A key of ``VARIANTS``.
+    **kwargs
+        Other fields of `ResNet`; they override those of the variant.
+
+    Raises
+    ------
+    ValueError
+        If the variant is unknown.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown ResNet variant {variant!r}; known: {', '.join(VARIANTS)}")
+    depths, bottleneck = VARIANTS[variant]
+    return ResNet(**{"depths": depths, "bottleneck": bottleneck, **kwargs})

@@ -1,0 +1,177 @@
+"""The objective of a run on a batch: which loss, of which views, with which terms beside it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from models.dino_head import DINOModel
+from train.byol import byol_loss
+from train.config import OptimConfig
+from train.dino import dino_loss
+from train.dinov2 import Masks, draw_masks, ibot_loss, koleo
+from train.forward import Views, forward_views
+
+Metrics = dict[str, jax.Array]
+
+
+class Memory(NamedTuple):
+    """What a step remembers beside the parameters.
+
+    Attributes
+    ----------
+    stats : dict
+        Batch statistics of "student" and "teacher".
+    centre, patch_centre : (K,)
+        Moving averages of the teacher's logits: of views, and of patches with iBOT.
+    """
+
+    stats: Any
+    centre: jax.Array
+    patch_centre: jax.Array
+
+
+class Found(NamedTuple):
+    """What the objective found besides its value; all of this device and of this part of the batch.
+
+    Attributes
+    ----------
+    memory : Memory
+        As it is after the batch.
+    means : dict of ()
+        Metrics to average over devices and parts.
+    used : (K,)
+        Prototypes in use, to join.
+    embeddings : (n_global, B, D)
+        The teacher's.
+    """
+
+    memory: Memory
+    means: Metrics
+    used: jax.Array
+    embeddings: jax.Array
+
+
+def objective(
+    params: Any,
+    teacher: Any,
+    memory: Memory,
+    batch: Mapping[str, jax.Array],
+    *,
+    model: DINOModel,
+    optim: OptimConfig,
+    teacher_temp: jax.Array,
+    axis_name: str | None,
+) -> tuple[jax.Array, Found]:
+    """Value of the objective.
+
+    Parameters
+    ----------
+    params, teacher : dict
+        Of student and teacher; the gradient is that by the first.
+    memory : Memory
+    batch : dict
+        Views, and "keys" (B,), the random key of each sample.
+    model, optim, teacher_temp, axis_name
+        As in `train.step.train_step`.
+
+    Returns
+    -------
+    loss : ()
+    found : Found
+    """
+    masks = _masks(model, batch) if optim.ibot else None
+    with_patches = masks is not None
+    seen = forward_views(model, teacher, batch, student=False, stats=memory.stats["teacher"], patches=with_patches)
+    view = forward_views(
+        model,
+        params,
+        batch,
+        student=True,
+        stats=memory.stats["student"],
+        drops=_drops(model, batch),
+        masks=None if masks is None else masks.hidden,
+        patches=with_patches,
+    )
+    stats = {"student": view.stats, "teacher": jax.lax.stop_gradient(seen.stats)}
+    n_global = batch["global"].shape[0]
+    centre, patch_centre, used = memory.centre, memory.patch_centre, jnp.zeros_like(memory.centre)
+    means: Metrics = {}
+    if optim.objective == "byol":
+        loss = byol_loss(view.logits, seen.logits, n_global=n_global)
+    else:
+        loss, centre, found = dino_loss(
+            view.logits,
+            seen.logits,
+            centre,
+            student_temp=optim.student_temp,
+            teacher_temp=teacher_temp,
+            n_global=n_global,
+            centre_momentum=optim.centre_momentum,
+            centring=optim.centring,
+            axis_name=axis_name,
+        )
+        used = found["used"]
+        means |= {"entropy": found["entropy"], "kl": found["kl"]}
+    total = loss
+    if optim.koleo:
+        spread = jnp.mean(jnp.stack([koleo(x, axis_name=axis_name) for x in view.embeddings[:n_global]]))
+        total, means["koleo"] = total + optim.koleo * spread, spread
+    if masks is not None:
+        hidden, patch_centre = _patch_loss(model, params, teacher, memory, view, seen, masks, optim, teacher_temp)
+        total, means["ibot"] = total + optim.ibot * hidden, hidden
+    means["loss"] = loss
+    return total, Found(Memory(stats, centre, patch_centre), means, used, seen.embeddings)
+
+
+def _drops(model: DINOModel, batch: Mapping[str, jax.Array]) -> jax.Array | None:
+    """Random numbers (V, B, n) for drop path: of each sample by its own key, however the batch is spread."""
+    n_drops = getattr(model.backbone, "n_drops", 0)
+    if not n_drops:
+        return None
+    n_views = sum(batch[name].shape[0] for name in ("global", "local") if name in batch)
+    draw = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 0), (n_views, n_drops)))
+    return draw(batch["keys"]).swapaxes(0, 1)
+
+
+def _masks(model: DINOModel, batch: Mapping[str, jax.Array]) -> Masks:
+    n_global, _, height, width = batch["global"].shape[:4]
+    n_patches = (height // model.backbone.patch) * (width // model.backbone.patch)
+
+    def of_view(key: jax.Array, view: jax.Array) -> Masks:
+        return draw_masks(jax.random.fold_in(jax.random.fold_in(key, 1), view), n_patches)
+
+    of_sample = jax.vmap(of_view, in_axes=(0, None))
+    return jax.vmap(of_sample, in_axes=(None, 0))(batch["keys"], jnp.arange(n_global))  # (n_global, B, ...)
+
+
+def _patch_loss(
+    model: DINOModel,
+    params: Any,
+    teacher: Any,
+    memory: Memory,
+    view: Views,
+    seen: Views,
+    masks: Masks,
+    optim: OptimConfig,
+    teacher_temp: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """iBOT on the hidden patches of the global views, with the head that the class token has."""
+
+    def logits(weights: Any, stats: Any, patches: jax.Array | None) -> jax.Array:
+        assert patches is not None
+        chosen = jnp.take_along_axis(patches, masks.chosen[..., None], axis=2)  # (n_global, B, M, D)
+        variables = {"params": weights, "batch_stats": stats}
+        flat: Any = model.apply(variables, chosen.reshape(-1, chosen.shape[-1]), method=DINOModel.project)
+        return flat.reshape(-1, masks.chosen.shape[-1], flat.shape[-1])  # (n_global * B, M, K)
+
+    return ibot_loss(
+        logits(params, memory.stats["student"], view.patches),
+        logits(teacher, memory.stats["teacher"], seen.patches),
+        memory.patch_centre,
+        masks.weight.reshape(-1, masks.weight.shape[-1]),
+        student_temp=optim.student_temp,
+        teacher_temp=teacher_temp,
+        centre_momentum=optim.centre_momentum,
+    )
