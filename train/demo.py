@@ -15,9 +15,10 @@ import numpy as np
 
 from train.config import ModelConfig, OptimConfig
 from train.embed import attention_maps, embed_images
-from train.evaluate import QUERIES, LabelledPatches, Score, labelled_patches, random_params, score_representations
+from train.evaluate import QUERIES, LabelledPatches, Score, labelled_patches, random_variables, score_representations
 from train.run import load_run, read_metrics, train
 from train.run_config import TrainConfig
+from train.state import backbone_variables
 from vis2img.draws import FieldSource, make_draw
 from vis2img.errors import OutputError
 from vis2img.loader_config import LoaderConfig
@@ -137,16 +138,16 @@ def run_demo(config: DemoConfig, report: Report) -> tuple[Path, list[Score]]:
     catalogues = [Path(f"{ms}.truth.fits") for ms in settings.data.ms]
     report("evaluating", 0, 1, "")
     patches = labelled_patches(settings, sources, catalogues)
-    untrained = [random_params(settings, settings.seed + i) for i in range(3)]
+    untrained = [random_variables(settings, settings.seed + i) for i in range(3)]
     scores = score_representations(
         patches,
         model,
-        [state.teacher],
+        [backbone_variables(state)],
         untrained,
         progress=lambda done, total: report("evaluating", done, total, ""),
     )
     report("report", 0, 1, "")
-    path = _write(config, settings, sources, patches, model, state.teacher, scores)
+    path = _write(config, settings, sources, patches, model, backbone_variables(state), scores)
     report("report", 1, 1, "")
     return path, scores
 
@@ -172,7 +173,7 @@ def _write(
     sources: list[FieldSource],
     patches: LabelledPatches,
     model: Any,
-    params: Any,
+    variables: Any,
     scores: list[Score],
 ) -> Path:
     from train import figures
@@ -187,10 +188,10 @@ def _write(
     first = int(peak.argmax())
     l, m, _ = direction_cosines(patches.position[first, 0], patches.position[first, 1], draws[0].phase_centre)
     side = patch_angle(sources[0], settings.data.views)
-    vectors = embed_images(model, params, patches.fixed)
+    vectors = embed_images(model, variables, patches.fixed)
     examples = [int(np.flatnonzero(patches.label == name)[0]) for name in np.unique(patches.label)]
     shown = [int(i) for name in np.unique(patches.label) for i in np.flatnonzero(patches.label == name)[:2]]
-    attention = jax.device_get(attention_maps(model, params["backbone"], patches.fixed[shown]))
+    attention = jax.device_get(attention_maps(model, variables, patches.fixed[shown]))
     table = (
         ("representation", *QUERIES.values()),
         *((name, *(_cell(scores, name, how) for how in QUERIES)) for name in dict.fromkeys(s.name for s in scores)),

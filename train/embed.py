@@ -81,18 +81,18 @@ def grid_positions(draw: Draw, source: FieldSource, views: ViewConfig) -> np.nda
     return np.stack(sky_position(l.ravel(), m.ravel(), draw.phase_centre), axis=-1)
 
 
-def embed_images(model: Any, params: Any, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+def embed_images(model: Any, variables: Any, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """Return an embedding of each image: the class token beside the maximum of the patch tokens.
 
     The class token of a network that has seen little is mostly its own initial value; what any one patch
-    token has found is not lost in the maximum.
+    token has found is not lost in the maximum. Of a residual network: the mean of its last feature map and its maximum.
 
     Parameters
     ----------
     model : DINOModel
         From :func:`train.state.build_model`.
-    params : dict
-        Student or teacher parameters with the key ``backbone``.
+    variables : dict
+        Of student or teacher, from :func:`train.state.backbone_variables`.
     images : float32 [image, y, x, channel]
         Stretched patches.
     batch_size : int
@@ -106,29 +106,29 @@ def embed_images(model: Any, params: Any, images: np.ndarray, batch_size: int = 
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
         padded = np.pad(part, [(0, batch_size - len(part))] + [(0, 0)] * 3)
-        vectors.append(np.asarray(_forward(model, params["backbone"], padded))[: len(part)])
+        vectors.append(np.asarray(_forward(model, variables, padded))[: len(part)])
     return np.concatenate(vectors) if vectors else np.zeros((0, 2 * model.backbone.dim), np.float32)
 
 
 @partial(jax.jit, static_argnums=0)
-def _forward(model: Any, backbone: Any, images: jax.Array) -> jax.Array:
-    token, out = model.backbone.apply({"params": backbone}, images)
-    return jnp.concatenate([token, out["tokens"][:, 1:].max(axis=1)], axis=1)
+def _forward(model: Any, variables: Any, images: jax.Array) -> jax.Array:
+    token, out = model.backbone.apply(variables, images)
+    return jnp.concatenate([token, out["patches"].max(axis=1)], axis=1).astype(jnp.float32)
 
 
 @partial(jax.jit, static_argnums=0)
-def attention_maps(model: Any, backbone: Any, images: jax.Array) -> jax.Array:
+def attention_maps(model: Any, variables: Any, images: jax.Array) -> jax.Array:
     """Return the last block's attention of the class token to the patches: [image, head, rows, columns]."""
-    _, out = model.backbone.apply({"params": backbone}, images, return_attention=True)
+    _, out = model.backbone.apply(variables, images, return_attention=True)
     rows, columns = (side // model.backbone.patch for side in images.shape[1:3])
-    attention = out["attention"][:, :, 0, 1:]  # (B, heads, N)
+    attention = out["attention"][:, :, 0, -rows * columns :]  # (B, heads, N)
     return attention.reshape(*attention.shape[:2], rows, columns)
 
 
 def embed_sources(
     config: TrainConfig,
     model: Any,
-    params: Any,
+    variables: Any,
     sources: list[FieldSource],
     positions: list[np.ndarray] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -146,7 +146,7 @@ def embed_sources(
         draw = evaluation_draw(source)
         wanted = grid_positions(draw, source, config.data.views) if positions is None else positions[i]
         patches = cut_patches(draw, source, config.data.views, wanted)
-        columns["vector"].append(embed_images(model, params, patches.images))
+        columns["vector"].append(embed_images(model, variables, patches.images))
         columns["ra_deg"].append(np.degrees(patches.position[:, 0]))
         columns["dec_deg"].append(np.degrees(patches.position[:, 1]))
         columns["ms"].append(np.full(len(patches.kept), source.ms))

@@ -17,7 +17,7 @@ import numpy as np
 
 from train.embed import cut_patches, embed_images, evaluation_draw
 from train.run_config import TrainConfig
-from train.state import build_model, create_state
+from train.state import backbone_variables, build_model, create_state
 from vis2img.draws import Draw, FieldSource
 from vis2img.errors import Vis2imgError
 from vis2img.phase import direction_cosines, sky_position
@@ -157,11 +157,12 @@ def pixels(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1)
 
 
-def random_params(config: TrainConfig, seed: int) -> Any:
-    """Return parameters of the network of ``config`` as they are before training with ``seed``."""
-    model = build_model(config.model, config.data.views.global_size)
+def random_variables(config: TrainConfig, seed: int) -> Any:
+    """Return the backbone's variables of ``config`` as they are before training with ``seed``."""
     size = config.data.views.global_size
-    return create_state(jax.random.key(seed), model, config.optim, (size, size, 1)).params
+    model = build_model(config.model, size, config.optim)
+    state = create_state(jax.random.key(seed), model, config.optim, (size, size, config.data.channels))
+    return backbone_variables(state)
 
 
 def score_representations(
@@ -179,8 +180,8 @@ def score_representations(
         Sources to classify.
     model : DINOModel
         The network.
-    trained, untrained : list of params
-        One for each seed.
+    trained, untrained : list of dict
+        The backbone's variables, one for each seed.
 
     Returns
     -------
@@ -189,8 +190,8 @@ def score_representations(
         (``shifted``); the gallery is always centred and imaged in the fixed way.
     """
     encoders: list[tuple[str, list[Callable[[np.ndarray], np.ndarray]]]] = [
-        ("trained", [_encoder(model, params) for params in trained]),
-        ("random weights", [_encoder(model, params) for params in untrained]),
+        ("trained", [_encoder(model, variables) for variables in trained]),
+        ("random weights", [_encoder(model, variables) for variables in untrained]),
         ("pixels", [pixels]),
     ]
     queries = {"same": patches.fixed, "across": patches.varied, "shifted": patches.shifted}
@@ -208,5 +209,5 @@ def score_representations(
     return scores
 
 
-def _encoder(model: Any, params: Any) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda images: embed_images(model, params, images)
+def _encoder(model: Any, variables: Any) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda images: embed_images(model, variables, images)

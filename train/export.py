@@ -13,7 +13,6 @@ import numpy as np
 from models import resnet, vit
 from models.torch_describe import Architecture
 from models.torch_names import describe, to_timm
-from train.checkpoints import CheckpointStore
 from train.run import load_run
 from train.run_config import TrainConfig
 from train.state import backbone_variables
@@ -55,10 +54,7 @@ def export_run(
     Vis2imgError
         If the folder holds no such checkpoint, or the file exists or cannot be written.
     """
-    config, state, model = load_run(folder)
-    if step is not None:
-        with CheckpointStore(Path(folder) / "checkpoints", max_to_keep=config.keep_checkpoints) as store:
-            state, _ = store.restore(state, step)
+    config, state, model = load_run(folder, step)
     role = "student" if student else "teacher"
     arrays = to_timm(backbone_variables(state, role), getattr(model.backbone, "patch", None))
     metadata = {**run_metadata(config, model.backbone, arrays, int(state.step)), "network": role}

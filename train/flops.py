@@ -9,6 +9,7 @@ elementwise. A product of (m, k) and (k, n) takes 2 m k n operations, as a multi
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,27 +21,27 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from models.dino_head import DINOModel
 from vis2img.views import ViewConfig
 
-# Peaks in TFLOP/s of dense products with bfloat16, TF32 and float32 inputs, by the start of JAX's device_kind, the more
-# special one first. NVIDIA's tables print those of the tensor cores with 2:4 sparsity, which is twice as much; None: no
-# such hardware.
+# Peaks in TFLOP/s of dense products with bfloat16, TF32 and float32 inputs, by what JAX's device_kind looks like.
+# NVIDIA's tables print those of the tensor cores with 2:4 sparsity, which is twice as much. None: no such hardware.
+# Parts of a device (MIG) and mobile or custom versions have other peaks, so the patterns leave them out.
 _NVIDIA: tuple[tuple[str, float | None, float | None, float], ...] = (
     # NVIDIA H200 Tensor Core GPU datasheet.
-    ("NVIDIA H200 NVL", 835.0, 417.0, 60.0),
-    ("NVIDIA H200", 989.0, 494.0, 67.0),
+    (r"NVIDIA H200 NVL", 835.0, 417.0, 60.0),
+    (r"NVIDIA H200", 989.0, 494.0, 67.0),
     # NVIDIA H100 Tensor Core GPU datasheet (SXM, NVL); of the PCIe card, that of 2022.
-    ("NVIDIA H100 PCIe", 756.0, 378.0, 51.0),
-    ("NVIDIA H100 NVL", 835.0, 417.0, 60.0),
-    ("NVIDIA H100", 989.0, 494.0, 67.0),
+    (r"NVIDIA H100 PCIe", 756.0, 378.0, 51.0),
+    (r"NVIDIA H100 NVL", 835.0, 417.0, 60.0),
+    (r"NVIDIA H100( 80GB HBM3)?", 989.0, 494.0, 67.0),
     # NVIDIA A100 Tensor Core GPU datasheet.
-    ("NVIDIA A100", 312.0, 156.0, 19.5),
+    (r"(NVIDIA )?A100(-SXM4-40GB|-SXM4-80GB|-PCIE-40GB| 80GB PCIe)", 312.0, 156.0, 19.5),
     # NVIDIA L40S and L4 datasheets.
-    ("NVIDIA L40S", 362.0, 183.0, 91.6),
-    ("NVIDIA L4", 121.0, 60.0, 30.3),
+    (r"NVIDIA L40S", 362.0, 183.0, 91.6),
+    (r"NVIDIA L4", 121.0, 60.0, 30.3),
     # NVIDIA Ada GPU architecture whitepaper, appendix A; products accumulate in float32.
-    ("NVIDIA GeForce RTX 4090", 165.2, 82.6, 82.6),
+    (r"NVIDIA GeForce RTX 4090", 165.2, 82.6, 82.6),
     # NVIDIA V100 datasheet. Its tensor cores (125 TFLOP/s) take float16 alone, which nothing here uses.
-    ("Tesla V100-SXM2", None, None, 15.7),
-    ("Tesla V100-PCIE", None, None, 14.0),
+    (r"Tesla V100-SXM2-(16|32)GB", None, None, 15.7),
+    (r"Tesla V100-PCIE-(16|32)GB", None, None, 14.0),
 )
 # Peaks in TFLOP/s of a JAX device with bfloat16 inputs: Google Cloud, "TPU system architecture" and its pages of each
 # version. They are for chips; those of v2 and v3 (45 and 123) are two devices each.
@@ -62,7 +63,7 @@ _SECONDS, _ONE_PRODUCT, _LARGEST = 0.25, 0.06, 8192  # of measuring in all [s], 
 def count_flops(function: Callable[..., Any], *args: Any) -> float:
     """Floating point operations of the matrix products and convolutions of ``function(*args)``.
 
-    Nothing is computed: arguments may be ``jax.ShapeDtypeStruct``. Of alternatives (``cond``) the longest counts; the
+    Nothing is computed: arguments may be ``jax.ShapeDtypeStruct``. All that is traced counts, used or not. Of alternatives (``cond``) the longest counts; the
     body of a ``while`` counts once, as nobody knows how often it runs; loops of a known length are unrolled.
     """
     return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
@@ -123,7 +124,7 @@ def model_flops_per_sample(model: DINOModel, views: ViewConfig, channels: int, *
 
     def forward(crops: list[Any]) -> float:
         def run(variables: Any, crops: Any) -> Any:
-            out = model.apply(variables, crops, patches=ibot, method=DINOModel.forward)
+            out: Any = model.apply(variables, crops, patches=ibot, method=DINOModel.forward)
             if not ibot:
                 return out
             hidden = out.patches[:, : max(1, round(0.5 * out.patches.shape[1]))]
@@ -157,48 +158,40 @@ def peak_flops(device: jax.Device, precision: str) -> tuple[float, str]:
     source : str
         "published ..." or "measured ...".
     """
-    exact = precision == "float32" and jax.config.jax_default_matmul_precision in _EXACT
+    exact = precision == "float32" and getattr(jax.config, "jax_default_matmul_precision", None) in _EXACT
     kind = device.device_kind
     if kind in _TPU and not exact:
         return _TPU[kind] * 1e12, f"published for {kind}, bfloat16"
-    for name, bfloat16, tf32, float32 in _NVIDIA:
-        if kind.startswith(name):
+    for pattern, bfloat16, tf32, float32 in _NVIDIA:
+        if re.fullmatch(pattern, kind):
             if precision == "bfloat16":
                 peak, what = bfloat16, "bfloat16"
             else:
                 peak, what = (float32, "float32") if exact or tf32 is None else (tf32, "TF32")
             if peak is not None:
-                return peak * 1e12, f"published for {name}, dense {what}"
-            break
+                return peak * 1e12, f"published for {kind}, dense {what}"
     return measured_flops(device, precision)
 
 
 def measured_flops(device: jax.Device, precision: str) -> tuple[float, str]:
     """Best rate of a few products of square matrices on ``device`` [FLOP/s], and a word on how it was found."""
     product = jax.jit(jnp.matmul)
-    side, best, start = 512, math.inf, time.perf_counter()
-    matrix = _matrix(side, precision, device)
+    side, start = 512, time.perf_counter()
     while True:
-        seconds = _timed(product, matrix)
-        growth = next((n for n in (4, 2) if n**3 * seconds < _ONE_PRODUCT), 1)
-        if growth == 1 or side * growth > _LARGEST:
+        matrix = jax.device_put(jnp.ones((side, side), precision), device)
+        product(matrix, matrix).block_until_ready()  # compiles
+        # The best of three, as other work may get in the way of one.
+        seconds = min(_seconds(product, matrix) for _ in range(3))
+        growth = next((n for n in (4, 2) if n**3 * seconds < _ONE_PRODUCT and n * side <= _LARGEST), 1)
+        if growth == 1:
             break
         side *= growth
-        matrix = _matrix(side, precision, device)
-    best = seconds
     while time.perf_counter() - start < _SECONDS:
-        best = min(best, _timed(product, matrix, warm=True))
-    return 2.0 * side**3 / best, f"measured with products of {side} x {side} matrices, {precision}"
+        seconds = min(seconds, _seconds(product, matrix))
+    return 2.0 * side**3 / seconds, f"measured with products of {side} x {side} matrices, {precision}"
 
 
-def _matrix(side: int, precision: str, device: jax.Device) -> jax.Array:
-    return jax.device_put(jnp.ones((side, side), precision), device)
-
-
-def _timed(product: Callable[..., jax.Array], matrix: jax.Array, warm: bool = False) -> float:
-    """Seconds of a product; of the second one where the first compiles."""
-    if not warm:
-        product(matrix, matrix).block_until_ready()
+def _seconds(product: Callable[..., jax.Array], matrix: jax.Array) -> float:
     start = time.perf_counter()
     product(matrix, matrix).block_until_ready()
     return max(time.perf_counter() - start, 1e-9)

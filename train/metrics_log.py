@@ -13,7 +13,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -88,16 +88,11 @@ class MetricsLog:
                 file.write(text)
         except OSError as error:
             raise _refused(self._path, error) from error
-        with self._watching() as events:
-            if events:
-                for row in rows:
-                    events.scalars(int(row["step"]), row)
+        self._watch(lambda events: [events.scalars(int(row["step"]), row) for row in rows])
 
     def image(self, tag: str, array: np.ndarray, step: int) -> None:
         """Show a picture (y, x, 1, 3 or 4) in TensorBoard: uint8, or floats from 0 to 1."""
-        with self._watching() as events:
-            if events:
-                events.image(step, tag, array)
+        self._watch(lambda events: events.image(step, tag, array))
 
     def close(self) -> None:
         """Write what is left; nothing can be written afterwards."""
@@ -118,20 +113,22 @@ class MetricsLog:
             if kept != lines:
                 write_text(self._path, "".join(kept))
         except OSError as error:
-            self._path.with_name(f".{LINES}.partial").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.with_name(f".{LINES}.partial").unlink()
             raise _refused(self._path, error) from error
 
     def _known(self, row: dict[str, Any] | None) -> bool:
         return row is not None and row["step"] <= self._start_step
 
-    @contextlib.contextmanager
-    def _watching(self) -> Iterator[_EventFile | None]:
-        """Give the event file, or None after it has failed; a failure inside is noted and not passed on."""
+    def _watch(self, action: Callable[[_EventFile], object]) -> None:
+        """Do something with the event file, unless it has failed before; a failure is noted and not passed on."""
+        if self.problem is not None:
+            return
         try:
-            if self._events is None and self.problem is None:
+            if self._events is None:
                 # From here on TensorBoard hides steps that an earlier part of the run wrote and lost.
                 self._events = _EventFile(self._folder, purge_step=self._start_step + 1)
-            yield self._events
+            action(self._events)
         except (OSError, ImportError) as error:
             self._give_up(error)
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from train.config import ModelConfig, OptimConfig
+from train.hosts import HostsConfig
 from vis2img.config_file import config_arguments, read_config
 from vis2img.errors import ParameterError
 from vis2img.loader_config import LoaderConfig
@@ -40,20 +41,34 @@ class TrainConfig:
     """Steps between checkpoints."""
     keep_checkpoints: int = 3
     """Checkpoints kept; older ones are deleted."""
+    keep_every: int = 0
+    """Checkpoints of steps that are multiples of this are kept for good; 0: none."""
+    views_every: int = 1000
+    """Steps between pictures of what the network sees."""
     log_every: int = 10
     """Steps between reads of the metrics from the accelerator."""
     devices: int | None = None
     """Local devices to use; default: all."""
+    hosts: HostsConfig = field(default_factory=HostsConfig)
+    """Processes that train together, for launchers other than srun and mpirun."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "checkpoint_every", "keep_checkpoints", "log_every"):
+        for name in ("steps", "checkpoint_every", "keep_checkpoints", "log_every", "views_every"):
             if getattr(self, name) < 1:
                 raise ParameterError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.optim.warmup_steps >= self.steps:
             raise ParameterError(
                 f"optim.warmup_steps = {self.optim.warmup_steps} must be less than steps = {self.steps}"
             )
+        if self.keep_every < 0 or self.keep_every % self.checkpoint_every:
+            raise ParameterError(
+                f"keep_every = {self.keep_every} must be a multiple of checkpoint_every = {self.checkpoint_every}"
+            )
         views, patch = self.data.views, self.model.patch
+        if self.model.is_resnet:
+            if self.optim.ibot:
+                raise ParameterError(f"optim.ibot hides patches, and model.variant {self.model.variant} has none")
+            return
         for name in ("global_size", "local_size"):
             if getattr(views, name) % patch:
                 raise ParameterError(

@@ -48,18 +48,19 @@ def run(argv: list[str], prog: str) -> int:
         raise OutputError(f"{command.output} exists; choose another with -o or use --overwrite")
     from train.embed import embed_sources, write_embeddings
     from train.run import load_run
+    from train.state import backbone_variables
     from vis2img.cli.progress import Bars
     from vis2img.sources import field_sources
 
     config, state, model = load_run(command.run)
     if command.ms:
         config = replace(config, data=replace(config.data, ms=command.ms, weights=()))
-    params = state.params if command.student else state.teacher
+    variables = backbone_variables(state, "student" if command.student else "teacher")
     with Bars(command.quiet) as bars:
         table = embed_sources(
             config,
             model,
-            params,
+            variables,
             field_sources(config.data),
             progress=lambda done, total: bars.update("embedding", done, total),
         )

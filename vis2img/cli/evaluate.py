@@ -41,8 +41,9 @@ class EvaluateCommand:
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(EvaluateCommand, argv, prog)
-    from train.evaluate import QUERIES, labelled_patches, random_params, score_representations
+    from train.evaluate import QUERIES, labelled_patches, random_variables, score_representations
     from train.run import load_run
+    from train.state import backbone_variables
     from vis2img.cli.progress import Bars
     from vis2img.errors import ParameterError
     from vis2img.sources import field_sources
@@ -55,12 +56,12 @@ def run(argv: list[str], prog: str) -> int:
     if len(catalogues) != len(config.data.ms):
         raise ParameterError(f"{len(catalogues)} catalogues for {len(config.data.ms)} measurement sets")
     patches = labelled_patches(config, field_sources(config.data), catalogues)
-    untrained = [random_params(config, config.seed + i) for i in range(command.seeds)]
+    untrained = [random_variables(config, config.seed + i) for i in range(command.seeds)]
     with Bars(command.quiet or command.json) as bars:
         scores = score_representations(
             patches,
             model,
-            [state.teacher],
+            [backbone_variables(state)],
             untrained,
             progress=lambda done, total: bars.update("scoring", done, total),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -10,6 +11,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _LINE_EVERY = 20.0  # s between plain lines where there is no terminal
+
+
+# Of a training step, in this order; an objective, or a step, need not have all.
+_SHOWN = {
+    "loss": "loss {:.3f}",
+    "entropy": "entropy {:.2f}",
+    "rankme": "rank {:.1f}",
+    "samples_per_s": "{:.3g} samples/s",
+    "mfu": "MFU {:.0%}",
+    "input_wait": "wait {:.0%}",
+    "draw_age": "draws {:.0f} s old",
+}
 
 
 class Bars:
@@ -71,10 +84,10 @@ class TrainingProgress(Bars):
         self.update("imaging", done, total, "the first step compiles now, which takes a while" if done == total else "")
 
     def step(self, step: int, steps: int, metrics: dict[str, float]) -> None:
-        """Steps taken, with loss, teacher entropy, speed, time spent waiting for input, and age of the draws."""
-        note = (
-            f"loss {metrics['loss']:.3f}  entropy {metrics['entropy']:.2f}  "
-            f"{metrics['samples_per_s']:.3g} samples/s  wait {100 * metrics['input_wait']:.0f}%  "
-            f"draws {metrics['draw_age']:.0f} s old"
-        )
+        """Steps taken, with what there is of loss, collapse, speed, use of the hardware, and age of the draws."""
+        note = "  ".join(text.format(metrics[name]) for name, text in _SHOWN.items() if _known(metrics.get(name)))
         self.update("training", step, steps, note)
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)

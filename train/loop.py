@@ -1,0 +1,178 @@
+"""One pass of the training loop: batches in, metrics and checkpoints out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from train.checkpoints import CheckpointStore
+from train.flops import model_flops_per_sample, peak_flops
+from train.hosts import any_host, gather, is_first
+from train.metrics_log import MetricsLog
+from train.monitors import Finding, diagnose, rankme_of_moment
+from train.parallel import make_parallel_step, replicate, shard, unreplicate
+from train.run_config import TrainConfig
+from train.state import TrainState
+from train.stopping import Stopped, StopRequest
+from train.view_sheet import view_sheet
+from vis2img.errors import Vis2imgError
+from vis2img.loader import Loader
+
+Progress = Callable[[int, int, dict[str, float]], None]
+_HISTORY = 200  # steps that the monitors look at
+_RANK_EVERY = 100  # steps between looks at the rank: eigenvalues take a second for wide networks
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What a run left: its folder, the step reached, whether it was stopped early, findings, and data not used."""
+
+    folder: Path
+    step: int
+    finished: bool
+    findings: tuple[Finding, ...] = ()
+    unused: dict[str, str] = field(default_factory=dict)
+    """Measurement sets and fields that gave nothing, and why."""
+
+
+class Loop:
+    """The loop, with what must be remembered between steps.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    folder : Path
+        Of the run.
+    store : CheckpointStore
+    loader : Loader
+    stop : StopRequest
+    progress : callable or None
+        Called with (step, steps, metrics) whenever metrics are read.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        store: CheckpointStore,
+        loader: Loader,
+        stop: StopRequest,
+        progress: Progress | None,
+    ) -> None:
+        self.config, self.folder, self.store, self.loader = config, folder, store, loader
+        self.stop, self.progress = stop, progress
+        self.first = is_first()
+        self.history: list[dict[str, float]] = []
+        self.findings: dict[str, Finding] = {}
+        self.waiting: list[tuple[int, Any]] = []
+        self.since = time.perf_counter()
+        self.loader_seconds = 0.0
+        self.full_rate = 0.0  # samples/s at which the devices would do nothing but the arithmetic of the network
+
+    def run(self, state: TrainState, model: Any) -> RunResult:
+        """Train from ``state`` to the end, or until asked to stop.
+
+        Raises
+        ------
+        Vis2imgError
+            If the loss stays non-finite; the last good state is saved.
+        """
+        config = self.config
+        step = saved = int(state.step)
+        step_fn = make_parallel_step(model, config.optim, total_steps=config.steps, n_devices=config.devices)
+        replicated = replicate(state, config.devices)
+        self.full_rate = self._full_rate(model)
+        with MetricsLog(self.folder, start_step=step) if self.first else nullcontext() as log:
+            stopping = False
+            while step < config.steps and not stopping:
+                try:
+                    batch = self._next_batch()
+                except Stopped:
+                    break
+                if log and step % config.views_every == 0:
+                    self._show(log, batch, step)
+                replicated, metrics = step_fn(replicated, shard(batch, config.devices))
+                step += 1
+                self.waiting.append((step, metrics))
+                if step % config.log_every == 0 or step == config.steps:
+                    fatal = self._log(log, replicated, step)
+                    if fatal:
+                        self._save(replicated, step)
+                        where = f"{self.folder}: stopped at step {step}"
+                        raise Vis2imgError(f"{where}: {fatal.message}")
+                    # Several hosts must leave off at the same step, and ask each other at these only.
+                    stopping = any_host(self.stop.asked)
+                stopping = stopping or (jax.process_count() == 1 and self.stop.asked)
+                if step % config.checkpoint_every == 0 or step == config.steps:
+                    self._save(replicated, step)
+                    saved = step
+            if self.waiting:
+                self._log(log, replicated, step)
+            if step > saved:
+                self._save(replicated, step)
+        findings = tuple(self.findings.values())
+        return RunResult(self.folder, step, step >= config.steps, findings, self.loader.unused())
+
+    def _next_batch(self) -> dict[str, np.ndarray]:
+        start = time.perf_counter()
+        if jax.process_count() == 1:
+            with self.stop.interruptible():
+                batch = self.loader.next_batch()
+        else:
+            batch = self.loader.next_batch()
+        self.loader_seconds += time.perf_counter() - start
+        return batch.arrays()
+
+    def _show(self, log: MetricsLog, batch: dict[str, np.ndarray], step: int) -> None:
+        folder = self.folder / "views"
+        folder.mkdir(exist_ok=True)
+        note = f"{self.config.data.imaging}: views of step {step}"
+        log.image("views", view_sheet(batch, folder / f"step{step:08d}.png", teacher_note=note), step)
+
+    def _full_rate(self, model: Any) -> float:
+        config = self.config
+        devices = config.devices or jax.local_device_count()
+        peak, _ = peak_flops(jax.local_devices()[0], config.model.precision)
+        # Simulated devices share the cores that the peak was measured on.
+        if jax.default_backend() != "cpu":
+            peak *= devices * jax.process_count()
+        views, channels = config.data.views, config.data.channels
+        return peak / model_flops_per_sample(model, views, channels, ibot=config.optim.ibot > 0.0)
+
+    def _log(self, log: MetricsLog | None, replicated: TrainState, step: int) -> Finding | None:
+        """Fetch the metrics of the steps since the last call, write them, and judge them; return what ends the run."""
+        fetched = [(n, {k: float(v) for k, v in unreplicate(m).items()}) for n, m in self.waiting]
+        elapsed = max(1e-9, time.perf_counter() - self.since)
+        told = self.loader.report()
+        rate = self.config.data.batch_size * len(self.waiting) / elapsed
+        speed = {
+            "samples_per_s": rate,
+            "mfu": rate / self.full_rate,
+            "input_wait": self.loader_seconds / elapsed,
+            **{name: told[name] for name in ("fresh_draws", "draw_age", "draw_reuse")},
+        }
+        self.waiting, self.since, self.loader_seconds = [], time.perf_counter(), 0.0
+        if step % _RANK_EVERY < self.config.log_every or step == self.config.steps:
+            fetched[-1][1]["rankme"] = rankme_of_moment(np.asarray(unreplicate(replicated.moment)))
+        if log:
+            log.write([{"step": number, **metrics, **speed} for number, metrics in fetched])
+        self.history = [*self.history, *(metrics for _, metrics in fetched)][-_HISTORY:]
+        finding = diagnose(self.history, out_dim=self.config.model.out_dim, objective=self.config.optim.objective)
+        if finding:
+            self.findings.setdefault(finding.kind, finding)
+        if self.progress and self.first:
+            self.progress(step, self.config.steps, {**fetched[-1][1], **speed})
+        return finding if finding and finding.stop else None
+
+    def _save(self, replicated: TrainState, step: int) -> None:
+        states = gather(self.loader.state())
+        if self.first:
+            self.store.save(unreplicate(replicated), step, {"loader": states})
+        self.since = time.perf_counter()
