@@ -12,13 +12,7 @@ whether loss and gradients are finite, and monitor more than these. PyTorch and 
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
-import platform
-import statistics
-import subprocess
-import time
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -339,65 +333,3 @@ def from_flax(params: Any, patch: int) -> dict[str, Tensor]:
     state[f"{weight}.original0"] = np.reshape(head["last_layer"].get("g", np.ones(len(v))), (-1, 1))
     state[f"{weight}.original1"] = v
     return {name: torch.tensor(np.asarray(value, np.float32)) for name, value in state.items()}
-
-
-def main() -> None:
-    """Time steps on one batch of noise and print what they took."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", default="small", choices=list(VARIANTS))
-    parser.add_argument("--patch", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--global-size", type=int, default=224)
-    parser.add_argument("--local-size", type=int, default=96)
-    parser.add_argument("--n-local", type=int, default=8)
-    parser.add_argument("--channels", type=int, default=1)
-    parser.add_argument("--out-dim", type=int, default=4096)
-    parser.add_argument("--drop-path", type=float, default=0.1)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--steps", type=int, default=5, help="that are timed")
-    parser.add_argument("--untimed", type=int, default=2, help="steps before them")
-    options = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    chip = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} threads"
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, commit {commit.stdout.strip() or 'unknown'}; "
-        f"PyTorch {torch.__version__}, {chip}"
-    )
-    dino = TorchDino(
-        *(options.variant, options.patch, options.global_size, options.channels, options.out_dim, options.drop_path),
-        OptimConfig(),
-        10_000,
-        options.device,
-        options.precision,
-        options.compile,
-    )
-    rng = np.random.default_rng(0)
-    sizes = {"global": (2, options.global_size), "local": (options.n_local, options.local_size)}
-    batch = dino.put(
-        {
-            name: rng.normal(size=(views, options.batch, side, side, options.channels)).astype(np.float32)
-            for name, (views, side) in sizes.items()
-        }
-    )
-    seconds = []
-    for _ in range(options.untimed + options.steps):
-        dino.synchronise()
-        start = time.perf_counter()
-        metrics = dino.step(batch)
-        dino.synchronise()
-        seconds.append(time.perf_counter() - start)
-    took, peak = statistics.median(seconds[options.untimed :]), dino.peak_memory()
-    print(
-        f"ViT-{options.variant}/{options.patch}, batch {options.batch}, 2 of {options.global_size} and "
-        f"{options.n_local} of {options.local_size} px, K {options.out_dim}, {options.precision}"
-        f"{', compiled' if options.compile else ''}: {1e3 * took:.0f} ms a step, {options.batch / took:.3g} samples/s, "
-        f"{options.batch * (2 + options.n_local) / took:.3g} views/s, "
-        f"{'memory not counted' if peak is None else f'at most {peak / 1e9:.2f} GB'}; "
-        f"first step {seconds[0]:.1f} s; loss {float(metrics['loss']):.3f}"
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from models.dino_head import LINEAR_INIT, batch_norm
+from models.layers import Linear
 
 
 class BYOLHead(nn.Module):
@@ -35,6 +36,6 @@ class BYOLHead(nn.Module):
         return (self._mlp(x, "predictor", train) if student else x).astype(jnp.float32)
 
     def _mlp(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=LINEAR_INIT, name=f"{name}0")(x)
+        x = Linear(self.hidden, LINEAR_INIT, self.dtype, name=f"{name}0")(x)
         x = batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name=f"{name}_bn")
-        return nn.Dense(self.out_dim, dtype=self.dtype, kernel_init=LINEAR_INIT, name=f"{name}1")(nn.relu(x))
+        return Linear(self.out_dim, LINEAR_INIT, self.dtype, name=f"{name}1")(nn.relu(x))

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.vit import gelu
+from models.layers import Linear, gelu
 
 LINEAR_INIT = nn.initializers.truncated_normal(stddev=0.02)
 # Only the direction of v matters to the output, but its length sets how fast that direction can turn: keep
@@ -70,7 +70,7 @@ class DINOHead(nn.Module):
         for i in range(self.layers):
             last = i == self.layers - 1
             width = self.bottleneck if last else self.hidden
-            x = nn.Dense(width, dtype=self.dtype, kernel_init=LINEAR_INIT, name=f"mlp{i}")(x)
+            x = Linear(width, LINEAR_INIT, self.dtype, name=f"mlp{i}")(x)
             if not last:
                 if self.use_bn:
                     x = batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name=f"bn{i}")

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.layers import LayerNorm, Linear, gelu
+
 # name -> (dim, depth, heads). "micro" is ours, for laptops and demos; the others are DINO's (head width 64).
 VARIANTS: dict[str, tuple[int, int, int]] = {
     "micro": (96, 4, 3),
@@ -30,13 +32,8 @@ _LINEAR_INIT = nn.initializers.truncated_normal(stddev=0.02)
 _PATCH_INIT = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
 
 
-def _dense(features: int, dtype: Any, name: str) -> nn.Dense:
-    return nn.Dense(features, dtype=dtype, kernel_init=_LINEAR_INIT, name=name)
-
-
-def _norm(dtype: Any, name: str) -> nn.LayerNorm:
-    # Two passes over the numbers: the mean of squares less the squared mean loses digits where the mean is large.
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
+def _dense(features: int, dtype: Any, name: str) -> Linear:
+    return Linear(features, _LINEAR_INIT, dtype, name=name)
 
 
 def resize_positions(positions: jax.Array, rows: int, columns: int) -> jax.Array:
@@ -82,15 +79,6 @@ def _cubic(t: float, a: float = -0.75) -> float:
     return a * (t**3 - 5.0 * t**2 + 8.0 * t - 4.0) if t < 2.0 else 0.0
 
 
-def gelu(x: jax.Array) -> jax.Array:
-    """Exact GELU, ``x Phi(x)`` (Hendrycks & Gimpel 2016, arXiv:1606.08415), by erf.
-
-    ``jax.nn.gelu`` takes erfc, which keeps more digits where the result is below 1e-7 anyway, and takes more than twice
-    as long on CPUs.
-    """
-    return 0.5 * x * (1.0 + jax.lax.erf(x * 0.7071067811865476))
-
-
 def drop_path(branch: jax.Array, uniform: jax.Array | None, rate: float) -> jax.Array:
     """Drop a residual branch for whole samples (stochastic depth, Huang et al. 2016, arXiv:1603.09382).
 
@@ -122,9 +110,9 @@ class Attention(nn.Module):
         """Return the mixed tokens (B, Q, D) and the attention weights (B, heads, Q, T); Q is T, or 1 if class_only."""
         batch, length, dim = x.shape
         width = dim // self.heads
-        qkv = _dense(3 * dim, self.dtype, "qkv")(x).reshape(batch, length, 3, self.heads, width)
-        # One transpose of all three: XLA's CPU products would make a copy of each otherwise.
-        query, key, value = qkv.transpose(2, 0, 3, 1, 4)  # (B, H, T, D/H) each
+        qkv = jnp.split(_dense(3 * dim, self.dtype, "qkv")(x), 3, axis=-1)
+        # Heads before tokens: XLA's CPU products would make slower copies otherwise.
+        query, key, value = (y.reshape(batch, length, self.heads, width).swapaxes(1, 2) for y in qkv)  # (B, H, T, D/H)
         if self.class_only:
             query = query[:, :, :1]
         # Plain einsum: as fast as jax.nn.dot_product_attention on CPU, and it can hand out the weights.
@@ -154,11 +142,13 @@ class Block(nn.Module):
         """Return the tokens (B, Q, D) and the attention (B, heads, Q, T); ``drop`` (B, 2) is for `drop_path`."""
         dim = x.shape[-1]
         drops = (None, None) if drop is None else (drop[:, 0], drop[:, 1])
-        mixed, weights = Attention(self.heads, self.dtype, self.class_only, name="attn")(_norm(self.dtype, "norm1")(x))
+        mixed, weights = Attention(self.heads, self.dtype, self.class_only, name="attn")(
+            LayerNorm(self.dtype, name="norm1")(x)
+        )
         if self.class_only:
             x = x[:, :1]
         x = x + drop_path(self._scaled(mixed, "ls1"), drops[0], self.drop_path)  # (B, Q, D)
-        y = _dense(int(dim * self.mlp_ratio), self.dtype, "fc1")(_norm(self.dtype, "norm2")(x))
+        y = _dense(int(dim * self.mlp_ratio), self.dtype, "fc1")(LayerNorm(self.dtype, name="norm2")(x))
         y = _dense(dim, self.dtype, "fc2")(gelu(y))
         return x + drop_path(self._scaled(y, "ls2"), drops[1], self.drop_path), weights
 
@@ -273,7 +263,7 @@ class ViT(nn.Module):
             )
             x, weights = layer(x, None if drop is None else drop[:, 2 * i : 2 * i + 2])
             out[f"block{i:02d}"] = x
-        out["tokens"] = _norm(self.dtype, "norm")(x)  # (B, T, D)
+        out["tokens"] = LayerNorm(self.dtype, name="norm")(x)  # (B, T, D)
         out["patches"] = out["tokens"][:, 1 + self.registers :]  # (B, N, D)
         if return_attention and weights is not None:
             out["attention"] = weights  # (B, H, T, T)
@@ -298,7 +288,7 @@ class ViT(nn.Module):
         # A matrix product instead of a strided convolution: the same numbers, and faster on CPU.
         x = images.reshape(batch, rows, p, columns, p, channels).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(batch, rows * columns, p * p * channels)
-        x = nn.Dense(self.dim, dtype=self.dtype, kernel_init=_PATCH_INIT, name="patch_embed")(x)  # (B, N, D)
+        x = Linear(self.dim, _PATCH_INIT, self.dtype, name="patch_embed")(x)  # (B, N, D)
         if self.mask_token:
             token = self.param("mask_token", nn.initializers.zeros, (1, 1, self.dim))
             if masks is not None:

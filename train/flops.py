@@ -63,8 +63,9 @@ _SECONDS, _ONE_PRODUCT, _LARGEST = 0.25, 0.06, 8192  # of measuring in all [s], 
 def count_flops(function: Callable[..., Any], *args: Any) -> float:
     """Floating point operations of the matrix products and convolutions of ``function(*args)``.
 
-    Nothing is computed: arguments may be ``jax.ShapeDtypeStruct``. All that is traced counts, used or not. Of alternatives (``cond``) the longest counts; the
-    body of a ``while`` counts once, as nobody knows how often it runs; loops of a known length are unrolled.
+    Nothing is computed: arguments may be ``jax.ShapeDtypeStruct``. All that is traced counts,
+    used or not. Of alternatives (``cond``) the longest counts; the body of a ``while`` counts once, as nobody knows how
+    often it runs; loops of a known length are unrolled.
     """
     return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
 

@@ -115,8 +115,8 @@ def _network(config: TrainConfig) -> Iterator[str]:
     model, optim, views = config.model, config.optim, config.data.views
     if model.is_resnet and optim.optimizer == "adamw":
         yield (
-            f"optim.optimizer = adamw with model.variant = {model.variant}: the published command for these has "
-            "sgd and weight_decay = weight_decay_end = 1e-4"
+            f"optim.optimizer = adamw with model.variant = {model.variant}: unlike in the published command "
+            "for ResNet-50; use sgd, and weight_decay = weight_decay_end = 1e-4"
         )
     elif not model.is_resnet and optim.optimizer != "adamw":
         yield f"optim.optimizer = {optim.optimizer} with a transformer: adamw is recommended (help); use adamw"

@@ -88,7 +88,7 @@ class MetricsLog:
                 file.write(text)
         except OSError as error:
             raise _refused(self._path, error) from error
-        self._watch(lambda events: [events.scalars(int(row["step"]), row) for row in rows])
+        self._watch(lambda events: events.scalars(rows))
 
     def image(self, tag: str, array: np.ndarray, step: int) -> None:
         """Show a picture (y, x, 1, 3 or 4) in TensorBoard: uint8, or floats from 0 to 1."""
@@ -120,7 +120,7 @@ class MetricsLog:
     def _known(self, row: dict[str, Any] | None) -> bool:
         return row is not None and row["step"] <= self._start_step
 
-    def _watch(self, action: Callable[[_EventFile], object]) -> None:
+    def _watch(self, action: Callable[[_EventFile], None]) -> None:
         """Do something with the event file, unless it has failed before; a failure is noted and not passed on."""
         if self.problem is not None:
             return
@@ -162,12 +162,13 @@ class _EventFile:
         self._add(file_version="brain.Event:2")
         self._add(step=purge_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
-    def scalars(self, step: int, row: Row) -> None:
+    def scalars(self, rows: Sequence[Row]) -> None:
         from tensorboardX.proto.summary_pb2 import Summary
 
-        named = {name: value for name, value in row.items() if name != "step" and value is not None}
-        values = [Summary.Value(tag=_tag(name), simple_value=float(value)) for name, value in named.items()]
-        self._add(step=step, summary=Summary(value=values))
+        for row in rows:
+            named = {name: value for name, value in row.items() if name != "step" and value is not None}
+            values = [Summary.Value(tag=_tag(name), simple_value=float(value)) for name, value in named.items()]
+            self._add(step=int(row["step"]), summary=Summary(value=values))
 
     def image(self, step: int, tag: str, array: np.ndarray) -> None:
         from tensorboardX import summary

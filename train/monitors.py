@@ -95,11 +95,7 @@ def findings(
     tuple of Finding
         The most serious one first, at most one of each kind. The same ones again as long as they hold.
     """
-    streak = 0
-    for metrics in reversed(history):
-        if metrics["finite"]:
-            break
-        streak += 1
+    streak = next((n for n, metrics in enumerate(reversed(history)) if metrics["finite"]), len(history))
     if streak:
         return (_non_finite(streak, max_non_finite),)
     finite = [metrics for metrics in history if metrics["finite"]]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # The scale is one for all, so that what differs between panels differs between views.
 VMIN, VMAX = -0.5, 4.0
 _PANEL, _WIDEST, _EDGE, _HEAD, _NOTE = 1.4, 24.0, 0.06, 0.42, 0.25  # inches
-_DPI, _FONT = 110, 7
+_DPI, _FONT = 110, 6.5
 
 
 def view_sheet(

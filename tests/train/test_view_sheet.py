@@ -18,7 +18,7 @@ def batch(channels: int = 1, n_local: int = 2, samples: int = 5) -> dict[str, np
     rng = np.random.default_rng(0)
     arrays = {
         "global": rng.normal(size=(2, samples, 16, 16, channels)).astype(np.float32),
-        "turns": rng.integers(8, size=(2 + n_local, samples)),
+        "turns": rng.permutation((2 + n_local) * samples).reshape(-1, samples) % 8,
     }
     if n_local:
         arrays["local"] = rng.normal(size=(n_local, samples, 8, 8, channels)).astype(np.float32)
