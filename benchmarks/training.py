@@ -176,18 +176,18 @@ def compare(options: argparse.Namespace, arguments: list[str]) -> None:
     for side in sides:
         side.close()
     peak, source = peak_flops(jax.local_devices()[0], options.precision)
+    sizes = f"2 of {options.global_size} and {options.n_local} of {options.local_size} px"
     print(
-        f"ViT-{options.variant}/{options.patch}, batch {options.batch}, 2 of {options.global_size} and "
-        f"{options.n_local} of {options.local_size} px, K {options.out_dim}, {options.precision}; {flops / 1e9:.1f} GFLOP a sample; peak "
-        f"{peak / 1e9:.0f} GFLOP/s ({source})"
+        f"ViT-{options.variant}/{options.patch}, batch {options.batch}, {sizes}, K {options.out_dim}, "
+        f"{options.precision}; {flops / 1e9:.1f} GFLOP a sample; peak {peak / 1e9:.0f} GFLOP/s ({source})"
     )
     for side in sides:
         took = statistics.median(side.seconds)
         memory = side.told["device_bytes"] or side.told["host_bytes"]
         print(
             f"{side.name:8s} {1e3 * took:7.0f} ms a step (best {1e3 * min(side.seconds):.0f}), "
-            f"{options.batch / took:.3g} samples/s, {flops * options.batch / took / peak:.0%} of the peak, {memory / 1e9:.2f} GB, first step "
-            f"{first[side.name][0]:.0f} s, first loss {first[side.name][2]:.5f}"
+            f"{options.batch / took:.3g} samples/s, {flops * options.batch / took / peak:.0%} of the peak, "
+            f"{memory / 1e9:.2f} GB, first step {first[side.name][0]:.0f} s, first loss {first[side.name][2]:.5f}"
         )
     ours, theirs = (side.seconds for side in sides)
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]

@@ -16,7 +16,7 @@ from train.checkpoints import CheckpointStore
 from train.flops import model_flops_per_sample, peak_flops
 from train.hosts import any_host, gather, is_first
 from train.metrics_log import MetricsLog
-from train.monitors import Finding, diagnose, rankme_of_moment
+from train.monitors import Finding, findings, rankme_of_moment
 from train.parallel import make_parallel_step, replicate, shard, unreplicate
 from train.run_config import TrainConfig
 from train.state import TrainState
@@ -55,6 +55,8 @@ class Loop:
     stop : StopRequest
     progress : callable or None
         Called with (step, steps, metrics) whenever metrics are read.
+    on_warning : callable or None
+        Called once for each thing that looks wrong, with one line.
     """
 
     def __init__(
@@ -65,9 +67,10 @@ class Loop:
         loader: Loader,
         stop: StopRequest,
         progress: Progress | None,
+        on_warning: Callable[[str], None] | None,
     ) -> None:
         self.config, self.folder, self.store, self.loader = config, folder, store, loader
-        self.stop, self.progress = stop, progress
+        self.stop, self.progress, self.on_warning = stop, progress, on_warning
         self.first = is_first()
         self.history: list[dict[str, float]] = []
         self.findings: dict[str, Finding] = {}
@@ -164,12 +167,21 @@ class Loop:
         if log:
             log.write([{"step": number, **metrics, **speed} for number, metrics in fetched])
         self.history = [*self.history, *(metrics for _, metrics in fetched)][-_HISTORY:]
-        finding = diagnose(self.history, out_dim=self.config.model.out_dim, objective=self.config.optim.objective)
-        if finding:
-            self.findings.setdefault(finding.kind, finding)
+        found = findings(self.history, out_dim=self.config.model.out_dim, objective=self.config.optim.objective)
+        for finding in found:
+            if finding.kind not in self.findings:
+                self.findings[finding.kind] = finding
+                self._tell(finding.message)
+        if log and log.problem:
+            self._tell(log.problem)
+            log.problem = None
         if self.progress and self.first:
             self.progress(step, self.config.steps, {**fetched[-1][1], **speed})
-        return finding if finding and finding.stop else None
+        return next((finding for finding in found if finding.stop), None)
+
+    def _tell(self, message: str) -> None:
+        if self.on_warning and self.first:
+            self.on_warning(message)
 
     def _save(self, replicated: TrainState, step: int) -> None:
         states = gather(self.loader.state())

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from train.checkpoints import CheckpointStore
+from train.fragile import fragile
 from train.hosts import is_first, start_hosts
 from train.loop import Loop, Progress, RunResult
 from train.metrics_log import read_metrics
@@ -36,6 +37,7 @@ def train(
     progress: Progress | None = None,
     on_fill: Callable[[int, int], None] | None = None,
     on_dashboard: Callable[[str], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Train until ``config.steps``, from the last checkpoint of ``config.out`` if there is one.
 
@@ -49,6 +51,8 @@ def train(
         Called with (draws made, draws wanted) while the pool fills.
     on_dashboard : callable, optional
         Called with the address of Dask's dashboard, if there is one.
+    on_warning : callable, optional
+        Called with a line about settings known to be fragile, and about what looks wrong, as soon as it does.
 
     Raises
     ------
@@ -56,6 +60,9 @@ def train(
         If the folder holds another run, data cannot be used, or the loss stays non-finite.
     """
     folder = Path(config.out)
+    if on_warning:
+        for warning in fragile(config):
+            on_warning(warning)
     start_hosts(config.hosts)
     open_folder(folder, config, first=not jax.distributed.is_initialized() or is_first())
     # Workers before devices: JAX may take the accelerator and start threads, which new processes had better not
@@ -63,7 +70,7 @@ def train(
     with StopRequest().listening() as stop, connect(config.data.engine) as connection:
         if on_dashboard and connection.dashboard_link:
             on_dashboard(connection.dashboard_link)
-        return _train(config, folder, connection, stop, progress, on_fill)
+        return _train(config, folder, connection, stop, progress, on_fill, on_warning)
 
 
 def _train(
@@ -73,6 +80,7 @@ def _train(
     stop: StopRequest,
     progress: Progress | None,
     on_fill: Callable[[int, int], None] | None,
+    on_warning: Callable[[str], None] | None,
 ) -> RunResult:
     _check_batch(config)
     model = build_model(config.model, config.data.views.global_size, config.optim, axis_name=AXIS)
@@ -96,7 +104,7 @@ def _train(
             hosts=jax.process_count(),
             progress=on_fill if is_first() else None,
         ) as loader:
-            return Loop(config, folder, store, loader, stop, progress).run(state, model)
+            return Loop(config, folder, store, loader, stop, progress, on_warning).run(state, model)
 
 
 def _initial(state: TrainState, config: TrainConfig) -> TrainState:

@@ -55,18 +55,16 @@ def run(argv: list[str], prog: str) -> int:
         config = parse(TrainConfig, [*given, *options], f"{prog} {path}")
     if resume and not (Path(config.out) / "config.yaml").is_file():
         raise OutputError(f"{config.out} holds no run to go on with; leave out --resume to start one")
-    from train.fragile import fragile
     from train.run import train
     from vis2img.cli.progress import TrainingProgress
 
-    for warning in fragile(config):
-        print(f"{prog}: warning: {warning}", file=sys.stderr)
+    def warn(message: str) -> None:
+        print(f"{prog}: warning: {message}", file=sys.stderr)
+
     with TrainingProgress(quiet=quiet) as bar:
-        result = train(config, progress=bar.step, on_fill=bar.fill, on_dashboard=_tell_dashboard)
+        result = train(config, progress=bar.step, on_fill=bar.fill, on_dashboard=_tell_dashboard, on_warning=warn)
     for why in result.unused.values():
         print(f"{prog}: not used: {why}", file=sys.stderr)
-    for finding in result.findings:
-        print(f"{prog}: warning: {finding.message}", file=sys.stderr)
     state = "finished" if result.finished else "stopped, run the same command to go on"
     print(f"{result.folder}: step {result.step} of {config.steps}, {state}")
     return 0
