@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,9 +81,7 @@ def simulate_fields(work: Path) -> None:
 def curves(options: argparse.Namespace) -> None:
     """Train, score every checkpoint, and plot."""
     config = run_config(options.work, "curves", options.steps, 0)
-    start = time.perf_counter()
     train(config, progress=lambda step, steps, m: print(f"{step}/{steps} loss {m['loss']:.3f}", flush=True))
-    minutes = (time.perf_counter() - start) / 60
     patches = patches_of(config)
     _, _, model = load_run(config.out)
     rows = [(0, *accuracies(model, random_variables(config, config.seed), patches))]
@@ -99,7 +96,11 @@ def curves(options: argparse.Namespace) -> None:
         for images in (patches.fixed, patches.varied, patches.shifted)
     ]
     metrics = read_metrics(config.out)
-    print(f"{config.steps} steps of {config.data.batch_size} samples in {minutes:.1f} minutes")
+    # Of all parts of a run that was stopped and went on.
+    minutes = np.sum(config.data.batch_size / metrics["samples_per_s"]) / 60
+    print(
+        f"{len(metrics['step'])} of {config.steps} steps of {config.data.batch_size} samples in {minutes:.1f} minutes"
+    )
     for row in rows:
         print("step {:6d}: k-NN imaged alike {:.3f}, otherwise {:.3f}, off centre {:.3f}".format(*row))
     print("pixels:      k-NN imaged alike {:.3f}, otherwise {:.3f}, off centre {:.3f}".format(*of_pixels))

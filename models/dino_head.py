@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.layers import Linear, gelu
+from models.layers import Linear, gelu, logits_of
 
 LINEAR_INIT = nn.initializers.truncated_normal(stddev=0.02)
 # Only the direction of v matters to the output, but its length sets how fast that direction can turn: keep
@@ -90,7 +90,7 @@ class _LastLayer(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         v = self.param("v", _PROTOTYPE_INIT, (x.shape[-1], self.out_dim))
         unit = l2_normalise(v, axis=0).astype(self.dtype)
-        logits = jnp.dot(x.astype(self.dtype), unit, preferred_element_type=jnp.float32)  # (N, K)
+        logits = logits_of(x.astype(self.dtype), unit)  # (N, K)
         if not self.norm_last_layer:
             # (1, K) and not (K,): the published optimiser decays it, as it decays all but vectors.
             logits = logits * self.param("g", nn.initializers.ones, (1, self.out_dim))

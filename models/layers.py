@@ -67,6 +67,26 @@ def _product_backward(saved: Pair, gradient: jax.Array) -> Pair:
 _product.defvjp(_product_forward, _product_backward)
 
 
+@jax.custom_vjp
+def logits_of(x: jax.Array, prototypes: jax.Array) -> jax.Array:
+    """Product of (N, D) and (D, K), both of the precision of the network, in float32: a softmax wants its digits."""
+    return jnp.dot(x, prototypes, preferred_element_type=jnp.float32)
+
+
+def _logits_forward(x: jax.Array, prototypes: jax.Array) -> tuple[jax.Array, Pair]:
+    return logits_of(x, prototypes), (x, prototypes)
+
+
+def _logits_backward(saved: Pair, gradient: jax.Array) -> Pair:
+    x, prototypes = saved
+    # Back in the precision of the factors: with a float32 gradient both products would run at the rate of float32.
+    gradient = gradient.astype(x.dtype)
+    return gradient @ prototypes.T, x.T @ gradient
+
+
+logits_of.defvjp(_logits_forward, _logits_backward)
+
+
 class LayerNorm(nn.Module):
     """Normalise over the last axis (Ba et al. 2016, arXiv:1607.06450), in float32, epsilon 1e-6.
 

@@ -5,9 +5,14 @@ note. So a checkpoint of another model is refused by name before anything is rea
 this code.
 """
 
+import contextlib
 import json
+import logging
+import shutil
+import sys
+import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +23,12 @@ import orbax.checkpoint as ocp
 
 from train.state import TrainState
 from vis2img.errors import Vis2imgError
+
+_REMEDY = "free some space and give the same command again, which goes on from the last checkpoint"
+_FULL = ("No space left", "Disk quota exceeded", "quota exceeded")
+_PARTIAL = "*.orbax-checkpoint-tmp*"
+_SETTLE_SECONDS = 10.0
+_MARGIN = 1 << 20  # bytes, for what Orbax writes beside the arrays
 
 
 class CheckpointError(Vis2imgError):
@@ -88,10 +99,18 @@ class CheckpointStore:
         if step in self.steps():
             raise CheckpointError(f"cannot save step {step}: {self.folder} has it already")
         args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), note=ocp.args.JsonSave(note))
+        self._tidy()
+        self._check_room(step, sum(np.asarray(x).nbytes for x in arrays.values()) + _MARGIN)
         try:
-            saved = self._open().save(step, args=args, force=True)
+            with _quiet():
+                try:
+                    saved = self._open().save(step, args=args, force=True)
+                except Exception:
+                    self._settle()
+                    raise
         except Exception as error:  # Orbax and tensorstore raise many types
-            raise CheckpointError(f"cannot save step {step} to {self.folder}: {_line(error)}") from error
+            why = f"the disk is full; {_REMEDY}" if any(word in str(error) for word in _FULL) else _line(error)
+            raise CheckpointError(f"cannot save step {step} to {self.folder}: {why}") from error
         if not saved:
             raise CheckpointError(f"cannot save step {step} to {self.folder}: Orbax skipped it")
 
@@ -153,6 +172,28 @@ class CheckpointStore:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         return self._manager
 
+    def _tidy(self) -> None:
+        """Remove what saves left that did not end; only one process of a run saves."""
+        for path in self.folder.glob(_PARTIAL):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _settle(self) -> None:
+        """Remove what a save left that failed, until the threads of tensorstore add nothing to it any more."""
+        end = time.monotonic() + _SETTLE_SECONDS
+        while time.monotonic() < end:
+            self._tidy()
+            time.sleep(0.5)
+            if not any(self.folder.glob(_PARTIAL)):
+                return
+
+    def _check_room(self, step: int, need: int) -> None:
+        """Refuse before anything is written, as Orbax does so in a hundred lines; a quota it only sees then."""
+        there = next(path for path in (self.folder, *self.folder.parents) if path.is_dir())
+        free = shutil.disk_usage(there).free
+        if free < need:
+            what = f"it takes {need / 1e6:.1f} MB and the disk has {free / 1e6:.1f} MB left"
+            raise CheckpointError(f"cannot save step {step} to {self.folder}: {what}; {_REMEDY}")
+
     def _choose(self, step: int | None) -> int:
         if not self.folder.is_dir():
             raise CheckpointError(f"no checkpoint folder at {self.folder}")
@@ -195,3 +236,17 @@ def _line(error: BaseException) -> str:
     """First line of an error, shortened: tensorstore's run to pages."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:200]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from the terminal what Orbax and the threads of tensorstore write about an error that is raised as well."""
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda *_: None
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        sys.unraisablehook = hook

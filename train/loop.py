@@ -77,6 +77,8 @@ class Loop:
         self.waiting: list[tuple[int, Any]] = []
         self.since = time.perf_counter()
         self.loader_seconds = 0.0
+        # Of the batch trained on last: a stop may come when the loader has counted the next one already.
+        self.loader_state = loader.state()
         self.full_rate = 0.0  # samples/s at which the devices would do nothing but the arithmetic of the network
 
     def run(self, state: TrainState, model: Any) -> RunResult:
@@ -130,6 +132,7 @@ class Loop:
                 batch = self.loader.next_batch()
         else:
             batch = self.loader.next_batch()
+        self.loader_state = self.loader.state()
         self.loader_seconds += time.perf_counter() - start
         return batch.arrays()
 
@@ -184,7 +187,7 @@ class Loop:
             self.on_warning(message)
 
     def _save(self, replicated: TrainState, step: int) -> None:
-        states = gather(self.loader.state())
+        states = gather(self.loader_state)
         if self.first:
             self.store.save(unreplicate(replicated), step, {"loader": states})
         self.since = time.perf_counter()

@@ -116,7 +116,8 @@ def objective(
         means |= {"entropy": found["entropy"], "kl": found["kl"]}
     total = loss
     if optim.koleo:
-        spread = jnp.mean(jnp.stack([koleo(x, axis_name=axis_name) for x in view.embeddings[:n_global]]))
+        # Summed over the views, as DINOv2 does: its weight means that.
+        spread = jnp.sum(jnp.stack([koleo(x, axis_name=axis_name) for x in view.embeddings[:n_global]]))
         total, means["koleo"] = total + optim.koleo * spread, spread
     if masks is not None:
         hidden, patch_centre = _patch_loss(model, params, teacher, memory, view, seen, masks, optim, teacher_temp)

@@ -9,8 +9,12 @@ from types import FrameType
 from typing import Any
 
 
-class Stopped(Exception):
-    """The run was asked to stop while it waited."""
+class Stopped(BaseException):
+    """The run was asked to stop while it waited.
+
+    No `Exception`, as it comes from a signal in the midst of other code, which takes any such for a failure of its own:
+    the pool of draws would give a field up.
+    """
 
 
 class StopRequest:

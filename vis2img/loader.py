@@ -141,8 +141,10 @@ class Loader:
         if first:
             self._check_open()
             self.pool.fill(self._progress)
-            self._thread = threading.Thread(target=self._produce, name="vis2img-plan", daemon=True)
-            self._thread.start()
+            # Started first: a signal between the two lines must not leave a thread that cannot be joined.
+            thread = threading.Thread(target=self._produce, name="vis2img-plan", daemon=True)
+            thread.start()
+            self._thread = thread
         start = time.perf_counter()
         batch, self._state = self._next()
         if not first:

@@ -88,3 +88,70 @@ def test_only_the_prototypes_are_in_the_frozen_group():
     labels = label_params(params())
     assert set(jax.tree.leaves(labels["head"]["last_layer"])) == {"last_layer"}
     assert set(jax.tree.leaves(labels["backbone"])) == {"body"}
+
+
+def np_momentum(param, grads, rates, decays, decayed, lars):
+    """torch.optim.SGD with momentum 0.9 and no dampening; with ``lars``, the class LARS of the published DINO code."""
+    buffer = np.zeros_like(param)
+    for grad, rate, decay in zip(grads, rates, decays, strict=True):
+        direction = grad + decay * param if decayed else grad
+        if lars and decayed:
+            size, length = np.sqrt((param**2).sum()), np.sqrt((direction**2).sum())
+            direction = direction * (0.001 * size / length if size > 0.0 and length > 0.0 else 1.0)
+        buffer = 0.9 * buffer + direction
+        param = param - rate * buffer
+    return param
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars"])
+def test_update_matches_momentum_by_hand(name):
+    optimizer = make_optimizer(OptimConfig(optimizer=name, clip_grad=0.0))
+    start = params()
+    start["backbone"]["zeros"] = np.zeros((2, 2))  # has no size for a trust ratio to keep to
+    start["backbone"]["still"] = np.ones((2, 2))
+    rng = np.random.default_rng(1)
+    grads = [jax.tree.map(lambda x: rng.normal(0.0, 2.0, x.shape), start) for _ in RATES]
+    for grad in grads:
+        grad["backbone"]["still"] = np.zeros((2, 2))
+    # LARS takes steps of a thousandth of a matrix: larger rates, or there is nothing to compare.
+    scale = 100.0 if name == "lars" else 1.0
+    current, state = as_float32(start), optimizer.init(as_float32(start))
+    for i, (grad, rate, decay) in enumerate(zip(grads, RATES, DECAYS, strict=True)):
+        settings = {"lr": scale * rate, "weight_decay": decay, "frozen": jnp.asarray(i < FROZEN_STEPS)}
+        updates, state = optimizer.update(as_float32(grad), state, current, **settings)
+        current = jax.tree.map(lambda p, u: p + u, current, updates)
+
+    rates = [scale * rate for rate in RATES]
+    for names, decayed, skip in (
+        (("backbone", "kernel"), True, 0),
+        (("backbone", "bias"), False, 0),
+        (("backbone", "zeros"), True, 0),
+        (("backbone", "still"), True, 0),
+        (("head", "last_layer", "v"), True, FROZEN_STEPS),
+        (("head", "last_layer", "g"), False, FROZEN_STEPS),
+    ):
+
+        def pick(tree, names=names):
+            for key in names:
+                tree = tree[key]
+            return tree
+
+        # While it is frozen a group gathers no momentum.
+        by_hand = np_momentum(
+            pick(start), [pick(g) for g in grads[skip:]], rates[skip:], DECAYS[skip:], decayed, name == "lars"
+        )
+        assert np.abs(by_hand - pick(start)).max() > 1e-2
+        np.testing.assert_allclose(pick(current), by_hand, rtol=1e-4, atol=1e-5, err_msg=str(names))
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars"])
+def test_tensors_are_clipped_before_decay_and_momentum(name):
+    optimizer = make_optimizer(OptimConfig(optimizer=name, clip_grad=0.5))
+    start = {"kernel": np.ones((2, 2)), "bias": np.ones(2)}
+    grad = {"kernel": np.full((2, 2), 3.0), "bias": np.array([3.0, 4.0])}
+    settings = {"lr": 0.1, "weight_decay": 0.2, "frozen": jnp.asarray(False)}
+    updates, _ = optimizer.update(as_float32(grad), optimizer.init(as_float32(start)), as_float32(start), **settings)
+    for key, decayed in (("kernel", True), ("bias", False)):
+        clipped = grad[key] * 0.5 / np.sqrt((grad[key] ** 2).sum())
+        by_hand = np_momentum(start[key], [clipped], [0.1], [0.2], decayed, name == "lars")
+        np.testing.assert_allclose(updates[key], by_hand - start[key], rtol=1e-4)

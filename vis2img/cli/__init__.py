@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 
 from vis2img import __version__
+from vis2img.cli.large_pages import use_large_pages
 from vis2img.errors import Vis2imgError
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Arguments after the program's name; default: those of the process.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and args[:1] in (["train"], ["demo"]):
+        use_large_pages()
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     try:
