@@ -98,9 +98,8 @@ def curves(options: argparse.Namespace) -> None:
     metrics = read_metrics(config.out)
     # Of all parts of a run that was stopped and went on.
     minutes = np.sum(config.data.batch_size / metrics["samples_per_s"]) / 60
-    print(
-        f"{len(metrics['step'])} of {config.steps} steps of {config.data.batch_size} samples in {minutes:.1f} minutes"
-    )
+    done, size = len(metrics["step"]), config.data.batch_size
+    print(f"{done} of {config.steps} steps of {size} samples in {minutes:.1f} minutes")
     for row in rows:
         print("step {:6d}: k-NN imaged alike {:.3f}, otherwise {:.3f}, off centre {:.3f}".format(*row))
     print("pixels:      k-NN imaged alike {:.3f}, otherwise {:.3f}, off centre {:.3f}".format(*of_pixels))

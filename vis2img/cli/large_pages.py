@@ -1,8 +1,8 @@
 """Large pages for the memory of training on CPUs.
 
 XLA's CPU backend takes the temporary memory of a step anew at every call, and gives it back: gigabytes that the kernel
-hands over, and clears, in pages of 4 kB, which takes up to a quarter of a step (docs/benchmarks.md). glibc asks for pages
-of 2 MB if it is told to when a process starts, and only then.
+hands over, and clears, in pages of 4 kB, which takes up to a quarter of a step (docs/benchmarks.md). glibc asks for
+pages of 2 MB if it is told to when a process starts, and only then.
 """
 
 from __future__ import annotations
