@@ -128,7 +128,7 @@ def serve(options: argparse.Namespace) -> None:
 class Side:
     """A process that takes steps of one side."""
 
-    def __init__(self, name: str, arguments: list[str]) -> None:
+    def __init__(self, name: str, arguments: list[str], large_pages: bool) -> None:
         self.name, self.seconds = name, list[float]()
         self.told: dict[str, Any] = {}
         command = [sys.executable, __file__, *arguments, "--side", name]
@@ -136,6 +136,8 @@ class Side:
         paths = os.pathsep.join([str(here.parent), str(here), os.environ.get("PYTHONPATH", "")])
         # So that two sides fit on one accelerator.
         env = {**os.environ, "PYTHONPATH": paths, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        if large_pages:
+            env["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
     def steps(self, count: int) -> list[tuple[float, float, float]]:
@@ -163,7 +165,8 @@ def compare(options: argparse.Namespace, arguments: list[str]) -> None:
     from train.state import build_model
 
     tell_machine()
-    sides = [Side(name, arguments) for name in ("vis2img", "PyTorch")]
+    with_pages = {"ours": ("vis2img",), "both": ("vis2img", "PyTorch"), "none": ()}[options.large_pages]
+    sides = [Side(name, arguments, name in with_pages) for name in ("vis2img", "PyTorch")]
     first = {side.name: side.steps(1)[0] for side in sides}
     for side in sides:
         side.steps(options.untimed)
@@ -270,6 +273,12 @@ def main() -> None:
     parser.add_argument("--accumulate", type=int, default=1, help="parts of a batch, ours alone")
     parser.add_argument("--remat", action="store_true", help="ours alone")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument(
+        "--large-pages",
+        default="ours",
+        choices=["ours", "both", "none"],
+        help="sides that have glibc's large pages; `vis2img train` gives them to itself",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2, help="of each side in a round")
     parser.add_argument("--untimed", type=int, default=1, help="steps of each side before them, behind the first")

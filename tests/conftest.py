@@ -23,6 +23,11 @@ START_MJD_S = 58849.25 * 86400  # 2020-01-01T06:00:00 UTC
 CENTRE = (np.radians(150.0), np.radians(-30.0))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of networks last: what they compile stays in the process, and others watch their memory."""
+    items.sort(key=lambda item: any(name in item.path.parts for name in ("models", "train")))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of shared test data; set VIS2IMG_SHARED where it is not beside the repository."""

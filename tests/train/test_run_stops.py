@@ -232,6 +232,7 @@ def test_a_run_that_is_killed_loses_what_came_after_its_checkpoint(bench: Bench,
     assert_as_if_never_stopped(folder, whole)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(bench: Bench, whole: Any) -> None:
     alone = _own_mounts()
     disk = bench.fresh("disk")
