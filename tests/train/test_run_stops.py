@@ -193,6 +193,7 @@ def assert_as_if_never_stopped(folder: Path, whole: Any) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_saves_and_goes_on(bench: Bench, whole: Any) -> None:
     path, folder = bench.config()
     run = Run(bench, path)
