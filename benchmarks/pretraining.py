@@ -129,12 +129,12 @@ def plot(
     entropy.set(title="entropy", xlabel="step", ylabel="nat")
     known = np.isfinite(metrics["rankme"])
     rank.plot(metrics["step"][known], metrics["rankme"][known])
-    rank.set(title="RankMe of the teacher's embeddings", xlabel="step", ylim=(0, None))
+    rank.set(title="RankMe of the teacher", xlabel="step", ylim=(0, None))
     for column, name in enumerate(("imaged alike", "imaged otherwise", "off centre")):
         line = accuracy.plot(rows[:, 0], rows[:, 1 + column], marker=".", label=name)[0]
         accuracy.axhline(of_pixels[column], color=line.get_color(), ls=":", lw=1)
     accuracy.legend(fontsize=8)
-    accuracy.set(title="k-NN, balanced accuracy (dotted: pixels)", xlabel="step", ylim=(0.2, 0.9))
+    accuracy.set(title="k-NN (dotted: pixels)", xlabel="step", ylim=(0.2, 0.9))
     figure.savefig(path, dpi=100)
 
 
