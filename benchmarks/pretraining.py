@@ -19,8 +19,7 @@ import numpy as np
 
 from train.checkpoints import CheckpointStore
 from train.demo import DemoConfig, observation, train_config
-from train.embed import embed_images
-from train.evaluate import LabelledPatches, knn_accuracy, labelled_patches, pixels, random_variables
+from train.evaluate import QUERIES, LabelledPatches, accuracies, encoder, labelled_patches, pixels, random_variables
 from train.run import load_run, read_metrics, train
 from train.run_config import TrainConfig
 from train.state import backbone_variables
@@ -57,14 +56,9 @@ def patches_of(config: TrainConfig) -> LabelledPatches:
     return labelled_patches(config, field_sources(config.data), catalogues)
 
 
-def accuracies(model: Any, variables: Any, patches: LabelledPatches) -> tuple[float, float, float]:
+def of_network(model: Any, variables: Any, patches: LabelledPatches) -> list[float]:
     """Return k-NN accuracy of queries imaged alike, imaged otherwise and off centre."""
-    gallery = embed_images(model, variables, patches.fixed)
-    queries = (patches.fixed, patches.varied, patches.shifted)
-    return tuple(  # type: ignore[return-value]
-        knn_accuracy(gallery, embed_images(model, variables, images), patches.label, patches.field)
-        for images in queries
-    )
+    return list(accuracies(patches, encoder(model, variables)).values())
 
 
 def simulate_fields(work: Path) -> None:
@@ -84,17 +78,13 @@ def curves(options: argparse.Namespace) -> None:
     train(config, progress=lambda step, steps, m: print(f"{step}/{steps} loss {m['loss']:.3f}", flush=True))
     patches = patches_of(config)
     _, _, model = load_run(config.out)
-    rows = [(0, *accuracies(model, random_variables(config, config.seed), patches))]
+    rows = [(0, *of_network(model, random_variables(config, config.seed), patches))]
     with CheckpointStore(Path(config.out) / "checkpoints", keep_every=config.keep_every) as store:
         steps = store.steps()
     for step in steps:
         _, state, _ = load_run(config.out, step)
-        rows.append((step, *accuracies(model, backbone_variables(state), patches)))
-    raw = pixels(patches.fixed)
-    of_pixels = [
-        knn_accuracy(raw, pixels(images), patches.label, patches.field)
-        for images in (patches.fixed, patches.varied, patches.shifted)
-    ]
+        rows.append((step, *of_network(model, backbone_variables(state), patches)))
+    of_pixels = list(accuracies(patches, pixels).values())
     metrics = read_metrics(config.out)
     # Of all parts of a run that was stopped and went on.
     minutes = np.sum(config.data.batch_size / metrics["samples_per_s"]) / 60
@@ -130,7 +120,7 @@ def plot(
     known = np.isfinite(metrics["rankme"])
     rank.plot(metrics["step"][known], metrics["rankme"][known])
     rank.set(title="RankMe of the teacher", xlabel="step", ylim=(0, None))
-    for column, name in enumerate(("imaged alike", "imaged otherwise", "off centre")):
+    for column, name in enumerate(QUERIES.values()):
         line = accuracy.plot(rows[:, 0], rows[:, 1 + column], marker=".", label=name)[0]
         accuracy.axhline(of_pixels[column], color=line.get_color(), ls=":", lw=1)
     accuracy.legend(fontsize=8)
@@ -150,7 +140,7 @@ def objectives(options: argparse.Namespace) -> None:
             patches = patches or patches_of(config)
             _, state, model = load_run(config.out)
             rank = read_metrics(config.out)["rankme"]
-            found.append((*accuracies(model, backbone_variables(state), patches), rank[np.isfinite(rank)][-1]))
+            found.append((*of_network(model, backbone_variables(state), patches), rank[np.isfinite(rank)][-1]))
         mean = np.mean(found, axis=0)
         spread = np.std(found, axis=0, ddof=1) if len(found) > 1 else np.zeros(4)
         cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean[:3], spread[:3], strict=True)]

@@ -1,13 +1,10 @@
 """DINO in PyTorch, as one would write it today: what `train.step.train_step` is timed and checked against.
 
-    python benchmarks/torch_dino.py                                          # ViT-S/16 on the CPU
-    python benchmarks/torch_dino.py --device cuda --batch 64 --precision bfloat16 --compile
-
-The recipe is that of Caron et al. 2021 (arXiv:2104.14294), section 3 and "Implementation details"; the backbone is
-timm's. The work of a step is that of ours: one backbone pass per resolution, one head pass over all views, loss and
-centre, clipping by tensor, AdamW with the prototypes held at first, moving average. Two things it does not do: look
-whether loss and gradients are finite, and monitor more than these. PyTorch and timm are no dependencies of vis2img:
-``pip install torch timm``.
+benchmarks/training.py times it. The recipe is that of Caron et al. 2021 (arXiv:2104.14294), section 3 and
+"Implementation details"; the backbone is timm's. The work of a step is that of ours: one backbone pass per resolution,
+one head pass over all views, loss and centre, clipping by tensor, AdamW with the prototypes held at first, moving
+average. Two things it does not do: look whether loss and gradients are finite, and monitor more than these. PyTorch and
+timm are no dependencies of vis2img: ``pip install torch timm``.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.dino_head import LINEAR_INIT, batch_norm
-from models.layers import Linear
+from models.layers import Linear, batch_norm
 
 
 class BYOLHead(nn.Module):
@@ -36,6 +35,6 @@ class BYOLHead(nn.Module):
         return (self._mlp(x, "predictor", train) if student else x).astype(jnp.float32)
 
     def _mlp(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        x = Linear(self.hidden, LINEAR_INIT, self.dtype, name=f"{name}0")(x)
+        x = Linear(self.hidden, self.dtype, name=f"{name}0")(x)
         x = batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name=f"{name}_bn")
-        return Linear(self.out_dim, LINEAR_INIT, self.dtype, name=f"{name}1")(nn.relu(x))
+        return Linear(self.out_dim, self.dtype, name=f"{name}1")(nn.relu(x))

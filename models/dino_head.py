@@ -12,9 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.layers import Linear, gelu, logits_of
+from models.layers import Linear, batch_norm, gelu, logits_of
 
-LINEAR_INIT = nn.initializers.truncated_normal(stddev=0.02)
 # Only the direction of v matters to the output, but its length sets how fast that direction can turn: keep
 # the published U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 _PROTOTYPE_INIT = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
@@ -25,12 +24,6 @@ def l2_normalise(x: jax.Array, axis: int) -> jax.Array:
     x = x.astype(jnp.float32)
     square = jnp.sum(x * x, axis=axis, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
-
-
-def batch_norm(x: jax.Array, *, train: bool, axis_name: str | None, dtype: Any, name: str) -> jax.Array:
-    """Batch normalisation as torch has it by default, over all devices of ``axis_name``; statistics in float32."""
-    norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, axis_name=axis_name, dtype=dtype, name=name)
-    return norm(x)
 
 
 class DINOHead(nn.Module):
@@ -70,7 +63,7 @@ class DINOHead(nn.Module):
         for i in range(self.layers):
             last = i == self.layers - 1
             width = self.bottleneck if last else self.hidden
-            x = Linear(width, LINEAR_INIT, self.dtype, name=f"mlp{i}")(x)
+            x = Linear(width, self.dtype, name=f"mlp{i}")(x)
             if not last:
                 if self.use_bn:
                     x = batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name=f"bn{i}")

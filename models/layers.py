@@ -1,4 +1,4 @@
-"""Linear layer, layer normalisation and GELU: Flax's, with gradients written out.
+"""What networks here are made of: linear layer, normalisations and GELU, with gradients written out where that pays.
 
 Parameters and values are those of ``flax.linen``. What XLA makes of the automatic gradients copies activations into
 transposed order before products, which on CPUs takes a third of a training step (docs/benchmarks.md).
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 Pair = tuple[jax.Array, jax.Array]
+_LINEAR_INIT = nn.initializers.truncated_normal(stddev=0.02)  # as the published DINO
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -29,15 +30,15 @@ class Linear(nn.Module):
     ----------
     features : int
         Width of the result.
-    kernel_init : callable
-        Of the kernel (in, out); the bias (out,) starts at 0.
     dtype : dtype
         Of the computation; parameters are float32.
+    kernel_init : callable
+        Of the kernel (in, out); the bias (out,) starts at 0.
     """
 
     features: int
-    kernel_init: Any
     dtype: Any = jnp.float32
+    kernel_init: Any = _LINEAR_INIT
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -85,6 +86,15 @@ def _logits_backward(saved: Pair, gradient: jax.Array) -> Pair:
 
 
 logits_of.defvjp(_logits_forward, _logits_backward)
+
+
+def batch_norm(x: jax.Array, *, train: bool, axis_name: str | None, dtype: Any, name: str) -> jax.Array:
+    """Batch normalisation as PyTorch has it by default, over all devices of ``axis_name``; statistics in float32.
+
+    0.9 is what PyTorch calls 0.1. Running variances are of the batch itself, where PyTorch's are n/(n-1) times it.
+    """
+    norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, axis_name=axis_name, dtype=dtype, name=name)
+    return norm(x)
 
 
 class LayerNorm(nn.Module):

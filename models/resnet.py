@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.layers import batch_norm
+
 # name -> (blocks of the four stages, bottleneck blocks?)
 VARIANTS: dict[str, tuple[tuple[int, ...], bool]] = {
     "resnet18": ((2, 2, 2, 2), False),
@@ -35,13 +37,6 @@ def _conv(features: int, kernel: int, stride: int, dtype: Any, name: str) -> nn.
         dtype=dtype,
         kernel_init=_CONV_INIT,
         name=name,
-    )
-
-
-def _norm(train: bool, dtype: Any, axis_name: str | None, name: str) -> nn.BatchNorm:
-    # 0.9 is what PyTorch calls 0.1. Running variances are of the batch itself, where PyTorch's are n/(n-1) times it.
-    return nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, axis_name=axis_name, name=name
     )
 
 
@@ -77,13 +72,16 @@ class ResidualBlock(nn.Module):
         y = x
         for i, (kernel, stride, features) in enumerate(layers, start=1):
             y = _conv(features, kernel, stride, self.dtype, f"conv{i}")(y)
-            y = _norm(train, self.dtype, self.axis_name, f"bn{i}")(y)
+            y = self._norm(y, train, f"bn{i}")
             if i < len(layers):
                 y = nn.relu(y)
         if self.stride != 1 or x.shape[-1] != out_width:
             x = _conv(out_width, 1, self.stride, self.dtype, "downsample_conv")(x)
-            x = _norm(train, self.dtype, self.axis_name, "downsample_bn")(x)
+            x = self._norm(x, train, "downsample_bn")
         return nn.relu(y + x)
+
+    def _norm(self, x: jax.Array, train: bool, name: str) -> jax.Array:
+        return batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name=name)
 
 
 class ResNet(nn.Module):
@@ -171,7 +169,7 @@ class ResNet(nn.Module):
     def _features(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return the last feature map, and all of them by name."""
         x = _conv(WIDTHS[0], 7, 2, self.dtype, "conv1")(images)
-        x = nn.relu(_norm(train, self.dtype, self.axis_name, "bn1")(x))
+        x = nn.relu(batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name="bn1"))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pads with -inf
         out = {"stem": x}
         for stage, (width, depth) in enumerate(zip(WIDTHS, self.depths, strict=True), start=1):

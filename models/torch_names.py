@@ -40,8 +40,8 @@ def from_torch(
     """Return the variables of a backbone from PyTorch's arrays.
 
     Projection heads and classifiers are left out. The stem of an RGB network is adapted to another number of
-    channels (`adapt_stem`); positions are resized as the network itself would (`models.vit.resize_positions`: Keys's
-    kernel with a = -1/2, where PyTorch's has -3/4) if the native grid is another one. Positions of timm without one
+    channels (`adapt_stem`); positions are resized as the network itself would (`models.vit.resize_positions`) if
+    the native grid is another one. Positions of timm without one
     for the class token get zero for it. A mask token, which only training needs, is zero if the file has none.
 
     Parameters

@@ -26,14 +26,10 @@ VARIANTS: dict[str, tuple[int, int, int]] = {
 }
 PATCHES = (4, 8, 14, 16)
 
-_LINEAR_INIT = nn.initializers.truncated_normal(stddev=0.02)
+_TOKEN_INIT = nn.initializers.truncated_normal(stddev=0.02)
 # A patch embedding is a strided convolution; the published model leaves it at U(-1/sqrt(fan_in),
 # 1/sqrt(fan_in)).
 _PATCH_INIT = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
-
-
-def _dense(features: int, dtype: Any, name: str) -> Linear:
-    return Linear(features, _LINEAR_INIT, dtype, name=name)
 
 
 def resize_positions(positions: jax.Array, rows: int, columns: int) -> jax.Array:
@@ -110,7 +106,7 @@ class Attention(nn.Module):
         """Return the mixed tokens (B, Q, D) and the attention weights (B, heads, Q, T); Q is T, or 1 if class_only."""
         batch, length, dim = x.shape
         width = dim // self.heads
-        qkv = jnp.split(_dense(3 * dim, self.dtype, "qkv")(x), 3, axis=-1)
+        qkv = jnp.split(Linear(3 * dim, self.dtype, name="qkv")(x), 3, axis=-1)
         # Heads before tokens: XLA's CPU products would make slower copies otherwise.
         query, key, value = (y.reshape(batch, length, self.heads, width).swapaxes(1, 2) for y in qkv)  # (B, H, T, D/H)
         if self.class_only:
@@ -120,7 +116,7 @@ class Attention(nn.Module):
         weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
         mixed = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(self.dtype), value)  # (B, H, Q, D/H)
         mixed = mixed.transpose(0, 2, 1, 3).reshape(batch, -1, dim)
-        return _dense(dim, self.dtype, "proj")(mixed), weights
+        return Linear(dim, self.dtype, name="proj")(mixed), weights
 
 
 class Block(nn.Module):
@@ -148,8 +144,8 @@ class Block(nn.Module):
         if self.class_only:
             x = x[:, :1]
         x = x + drop_path(self._scaled(mixed, "ls1"), drops[0], self.drop_path)  # (B, Q, D)
-        y = _dense(int(dim * self.mlp_ratio), self.dtype, "fc1")(LayerNorm(self.dtype, name="norm2")(x))
-        y = _dense(dim, self.dtype, "fc2")(gelu(y))
+        y = Linear(int(dim * self.mlp_ratio), self.dtype, name="fc1")(LayerNorm(self.dtype, name="norm2")(x))
+        y = Linear(dim, self.dtype, name="fc2")(gelu(y))
         return x + drop_path(self._scaled(y, "ls2"), drops[1], self.drop_path), weights
 
     def _scaled(self, branch: jax.Array, name: str) -> jax.Array:
@@ -288,7 +284,7 @@ class ViT(nn.Module):
         # A matrix product instead of a strided convolution: the same numbers, and faster on CPU.
         x = images.reshape(batch, rows, p, columns, p, channels).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(batch, rows * columns, p * p * channels)
-        x = Linear(self.dim, _PATCH_INIT, self.dtype, name="patch_embed")(x)  # (B, N, D)
+        x = Linear(self.dim, self.dtype, _PATCH_INIT, name="patch_embed")(x)  # (B, N, D)
         if self.mask_token:
             token = self.param("mask_token", nn.initializers.zeros, (1, 1, self.dim))
             if masks is not None:
@@ -296,8 +292,8 @@ class ViT(nn.Module):
         elif masks is not None:
             raise ValueError("masks were given to a network without a mask token; make it with mask_token=True")
         side = self.img_size // p
-        cls = self.param("cls_token", _LINEAR_INIT, (1, 1, self.dim))
-        positions = self.param("pos_embed", _LINEAR_INIT, (1, 1 + side * side, self.dim))
+        cls = self.param("cls_token", _TOKEN_INIT, (1, 1, self.dim))
+        positions = self.param("pos_embed", _TOKEN_INIT, (1, 1 + side * side, self.dim))
         grid = resize_positions(positions[0, 1:].reshape(side, side, self.dim), rows, columns)
         patches = x + grid.reshape(1, rows * columns, self.dim).astype(self.dtype)
         first = cls + positions[:, :1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,29 @@ CENTRE = (np.radians(150.0), np.radians(-30.0))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of networks last: what they compile stays in the process, and others watch their memory."""
     items.sort(key=lambda item: any(name in item.path.parts for name in ("models", "train")))
+
+
+@pytest.fixture(scope="module")
+def timm() -> Any:
+    """timm, even beside a build of torchvision that does not go with PyTorch: timm needs none of its operators."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
+    try:
+        import timm
+
+        yield timm
+        return
+    except Exception:
+        for name in [name for name in sys.modules if name.split(".")[0] in ("timm", "torchvision")]:
+            del sys.modules[name]
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    try:
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor x) -> Tensor")
+        import timm
+    except Exception as error:
+        pytest.skip(f"timm cannot be imported: {error}")
+    yield timm
+    del library
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ collapse.
 """
 
 import jax
-import jax.numpy as jnp
 
 from models.dino_head import l2_normalise
+from train.pairs import check_pairs, mean_over_pairs
 
 
 def byol_loss(predictions: jax.Array, projections: jax.Array, *, n_global: int) -> jax.Array:
@@ -33,14 +33,6 @@ def byol_loss(predictions: jax.Array, projections: jax.Array, *, n_global: int) 
     ValueError
         If the shapes disagree or there is no pair of different views.
     """
-    n_views, batch, width = predictions.shape
-    if projections.shape != (n_global, batch, width) or n_global > n_views:
-        raise ValueError(f"{n_global} teacher views {projections.shape} do not match {predictions.shape}")
-    n_pairs = n_global * (n_views - 1)
-    if n_pairs == 0:
-        raise ValueError("BYOL needs at least two views, one of them global")
-    student = l2_normalise(predictions, axis=-1)
+    check_pairs(predictions, projections, n_global)
     teacher = jax.lax.stop_gradient(l2_normalise(projections, axis=-1))
-    # All views but itself, as a sum over views minus itself.
-    others = jnp.sum(student, axis=0) - student[:n_global]  # (n_global, B, P)
-    return 2.0 - 2.0 * jnp.sum(teacher * others) / (n_pairs * batch)
+    return 2.0 - 2.0 * mean_over_pairs(l2_normalise(predictions, axis=-1), teacher)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from models.dino_head import l2_normalise
 from train.dinov2 import sinkhorn
+from train.pairs import check_pairs, mean_over_pairs
 
 
 def dino_loss(
@@ -62,12 +63,8 @@ def dino_loss(
     ValueError
         If the shapes disagree or there is no pair of different views.
     """
-    n_views, batch, out_dim = student_logits.shape
-    if teacher_logits.shape != (n_global, batch, out_dim) or n_global > n_views:
-        raise ValueError(f"{n_global} teacher views {teacher_logits.shape} do not match {student_logits.shape}")
-    n_pairs = n_global * (n_views - 1)
-    if n_pairs == 0:
-        raise ValueError("DINO needs at least two views, one of them global")
+    check_pairs(student_logits, teacher_logits, n_global)
+    batch, out_dim = teacher_logits.shape[1:]
     teacher_logits = jax.lax.stop_gradient(teacher_logits)
     log_student = jax.nn.log_softmax(student_logits / student_temp)  # (V, B, K)
     if centring == "sinkhorn":
@@ -76,9 +73,7 @@ def dino_loss(
     else:
         log_teacher = jax.nn.log_softmax((teacher_logits - centre) / teacher_temp)  # (n_global, B, K)
     teacher = jnp.exp(log_teacher)
-    # All views but itself = sum over views minus itself: V + n_global passes over K instead of V * n_global.
-    others = jnp.sum(log_student, axis=0) - log_student[:n_global]  # (n_global, B, K)
-    loss = -jnp.sum(teacher * others) / (n_pairs * batch)
+    loss = -mean_over_pairs(log_student, teacher)
     new_centre = centre_momentum * centre + (1.0 - centre_momentum) * jnp.mean(teacher_logits, axis=(0, 1))
     # 0 log 0 = 0, where log_teacher may be -inf for far outliers.
     entropy = -jnp.sum(jnp.where(teacher > 0.0, teacher * log_teacher, 0.0)) / (n_global * batch)

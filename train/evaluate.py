@@ -190,24 +190,33 @@ def score_representations(
         (``shifted``); the gallery is always centred and imaged in the fixed way.
     """
     encoders: list[tuple[str, list[Callable[[np.ndarray], np.ndarray]]]] = [
-        ("trained", [_encoder(model, variables) for variables in trained]),
-        ("random weights", [_encoder(model, variables) for variables in untrained]),
+        ("trained", [encoder(model, variables) for variables in trained]),
+        ("random weights", [encoder(model, variables) for variables in untrained]),
         ("pixels", [pixels]),
     ]
-    queries = {"same": patches.fixed, "across": patches.varied, "shifted": patches.shifted}
     scores, done, total = [], 0, sum(len(functions) for _, functions in encoders)
     for name, functions in encoders:
-        values: dict[str, list[float]] = {imaging: [] for imaging in queries}
+        values: dict[str, list[float]] = {imaging: [] for imaging in QUERIES}
         for encode in functions:
-            gallery = encode(patches.fixed)
-            for imaging, images in queries.items():
-                values[imaging].append(knn_accuracy(gallery, encode(images), patches.label, patches.field))
+            for imaging, accuracy in accuracies(patches, encode).items():
+                values[imaging].append(accuracy)
             done += 1
             if progress:
                 progress(done, total)
-        scores += [Score(name, imaging, tuple(accuracies)) for imaging, accuracies in values.items()]
+        scores += [Score(name, imaging, tuple(found)) for imaging, found in values.items()]
     return scores
 
 
-def _encoder(model: Any, variables: Any) -> Callable[[np.ndarray], np.ndarray]:
+def accuracies(patches: LabelledPatches, encode: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+    """Return the k-NN accuracy of one representation (images to vectors) for each way to see the queries."""
+    gallery = encode(patches.fixed)
+    queries = {"same": patches.fixed, "across": patches.varied, "shifted": patches.shifted}
+    return {
+        imaging: knn_accuracy(gallery, encode(images), patches.label, patches.field)
+        for imaging, images in queries.items()
+    }
+
+
+def encoder(model: Any, variables: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what turns images into embeddings of a network."""
     return lambda images: embed_images(model, variables, images)

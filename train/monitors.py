@@ -40,27 +40,6 @@ class Finding:
     stop: bool = False
 
 
-def diagnose(
-    history: Sequence[Metrics],
-    *,
-    out_dim: int,
-    objective: str = "dino",
-    window: int = 100,
-    tolerance: float = 0.01,
-    max_non_finite: int = 5,
-) -> Finding | None:
-    """Judge the latest metrics of a run: the most serious of `findings`, or None."""
-    found = findings(
-        history,
-        out_dim=out_dim,
-        objective=objective,
-        window=window,
-        tolerance=tolerance,
-        max_non_finite=max_non_finite,
-    )
-    return found[0] if found else None
-
-
 def findings(
     history: Sequence[Metrics],
     *,

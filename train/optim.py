@@ -32,20 +32,8 @@ def clip_per_tensor(max_norm: float) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree.map(clip, updates))
 
 
-def decay_and_scale() -> optax.GradientTransformationExtraArgs:
-    """Turn a direction u into ``-lr * (u + weight_decay * p)``; vectors and scalars are not decayed."""
-
-    def update(updates: Any, state: Any, params: Any, *, lr: Any, weight_decay: Any, **_: Any) -> Any:
-        def step(direction: jax.Array, param: jax.Array) -> jax.Array:
-            return -lr * (direction + weight_decay * param if param.ndim > 1 else direction)
-
-        return jax.tree.map(step, updates, params), state
-
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
-
-
 def add_decay() -> optax.GradientTransformationExtraArgs:
-    """Add ``weight_decay * p`` to the gradients of what is decayed."""
+    """Add ``weight_decay * p``; vectors and scalars are not decayed."""
 
     def update(updates: Any, state: Any, params: Any, *, weight_decay: Any, **_: Any) -> Any:
         decayed = jax.tree.map(lambda g, p: g + weight_decay * p if p.ndim > 1 else g, updates, params)
@@ -116,7 +104,7 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformationExtraArgs
 
 def _rule(name: str) -> optax.GradientTransformationExtraArgs:
     if name == "adamw":
-        return optax.chain(optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8), decay_and_scale())
+        return optax.chain(optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8), add_decay(), scale_by_rate())
     # Weight decay comes first in these: it is part of the gradient, as in torch's SGD and in LARS.
     rules = [add_decay(), optax.trace(decay=_MOMENTUM), scale_by_rate()]
     if name == "lars":

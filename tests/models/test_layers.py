@@ -26,7 +26,7 @@ def both(ours, theirs, x):
 def test_layers_are_those_of_flax(shape):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     pairs = (
-        (Linear(6, INIT), nn.Dense(6, kernel_init=INIT)),
+        (Linear(6, kernel_init=INIT), nn.Dense(6, kernel_init=INIT)),
         (LayerNorm(), nn.LayerNorm(epsilon=1e-6, use_fast_variance=False)),
     )
     for ours, theirs in pairs:
@@ -36,7 +36,7 @@ def test_layers_are_those_of_flax(shape):
 
 def test_bfloat16_keeps_parameters_and_sums_in_float32():
     x = np.random.default_rng(0).normal(size=(4096, 8)).astype(np.float32)
-    layer = Linear(4, INIT, jnp.bfloat16)
+    layer = Linear(4, jnp.bfloat16, INIT)
     params = layer.init(jax.random.key(0), x)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     assert layer.apply(params, x).dtype == jnp.bfloat16

@@ -1,7 +1,6 @@
 """Weights to and from PyTorch: outputs are the same as those of a plain PyTorch transformer and of timm."""
 
 import math
-import sys
 
 import jax
 import numpy as np
@@ -135,29 +134,6 @@ def plain_vit(patch, dim, depth, heads, img_size, channels, registers=0, layer_s
             return self.norm(x)
 
     return shaken(Network())
-
-
-@pytest.fixture(scope="module")
-def timm():
-    """timm, even beside a build of torchvision that does not go with PyTorch: timm needs none of its operators."""
-    torch = pytest.importorskip("torch", reason=NO_TORCH)
-    try:
-        import timm
-
-        yield timm
-        return
-    except Exception:
-        for name in [name for name in sys.modules if name.split(".")[0] in ("timm", "torchvision")]:
-            del sys.modules[name]
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    try:
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor x) -> Tensor")
-        import timm
-    except Exception as error:
-        pytest.skip(f"timm cannot be imported: {error}")
-    yield timm
-    del library
 
 
 @pytest.mark.parametrize(

@@ -154,29 +154,6 @@ def test_pth_files_are_read_without_pytorch(tmp_path, monkeypatch) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.fixture(scope="module")
-def timm():
-    """timm, even beside a build of torchvision that does not go with PyTorch: timm needs none of its operators."""
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    try:
-        import timm
-
-        yield timm
-        return
-    except Exception:
-        for name in [name for name in sys.modules if name.split(".")[0] in ("timm", "torchvision")]:
-            del sys.modules[name]
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    try:
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor x) -> Tensor")
-        import timm
-    except Exception as error:
-        pytest.skip(f"timm cannot be imported: {error}")
-    yield timm
-    del library
-
-
 def test_the_header_makes_the_network_in_timm(timm, run, tmp_path) -> None:
     """What the help text of the command says, line by line."""
     import safetensors.torch

@@ -1,0 +1,35 @@
+"""Pairs of views: each view of the teacher is a target for every view of the student but itself."""
+
+import jax
+import jax.numpy as jnp
+
+
+def check_pairs(student: jax.Array, teacher: jax.Array, n_global: int) -> None:
+    """Refuse views that make no pairs.
+
+    Parameters
+    ----------
+    student : (V, B, K)
+        What the student makes of all views, the ``n_global`` global ones first.
+    teacher : (n_global, B, K)
+        What the teacher makes of the global ones.
+
+    Raises
+    ------
+    ValueError
+        If the shapes disagree or there is no pair of different views.
+    """
+    n_views, *rest = student.shape
+    if teacher.shape != (n_global, *rest) or n_global > n_views:
+        raise ValueError(f"{n_global} teacher views {teacher.shape} do not match {student.shape}")
+    if n_global * (n_views - 1) == 0:
+        raise ValueError("pairs need at least two views, one of them global")
+
+
+def mean_over_pairs(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Scalar product of student and teacher, mean over pairs of different views and over samples; as `check_pairs`."""
+    n_views, batch, _ = student.shape
+    n_global = teacher.shape[0]
+    # All views but itself = sum over views minus itself: V + n_global passes over K instead of V * n_global.
+    others = jnp.sum(student, axis=0) - student[:n_global]  # (n_global, B, K)
+    return jnp.sum(teacher * others) / (n_global * (n_views - 1) * batch)
