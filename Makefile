@@ -4,6 +4,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
   "$$p" -c 'import sys, venv, ensurepip; raise SystemExit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# Files in the order they are collected in, which puts networks last (tests/conftest.py).
+TWO_CORES := -n 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help demo test test-all lint format clean
@@ -32,10 +34,10 @@ demo: $(VENV)/.demo
 	$(BIN)/vis2img demo
 
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(TWO_CORES)
 
 test-all: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
+	$(BIN)/python -m pytest $(TWO_CORES) -m "slow or not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

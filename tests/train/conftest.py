@@ -38,6 +38,21 @@ def quick_jit():
     return partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
+@pytest.fixture(scope="module")
+def compile_once(tmp_path_factory):
+    """Keep what is compiled for the tests of a module: runs that are alike compile in the first of them only."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
 @pytest.fixture(scope="session")
 def step(model, optim, quick_jit):
     return quick_jit(partial(train_step, model=model, optim=optim, total_steps=TOTAL_STEPS))

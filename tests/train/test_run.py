@@ -23,6 +23,8 @@ from vis2img.loader_config import LoaderConfig
 from vis2img.sources import field_sources
 from vis2img.views import ViewConfig
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 
 @pytest.fixture
 def config(make_ms, tmp_path: Path) -> TrainConfig:
