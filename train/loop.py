@@ -52,6 +52,8 @@ class Loop:
         Of the run.
     store : CheckpointStore
     loader : Loader
+    full_rate : float
+        Of :func:`full_rate`.
     stop : StopRequest
     progress : callable or None
         Called with (step, steps, metrics) whenever metrics are read.
@@ -65,12 +67,13 @@ class Loop:
         folder: Path,
         store: CheckpointStore,
         loader: Loader,
+        full_rate: float,
         stop: StopRequest,
         progress: Progress | None,
         on_warning: Callable[[str], None] | None,
     ) -> None:
         self.config, self.folder, self.store, self.loader = config, folder, store, loader
-        self.stop, self.progress, self.on_warning = stop, progress, on_warning
+        self.full_rate, self.stop, self.progress, self.on_warning = full_rate, stop, progress, on_warning
         self.first = is_first()
         self.history: list[dict[str, float]] = []
         self.findings: dict[str, Finding] = {}
@@ -79,7 +82,6 @@ class Loop:
         self.loader_seconds = 0.0
         # Of the batch trained on last: a stop may come when the loader has counted the next one already.
         self.loader_state = loader.state()
-        self.full_rate = 0.0  # samples/s at which the devices would do nothing but the arithmetic of the network
 
     def run(self, state: TrainState, model: Any) -> RunResult:
         """Train from ``state`` to the end, or until asked to stop.
@@ -93,7 +95,6 @@ class Loop:
         step = saved = int(state.step)
         step_fn = make_parallel_step(model, config.optim, total_steps=config.steps, n_devices=config.devices)
         replicated = replicate(state, config.devices)
-        self.full_rate = self._full_rate(model)
         with MetricsLog(self.folder, start_step=step) if self.first else nullcontext() as log:
             stopping = False
             while step < config.steps and not stopping:
@@ -142,16 +143,6 @@ class Loop:
         note = f"{self.config.data.imaging}: views of step {step}"
         log.image("views", view_sheet(batch, folder / f"step{step:08d}.png", teacher_note=note), step)
 
-    def _full_rate(self, model: Any) -> float:
-        config = self.config
-        devices = config.devices or jax.local_device_count()
-        peak, _ = peak_flops(jax.local_devices()[0], config.model.precision)
-        # Simulated devices share the cores that the peak was measured on.
-        if jax.default_backend() != "cpu":
-            peak *= devices * jax.process_count()
-        views, channels = config.data.views, config.data.channels
-        return peak / model_flops_per_sample(model, views, channels, ibot=config.optim.ibot > 0.0)
-
     def _log(self, log: MetricsLog | None, replicated: TrainState, step: int) -> Finding | None:
         """Fetch the metrics of the steps since the last call, write them, and judge them; return what ends the run."""
         fetched = [(n, {k: float(v) for k, v in unreplicate(m).items()}) for n, m in self.waiting]
@@ -191,3 +182,17 @@ class Loop:
         if self.first:
             self.store.save(unreplicate(replicated), step, {"loader": states})
         self.since = time.perf_counter()
+
+
+def full_rate(config: TrainConfig, model: Any) -> float:
+    """Samples/s at which the devices would do nothing but the arithmetic of the network.
+
+    Of devices whose peak is not published it is measured: ask while nothing else computes.
+    """
+    devices = config.devices or jax.local_device_count()
+    peak, _ = peak_flops(jax.local_devices()[0], config.model.precision)
+    # Simulated devices share the cores that the peak was measured on.
+    if jax.default_backend() != "cpu":
+        peak *= devices * jax.process_count()
+    views, channels = config.data.views, config.data.channels
+    return peak / model_flops_per_sample(model, views, channels, ibot=config.optim.ibot > 0.0)

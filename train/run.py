@@ -16,7 +16,7 @@ import jax
 from train.checkpoints import CheckpointStore
 from train.fragile import fragile
 from train.hosts import is_first, start_hosts
-from train.loop import Loop, Progress, RunResult
+from train.loop import Loop, Progress, RunResult, full_rate
 from train.metrics_log import read_metrics
 from train.parallel import AXIS
 from train.pretrained import load_pretrained
@@ -95,6 +95,7 @@ def _train(
             return RunResult(folder, start, True)
         if is_first():
             note_start(folder, start)
+        fastest = full_rate(config, model)  # while the workers have nothing to do yet
         with Loader(
             config.data,
             config.seed,
@@ -104,7 +105,7 @@ def _train(
             hosts=jax.process_count(),
             progress=on_fill if is_first() else None,
         ) as loader:
-            return Loop(config, folder, store, loader, stop, progress, on_warning).run(state, model)
+            return Loop(config, folder, store, loader, fastest, stop, progress, on_warning).run(state, model)
 
 
 def _initial(state: TrainState, config: TrainConfig) -> TrainState:

@@ -330,7 +330,6 @@ def test_a_stop_at_the_moment_a_batch_arrives_loses_no_batch(tmp_path: Path, mon
     monkeypatch.setattr(loop, "make_parallel_step", lambda *_, **__: lambda state, batch: (state, {}))
     for name in ("replicate", "unreplicate", "shard"):
         monkeypatch.setattr(loop, name, lambda value, *_: value)
-    monkeypatch.setattr(loop.Loop, "_full_rate", lambda *_: 1.0)
     monkeypatch.setattr(loop.Loop, "_log", lambda self, *_: self.waiting.clear())
     monkeypatch.setattr(loop.Loop, "_show", lambda *_: None)
     notes: list[tuple[int, int]] = []
@@ -355,7 +354,7 @@ def test_a_stop_at_the_moment_a_batch_arrives_loses_no_batch(tmp_path: Path, mon
 
     with StopRequest().listening() as stop:
         store: Any = SimpleNamespace(save=save)
-        result = loop.Loop(config, tmp_path, store, Loader(), stop, None, None).run(SimpleNamespace(step=0), None)
+        result = loop.Loop(config, tmp_path, store, Loader(), 1.0, stop, None, None).run(SimpleNamespace(step=0), None)
     assert (result.step, result.finished) == (2, False)
     assert notes == [(2, 2)]
 
