@@ -72,10 +72,16 @@ def simulate_fields(work: Path) -> None:
             simulate(wanted)
 
 
+def train_to_the_end(config: TrainConfig, **callbacks: Any) -> None:
+    """Train; leave the benchmark where the run is asked to stop."""
+    if not train(config, **callbacks).finished:
+        raise SystemExit(f"{config.out}: stopped; the same command goes on")
+
+
 def curves(options: argparse.Namespace) -> None:
     """Train, score every checkpoint, and plot."""
     config = run_config(options.work, "curves", options.steps, 0)
-    train(config, progress=lambda step, steps, m: print(f"{step}/{steps} loss {m['loss']:.3f}", flush=True))
+    train_to_the_end(config, progress=lambda step, steps, m: print(f"{step}/{steps} loss {m['loss']:.3f}", flush=True))
     patches = patches_of(config)
     _, _, model = load_run(config.out)
     rows = [(0, *of_network(model, random_variables(config, config.seed), patches))]
@@ -136,7 +142,7 @@ def objectives(options: argparse.Namespace) -> None:
         for seed in range(options.seeds):
             word = name.replace(" ", "-").lower()
             config = run_config(options.work, word, options.steps, seed, **changes)
-            train(config)
+            train_to_the_end(config)
             patches = patches or patches_of(config)
             _, state, model = load_run(config.out)
             rank = read_metrics(config.out)["rankme"]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.run_config import TrainConfig
 from vis2img.draws import Draw, FieldSource, image_draw
-from vis2img.errors import OutputError, ParameterError, Vis2imgError
+from vis2img.errors import ParameterError
 from vis2img.params import ImagingParams
 from vis2img.phase import direction_cosines, sky_position
 from vis2img.prior import draw_rng
@@ -54,7 +51,11 @@ def evaluation_draw(source: FieldSource, *, varied: int | None = None) -> Draw:
 
 def cut_patches(draw: Draw, source: FieldSource, views: ViewConfig, position: np.ndarray) -> Patches:
     """Cut the patches around ``position`` [patch, 2] (RA, Dec in rad) from ``draw``."""
-    side = patch_angle(source, views)
+    return cut_around(draw, patch_angle(source, views), views, position)
+
+
+def cut_around(draw: Draw, side: float, views: ViewConfig, position: np.ndarray) -> Patches:
+    """Cut patches of ``side`` rad around ``position`` [patch, 2] (RA, Dec in rad) from ``draw``."""
     position = np.asarray(position, dtype=np.float64).reshape(-1, 2)
     lmn = direction_cosines(position[:, 0], position[:, 1], draw.phase_centre)
     images, kept = [], []
@@ -67,18 +68,47 @@ def cut_patches(draw: Draw, source: FieldSource, views: ViewConfig, position: np
             continue
         kept.append(i)
     size = views.global_size
-    stacked = np.stack(images) if images else np.zeros((0, size, size, source.channels), np.float32)
+    stacked = np.stack(images) if images else np.zeros((0, size, size, len(draw.data)), np.float32)
     index = np.array(kept, dtype=np.int64)
     return Patches(stacked, position[index], index, draw.params)
 
 
-def grid_positions(draw: Draw, source: FieldSource, views: ViewConfig) -> np.ndarray:
-    """Return RA and Dec [patch, 2] of patches that tile the field edge to edge."""
-    side = patch_angle(source, views)
-    count = int((source.prior.fov - 2 * source.prior.pixsize[1]) / side)
-    offset = (np.arange(count) - (count - 1) / 2) * side
-    m, l = np.meshgrid(offset, offset, indexing="ij")
-    return np.stack(sky_position(l.ravel(), m.ravel(), draw.phase_centre), axis=-1)
+def grid_positions(draw: Draw, source: FieldSource, views: ViewConfig, overlap: float = 0.0) -> np.ndarray:
+    """Return RA and Dec [patch, 2] of patches that tile the field: edge to edge, or by ``overlap`` of a side."""
+    extent = source.prior.fov - 2 * source.prior.pixsize[1]
+    return tiles((extent, extent), patch_angle(source, views), draw.phase_centre, overlap=overlap)
+
+
+def tiles(
+    extent: tuple[float, float],
+    side: float,
+    phase_centre: tuple[float, float],
+    *,
+    middle: tuple[float, float] = (0.0, 0.0),
+    overlap: float = 0.0,
+) -> np.ndarray:
+    """Return RA and Dec [patch, 2] in rad of squares that tile a rectangle of the sky, from south to north.
+
+    Parameters
+    ----------
+    extent : (float, float)
+        Of the rectangle along l and m, rad.
+    side : float
+        Of a square, rad.
+    phase_centre : (float, float)
+        RA and Dec in rad, from which l and m are counted.
+    middle : (float, float)
+        Of the rectangle, l and m.
+    overlap : float
+        Of neighbours, as a fraction of the side; 0: edge to edge.
+    """
+    step = side * (1 - overlap)
+    # A square as large as the rectangle fits, whatever the rounding.
+    counts = [math.floor((length - side) / step + 1e-9) + 1 for length in extent]
+    l, m = ((np.arange(n) - (n - 1) / 2) * step + at for n, at in zip(counts, middle, strict=True))
+    m, l = (each.ravel() for each in np.meshgrid(m, l, indexing="ij"))
+    above = l**2 + m**2 < 1
+    return np.stack(sky_position(l[above], m[above], phase_centre), axis=-1)
 
 
 def embed_images(model: Any, variables: Any, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
@@ -110,10 +140,13 @@ def embed_images(model: Any, variables: Any, images: np.ndarray, batch_size: int
     return np.concatenate(vectors) if vectors else np.zeros((0, 2 * model.backbone.dim), np.float32)
 
 
-@partial(jax.jit, static_argnums=0)
-def _forward(model: Any, variables: Any, images: jax.Array) -> jax.Array:
+def joined_tokens(model: Any, variables: Any, images: jax.Array) -> jax.Array:
+    """Return the vectors of :func:`embed_images`, float32 [image, 2 dim], inside of what is compiled."""
     token, out = model.backbone.apply(variables, images)
     return jnp.concatenate([token, out["patches"].max(axis=1)], axis=1).astype(jnp.float32)
+
+
+_forward = partial(jax.jit, static_argnums=0)(joined_tokens)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -123,58 +156,3 @@ def attention_maps(model: Any, variables: Any, images: jax.Array) -> jax.Array:
     rows, columns = (side // model.backbone.patch for side in images.shape[1:3])
     attention = out["attention"][:, :, 0, -rows * columns :]  # (B, heads, N)
     return attention.reshape(*attention.shape[:2], rows, columns)
-
-
-def embed_sources(
-    config: TrainConfig,
-    model: Any,
-    variables: Any,
-    sources: list[FieldSource],
-    positions: list[np.ndarray] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, np.ndarray]:
-    """Embed patches of each field: around ``positions`` (RA, Dec in rad), or tiling it.
-
-    Returns
-    -------
-    dict
-        ``vector`` [patch, dim], ``ra_deg``, ``dec_deg``, ``ms``, ``params`` (JSON), ``index`` (which of the
-        positions asked for).
-    """
-    columns: dict[str, list[Any]] = {name: [] for name in ("vector", "ra_deg", "dec_deg", "ms", "params", "index")}
-    for i, source in enumerate(sources):
-        draw = evaluation_draw(source)
-        wanted = grid_positions(draw, source, config.data.views) if positions is None else positions[i]
-        patches = cut_patches(draw, source, config.data.views, wanted)
-        columns["vector"].append(embed_images(model, variables, patches.images))
-        columns["ra_deg"].append(np.degrees(patches.position[:, 0]))
-        columns["dec_deg"].append(np.degrees(patches.position[:, 1]))
-        columns["ms"].append(np.full(len(patches.kept), source.ms))
-        columns["params"].append(np.full(len(patches.kept), json.dumps(patches.params.to_dict())))
-        columns["index"].append(patches.kept)
-        if progress:
-            progress(i + 1, len(sources))
-    table = {name: np.concatenate(parts) for name, parts in columns.items()}
-    if not len(table["vector"]):
-        raise Vis2imgError("no patch lies within the fields; check the positions, or choose a smaller patch_npix")
-    return table
-
-
-def write_embeddings(table: dict[str, np.ndarray], path: Path, overwrite: bool = False) -> None:
-    """Write embeddings as a compressed ``.npz`` of plain arrays (no pickles), in one move.
-
-    Raises
-    ------
-    OutputError
-        If ``path`` exists and ``overwrite`` is not set, or cannot be written.
-    """
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; choose another output or use --overwrite")
-    partial_path = path.with_name(f".{path.name}.partial")
-    try:
-        with partial_path.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **table)
-        partial_path.replace(path)
-    except OSError as error:
-        partial_path.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error

@@ -6,7 +6,8 @@ The run folder (:mod:`train.run_folder`) gets ``metrics.jsonl``, a line a step, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from train.run_folder import note_start, open_folder, read_config_of
 from train.state import TrainState, backbone_variables, build_model, create_state
 from train.stopping import StopRequest
 from vis2img.cluster import Connection, connect
+from vis2img.cutout_loader import CutoutLoader
 from vis2img.errors import Vis2imgError
 from vis2img.loader import Loader
 
@@ -67,16 +69,26 @@ def train(
     open_folder(folder, config, first=not jax.distributed.is_initialized() or is_first())
     # Workers before devices: JAX may take the accelerator and start threads, which new processes had better not
     # inherit.
-    with StopRequest().listening() as stop, connect(config.data.engine) as connection:
-        if on_dashboard and connection.dashboard_link:
+    with StopRequest().listening() as stop, _workers(config) as connection:
+        if on_dashboard and connection and connection.dashboard_link:
             on_dashboard(connection.dashboard_link)
         return _train(config, folder, connection, stop, progress, on_fill, on_warning)
+
+
+@contextmanager
+def _workers(config: TrainConfig) -> Iterator[Connection | None]:
+    """Start the workers that make draws; of finished pictures nothing is to be made."""
+    if config.data.cutouts:
+        yield None
+        return
+    with connect(config.data.engine) as connection:
+        yield connection
 
 
 def _train(
     config: TrainConfig,
     folder: Path,
-    connection: Connection,
+    connection: Connection | None,
     stop: StopRequest,
     progress: Progress | None,
     on_fill: Callable[[int, int], None] | None,
@@ -96,16 +108,26 @@ def _train(
         if is_first():
             note_start(folder, start)
         fastest = full_rate(config, model)  # while the workers have nothing to do yet
-        with Loader(
-            config.data,
-            config.seed,
-            connection=connection,
-            state=_loader_state(extra, folder),
-            host=jax.process_index(),
-            hosts=jax.process_count(),
-            progress=on_fill if is_first() else None,
-        ) as loader:
+        with _open_loader(config, connection, _loader_state(extra, folder), on_fill) as loader:
             return Loop(config, folder, store, loader, fastest, stop, progress, on_warning).run(state, model)
+
+
+def _open_loader(
+    config: TrainConfig,
+    connection: Connection | None,
+    state: dict[str, Any] | None,
+    on_fill: Callable[[int, int], None] | None,
+) -> Any:
+    """Return the loader of measurement sets or of pictures; what the loop asks of them is alike."""
+    options: dict[str, Any] = {
+        "state": state,
+        "host": jax.process_index(),
+        "hosts": jax.process_count(),
+        "progress": on_fill if is_first() else None,
+    }
+    if config.data.cutouts:
+        return CutoutLoader(config.data, config.seed, **options)
+    return Loader(config.data, config.seed, connection=connection, **options)
 
 
 def _initial(state: TrainState, config: TrainConfig) -> TrainState:

@@ -28,7 +28,7 @@ class TrainConfig:
     out: str
     """Run folder; the same command goes on from its last checkpoint."""
     data: LoaderConfig
-    """Measurement sets and how views are made of them."""
+    """Measurement sets, images or pictures, and how views are made of them."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Network."""
     optim: OptimConfig = field(default_factory=OptimConfig)

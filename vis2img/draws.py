@@ -33,6 +33,7 @@ class FieldSource:
     """Where a field comes from and how it may be imaged: what a worker needs to make a draw."""
 
     ms: str
+    """Measurement set, averaged data, or FITS image."""
     selection: Selection
     prior: ImagingPrior
     pixsize: Angle = 0.0
@@ -125,7 +126,11 @@ def make_draw(source: FieldSource, seed: int, field: int, index: int, nthreads: 
 
 
 def image_draw(source: FieldSource, params: ImagingParams, field: int = 0, index: int = 0, nthreads: int = 1) -> Draw:
-    """Image ``source`` under given ``params``."""
+    """Image ``source`` under given ``params``; a source that is a FITS image is that image whatever they are."""
+    from vis2img.image_field import fits_draw, is_image
+
+    if is_image(source.ms):
+        return fits_draw(source.ms, field, index, fov=source.prior.fov)
     data = field_data(source.ms, source.selection, source.memory)
     params = data.thinned(params)
     parts = data.select(params, nthreads)
@@ -178,13 +183,14 @@ def _fractions(freqs: np.ndarray, band: np.ndarray) -> tuple[float, float]:
 def find_peaks(data: np.ndarray, noise: float, params: ImagingParams) -> np.ndarray:
     """Return direction cosines (l, m) [peak, 2] of the brightest pixels around, above ``PEAK_SIGMA`` times ``noise``.
 
-    A peak is the brightest pixel of its block of 12 x 12 pixels and of the eight blocks around.
+    A peak is the brightest pixel of its block of 12 x 12 pixels and of the eight blocks around. Blocks with a blank
+    pixel have none.
     """
     from scipy.ndimage import maximum_filter
 
     ny, nx = data.shape
     rows, columns = np.arange(0, ny, _PEAK_BLOCK), np.arange(0, nx, _PEAK_BLOCK)
-    highest = _reduced(np.maximum, data, rows, columns)
+    highest = np.nan_to_num(_reduced(np.maximum, data, rows, columns), nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
     found = []
     for j, i in np.argwhere((highest > PEAK_SIGMA * noise) & (highest == maximum_filter(highest, size=3))):
         block = data[rows[j] : rows[j] + _PEAK_BLOCK, columns[i] : columns[i] + _PEAK_BLOCK]

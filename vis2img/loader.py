@@ -77,6 +77,8 @@ class Loader:
         hosts: int = 1,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
+        if config.cutouts:
+            raise ParameterError("cutouts need vis2img.cutout_loader.CutoutLoader: there is nothing to image")
         if config.batch_size % hosts:
             raise ParameterError(f"batch_size = {config.batch_size} is not a multiple of the {hosts} hosts")
         self.config, self.seed = config, seed

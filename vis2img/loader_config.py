@@ -1,4 +1,4 @@
-"""The configuration of a loader: which measurement sets, imaged how, cut how, by which workers."""
+"""The configuration of a loader: which measurement sets or pictures, imaged how, cut how, by which workers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vis2img.cluster import Engine
+from vis2img.cutout_augment import CutoutAugment
 from vis2img.draws import DRAW_MEMORY
 from vis2img.errors import ParameterError
 from vis2img.options import Angle, Memory
@@ -20,10 +21,14 @@ ENGINE_KEYS = ("workers", "scheduler", "worker_memory", "dashboard", "prefetch",
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """Which measurement sets, imaged how, and how views are cut from them."""
+    """Which measurement sets or pictures, imaged how, and how views are cut from them."""
 
-    ms: tuple[str, ...]
-    """Measurement sets, or averaged data (vis2img average), to train on; each is read-only."""
+    ms: tuple[str, ...] = ()
+    """Measurement sets, averaged data (vis2img average), or FITS images, to train on; each is read-only. An image is a
+    field that is always the same: views of it are crops, flips and turns."""
+    cutouts: tuple[str, ...] = ()
+    """Survey cutouts instead of ms: .npz files, FITS images or folders of them, one source in each picture. No workers
+    are needed; of what follows, only batch_size, views, augment, prefetch and cutters count."""
     weights: tuple[float, ...] = ()
     """How often samples come from each of ms, relative to the others; default: from each field alike."""
     fields: Literal["one", "all"] = "one"
@@ -35,7 +40,10 @@ class LoaderConfig:
     field_npix: int = 512
     """Side of the imaged field in pixels of the suggested size (a third of the finest fringe)."""
     fov: Angle | None = None
-    """Side of the imaged field as an angle; overrides field_npix."""
+    """Side of the imaged field as an angle; overrides field_npix. Of FITS images the middle is used; default: all."""
+    image_pixsize: Angle = 0.0
+    """Pixel size in which patches are counted on FITS images; 0arcsec: a third of the beam in the header, else its
+    pixels. Give the suggested pixel of the measurement sets that they were made of, and patches have the same angle."""
     imaging: str = "full"
     """How imaging varies: a preset (full, gentle, weighting-only, channels-only, uv-only, image-only, ...; vis2img
     augment --list) or a YAML file of a prior."""
@@ -45,6 +53,8 @@ class LoaderConfig:
     """Which visibilities of each measurement set; selection.stokes IQUV gives four input channels."""
     views: ViewConfig = field(default_factory=ViewConfig)
     """How views are cut."""
+    augment: CutoutAugment = field(default_factory=CutoutAugment)
+    """How views of cutouts vary besides; measurement sets and FITS images do not use it."""
     near_peaks: float = 0.5
     """Share of the patches placed near a bright peak of the field; the others lie anywhere."""
     pb_limit: float = 0.1
@@ -78,8 +88,16 @@ class LoaderConfig:
     """Folder through which workers of this machine hand draws over; default: /dev/shm, which is memory."""
 
     def __post_init__(self) -> None:
-        if not self.ms:
-            raise ParameterError("ms is empty: name at least one measurement set")
+        if not self.ms and not self.cutouts:
+            raise ParameterError("ms is empty: name at least one measurement set, or pictures in cutouts")
+        if self.ms and self.cutouts:
+            raise ParameterError("ms and cutouts cannot both be given: train on measurement sets, or on pictures")
+        if self.cutouts and self.weights:
+            raise ParameterError("weights are of measurement sets; each picture of cutouts comes once in an epoch")
+        if self.cutouts and self.channels != 1:
+            raise ParameterError("cutouts give one input channel: leave subbands at 1 and selection.stokes at I")
+        if self.image_pixsize < 0:
+            raise ParameterError("image_pixsize must not be negative")
         least = {
             "batch_size": 1, "draws_per_field": 2, "fields_at_once": 1, "refresh_every": 0, "subbands": 1,
             "prefetch": 1, "cutters": 0, "draw_memory": 1e6,

@@ -74,6 +74,26 @@ def weight_map(reach: float, patch: float, beam: float, limit: float, pointing: 
     return WeightMap(weight, reach)
 
 
+def within_image(known: WeightMap, npix: tuple[int, int], pixsize: float, patch: float) -> WeightMap:
+    """Return the map without the centres of patches that would reach beyond an image that is not square.
+
+    Parameters
+    ----------
+    known : WeightMap
+    npix : (int, int)
+        Size of the image, x and y.
+    pixsize : float
+        Its pixel size in rad.
+    patch : float
+        Side of a patch in rad.
+    """
+    n = len(known.weight)
+    farthest = np.abs((np.arange(n) + 0.5) * (2 * known.reach / n) - known.reach) + known.reach / n
+    # A pixel to spare, as the prior has it: images reach half a pixel less far on one side than on the other.
+    x, y = (farthest <= (side * pixsize - patch) / 2 - pixsize + 1e-9 * known.reach for side in npix)
+    return WeightMap(known.weight * np.outer(y, x), known.reach)
+
+
 def without_blanks(
     known: WeightMap, usable: np.ndarray, npix: tuple[int, int], pixsize: float, patch: float
 ) -> WeightMap:

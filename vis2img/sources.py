@@ -1,21 +1,24 @@
-"""The fields of a loader: every measurement set opened, with the prior and the weight map that suit it."""
+"""The fields of a loader: every measurement set or image opened, with the prior and the weight map that suit it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from vis2img.draws import FieldSource
 from vis2img.errors import MeasurementSetError, ParameterError
+from vis2img.image_field import image_source, is_image, open_image
 from vis2img.loader_config import LoaderConfig
 from vis2img.measurementset import MeasurementSet, open_ms, outline
 from vis2img.params import Selection
 from vis2img.phase import direction_cosines
-from vis2img.positions import WeightMap, weight_map
+from vis2img.positions import WeightMap, weight_map, within_image
 from vis2img.prior import ImagingPrior
 from vis2img.prior_presets import PriorConfig, load_prior
 from vis2img.views import ViewConfig
@@ -48,7 +51,7 @@ class Sources:
 
 
 def open_sources(config: LoaderConfig, *, skip: bool = True) -> Sources:
-    """Open every measurement set of ``config``.
+    """Open every measurement set and FITS image of ``config``.
 
     Parameters
     ----------
@@ -61,8 +64,10 @@ def open_sources(config: LoaderConfig, *, skip: bool = True) -> Sources:
     MeasurementSetError
         If a path does not exist, or none of the measurement sets can be used; without ``skip``, if one cannot.
     ParameterError
-        If the configuration does not suit one of them.
+        If the configuration does not suit one of them, or names none.
     """
+    if not config.ms:
+        raise ParameterError(f"there are no fields in cutouts ({', '.join(config.cutouts)}): name measurement sets")
     for path in config.ms:
         if not Path(path).exists():
             raise MeasurementSetError(f"{path} does not exist")
@@ -71,20 +76,15 @@ def open_sources(config: LoaderConfig, *, skip: bool = True) -> Sources:
     maps: list[WeightMap] = []
     skipped: dict[str, str] = {}
     for number, path in enumerate(config.ms):
+        own: list[tuple[FieldSource, WeightMap]] = []
         try:
-            ms = open_ms(path)
-            selections = list(_selections(ms, config))
+            for name, opened in _fields(path, config, prior):
+                try:
+                    own.append(opened())
+                except MeasurementSetError as error:
+                    _skip(name, error, skip, skipped)
         except MeasurementSetError as error:
             _skip(path, error, skip, skipped)
-            continue
-        own = []
-        for selection in selections:
-            name = _name(ms, selection, len(selections) > 1)
-            try:
-                source = _source(ms, selection, config, prior, name)
-                own.append((source, _map(ms, source, config)))
-            except MeasurementSetError as error:
-                _skip(path if len(selections) == 1 else name, error, skip, skipped)
         weight = config.weights[number] / len(own) if config.weights and own else 1.0
         found += [(source, weight) for source, _ in own]
         maps += [each for _, each in own]
@@ -92,6 +92,27 @@ def open_sources(config: LoaderConfig, *, skip: bool = True) -> Sources:
         raise MeasurementSetError(f"no field can be imaged: {next(iter(skipped.values()))}")
     fields, weights = zip(*found, strict=True)
     return Sources(list(fields), list(weights), [patch_angle(f, config.views) for f in fields], maps, skipped)
+
+
+def _fields(
+    path: str, config: LoaderConfig, prior: PriorConfig
+) -> Iterator[tuple[str, Callable[[], tuple[FieldSource, WeightMap]]]]:
+    """Yield what messages call each field of a measurement set or image, and what opens it."""
+    if is_image(path):
+        yield path, partial(_image, path, config)
+        return
+    ms = open_ms(path)
+    selections = list(_selections(ms, config))
+    for selection in selections:
+        name = _name(ms, selection, len(selections) > 1)
+        yield path if len(selections) == 1 else name, partial(_field, ms, selection, config, prior, name)
+
+
+def _field(
+    ms: MeasurementSet, selection: Selection, config: LoaderConfig, prior: PriorConfig, name: str
+) -> tuple[FieldSource, WeightMap]:
+    source = _source(ms, selection, config, prior, name)
+    return source, _map(ms, source, config)
 
 
 def _skip(name: str, error: MeasurementSetError, allowed: bool, skipped: dict[str, str]) -> None:
@@ -145,6 +166,26 @@ def _source(
         memory=config.draw_memory,
         name=name,
     )
+
+
+def _image(path: str, config: LoaderConfig) -> tuple[FieldSource, WeightMap]:
+    """Return a FITS image as a field, and where patches may lie: anywhere, as its primary beam is not known."""
+    if config.channels != 1:
+        raise ParameterError(f"{path}: an image gives one input channel; leave subbands at 1 and selection.stokes at I")
+    image = open_image(path, math.inf if config.fov is None else config.fov)
+    source = image_source(image, config.image_pixsize)
+    if config.fov is not None and config.fov < source.prior.fov:
+        source = replace(source, prior=replace(source.prior, fov=config.fov))
+    patch = patch_angle(source, config.views)
+    reach = source.prior.reach(patch)
+    whole = weight_map(reach, patch, math.nan, 0.0, (0.0, 0.0))
+    found = within_image(whole, image.npix, image.pixsize, patch)
+    if not found.weight.any():
+        raise MeasurementSetError(
+            f"{source}: no patch of {config.views.patch_npix} suggested pixels lies in the image of {image.npix[0]} x "
+            f"{image.npix[1]} pixels; choose a smaller views.patch_npix or image_pixsize"
+        )
+    return source, found
 
 
 def patch_angle(source: FieldSource, views: ViewConfig) -> float:

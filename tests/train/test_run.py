@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +11,12 @@ import numpy as np
 import pytest
 
 from train.config import ModelConfig, OptimConfig
-from train.embed import cut_patches, embed_images, embed_sources, evaluation_draw, grid_positions, write_embeddings
 from train.evaluate import knn_accuracy
 from train.run import load_run, read_metrics, train
 from train.run_config import TrainConfig, from_record, load_config, to_record
-from train.state import backbone_variables
 from vis2img.config_file import config_arguments, read_config
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.loader_config import LoaderConfig
-from vis2img.sources import field_sources
 from vis2img.views import ViewConfig
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -87,33 +83,6 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config: TrainCo
         train(config)
     prior.unlink()  # a run keeps its own copy
     assert load_run(config.out)[0].data.imaging == str(Path(config.out) / "prior.yaml")
-    _embeddings_of(config, tmp_path)
-
-
-def _embeddings_of(config: TrainConfig, tmp_path: Path) -> None:
-    """Check what the embeddings of a run promise; called with a trained run, as training one takes time."""
-    settings, state, model = load_run(config.out)
-    sources = field_sources(settings.data)
-    table = embed_sources(settings, model, backbone_variables(state), sources)
-    draw = evaluation_draw(sources[0])
-    grid = grid_positions(draw, sources[0], settings.data.views)
-    assert table["vector"].shape == (len(grid), 192) and len(grid) == 4
-    assert json.loads(table["params"][0])["weighting"] == "briggs"
-    patches = cut_patches(draw, sources[0], settings.data.views, grid[1:2])
-    assert patches.images.shape == (1, 16, 16, 2)
-    alone = embed_images(model, backbone_variables(state), patches.images, batch_size=3)
-    np.testing.assert_allclose(alone[0], table["vector"][1], rtol=1e-4, atol=1e-5)
-    path = tmp_path / "vectors.npz"
-    write_embeddings(table, path)
-    before = path.read_bytes()
-    with pytest.raises(OutputError, match="overwrite"):
-        write_embeddings(table, path)
-    assert path.read_bytes() == before
-    with np.load(path, allow_pickle=False) as saved:
-        assert np.array_equal(saved["vector"], table["vector"])
-    far = [np.array([[1.0, 1.0]])]
-    with pytest.raises(Vis2imgError, match="no patch"):
-        embed_sources(settings, model, backbone_variables(state), sources, far)
 
 
 def test_a_folder_with_other_things_is_left_alone(config: TrainConfig) -> None:

@@ -1,7 +1,8 @@
-"""``vis2img embed``: one vector for each sky patch of measurement sets."""
+"""``vis2img embed``: one vector for each sky patch of measurement sets, FITS images and cutouts."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,57 +15,79 @@ from vis2img.cli.app import parse
 
 @dataclass(frozen=True)
 class EmbedCommand:
-    """Embed sky patches with a trained network.
+    """Embed sky patches with a trained network, as a Parquet table.
 
     examples:
-      vis2img embed runs/first new.ms -o patches.npz
-      vis2img embed runs/first a.ms b.ms --student -o patches.npz
+      vis2img embed runs/first new.ms -o patches.parquet
+      vis2img embed runs/first mosaic.fits images/ --overlap 0.5 -o survey.parquet
+      vis2img embed runs/first cutouts.npz --crop 64 -o cutouts.parquet
+      vis2img embed runs/first a.ms b.ms --positions sources.csv --student -o sources.parquet
 
-    The output holds plain arrays: vector [patch, dim], ra_deg, dec_deg, ms, params (JSON), index.
+    Inputs are measurement sets, averaged data (vis2img average), FITS images or folders of them, which are
+    tiled, and .npz files of cutouts (images [n, y, x]), a patch each. Columns: vector (float32 [dim]),
+    ra_deg, dec_deg, field, source, index, params (JSON), thumbnail (PNG), name. A command that was
+    interrupted goes on with the fields that are missing.
     """
 
     run: tyro.conf.Positional[Path]
     """Run folder of ``vis2img train``."""
-    ms: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Measurement sets; default: those of the run."""
-    output: Annotated[Path, arg(aliases=["-o"])] = Path("embeddings.npz")
-    """Output file (.npz)."""
+    inputs: Annotated[tyro.conf.Positional[tuple[str, ...]], arg(metavar="[INPUT ...]")] = ()
+    """What to embed; default: the data of the run."""
+    output: Annotated[Path, arg(aliases=["-o"])] = Path("embeddings.parquet")
+    """Output file (.parquet)."""
     student: bool = False
     """Use the student instead of the teacher."""
+    positions: Path | None = None
+    """Table (.csv) of positions, ra_deg, dec_deg and perhaps name, in place of tiles."""
+    overlap: float = 0.0
+    """Overlap of neighbouring tiles, as a fraction of their side."""
+    patch_npix: int | None = None
+    """Side of a patch in pixels of FITS images; default: the angle of the run's patches (trained on cutouts: as many
+    pixels)."""
+    crop: int | None = None
+    """Side in pixels of the middle of each cutout of .npz files that is used; default: all of it (trained on cutouts:
+    as many as then)."""
+    no_thumbnails: bool = False
+    """Write no thumbnails."""
+    batch_size: int = 64
+    """Patches in a batch."""
     overwrite: bool = False
     """Replace an existing output."""
     quiet: bool = False
-    """No progress bar."""
+    """No progress bar, no summary."""
 
 
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(EmbedCommand, argv, prog)
-    from dataclasses import replace
+    from train.embedding_table import check_suffix
+    from vis2img.fits import check_outputs
 
-    from vis2img.errors import OutputError
-
-    if command.output.exists() and not command.overwrite:
-        raise OutputError(f"{command.output} exists; choose another with -o or use --overwrite")
-    from train.embed import embed_sources, write_embeddings
-    from train.run import load_run
-    from train.state import backbone_variables
+    check_suffix(command.output)
+    check_outputs([command.output], command.overwrite)
+    from train.embed_job import Embedder, EmbedSettings, embed_inputs
+    from train.patch_sources import PatchOptions, read_positions
     from vis2img.cli.progress import Bars
-    from vis2img.sources import field_sources
 
-    config, state, model = load_run(command.run)
-    if command.ms:
-        config = replace(config, data=replace(config.data, ms=command.ms, weights=()))
-    variables = backbone_variables(state, "student" if command.student else "teacher")
+    positions = None if command.positions is None else read_positions(command.positions)
+    options = PatchOptions(positions, command.overlap, command.patch_npix, command.crop)
+    settings = EmbedSettings(options, not command.no_thumbnails, command.batch_size)
+    embedder = Embedder.of_run(command.run, "student" if command.student else "teacher")
+    inputs = command.inputs or embedder.config.data.ms or embedder.config.data.cutouts
     with Bars(command.quiet) as bars:
-        table = embed_sources(
-            config,
-            model,
-            variables,
-            field_sources(config.data),
-            progress=lambda done, total: bars.update("embedding", done, total),
+        result = embed_inputs(
+            embedder,
+            inputs,
+            command.output,
+            settings,
+            overwrite=command.overwrite,
+            progress=lambda done, total, note: bars.update("embedding", done, total, note),
         )
-    write_embeddings(table, command.output, command.overwrite)
-    count, dim = table["vector"].shape
-    print(f"{command.output}: {count} patches of {len(config.data.ms)} fields, {dim} numbers each")
+    for reason in result.skipped.values():
+        print(f"vis2img: skipped: {reason}", file=sys.stderr)
+    if not command.quiet:
+        again = f" ({result.resumed} of an earlier start)" if result.resumed else ""
+        bad = f"; {len(result.skipped)} inputs were skipped" if result.skipped else ""
+        found = f"{result.patches} patches of {result.fields} fields{again}, {result.dim} numbers each"
+        print(f"{command.output}: {found}{bad}")
     return 0

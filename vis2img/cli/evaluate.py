@@ -1,39 +1,78 @@
-"""``vis2img evaluate``: k-NN classification of labelled sources, beside random weights and pixels."""
+"""``vis2img evaluate``: what a representation is worth, by several tasks, beside random weights and pixels."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+from tyro.conf import arg
 
 from vis2img.cli.app import parse
+
+if TYPE_CHECKING:
+    from train.tasks.job import Evaluation, Progress
+
+MIRABEST = "mirabest"
 
 
 @dataclass(frozen=True)
 class EvaluateCommand:
-    """Score a run: k-NN classification of labelled sources.
+    """Score runs: classification, similarity, anomalies, regression, transfer, invariance.
 
     examples:
-      vis2img evaluate runs/first
-      vis2img evaluate runs/first --ms c.ms d.ms --seeds 5 --json
+      vis2img evaluate runs/first --ms c.ms d.ms -o report
+      vis2img evaluate runs/seed0 runs/seed1 runs/seed2 --task classification transfer
+      vis2img evaluate runs/first --task mirabest --train mirabest_train.npz
+      vis2img evaluate runs/first --task mirabest --train A.npz --test B.npz --fine-tune 300
 
-    The classes come from the catalogue beside each measurement set (c.ms.truth.fits), as
-    'vis2img simulate' writes it: a FITS table with ra_deg, dec_deg and class. Each field is
-    classified by the sources of all others.
+    On fields: labels come from the catalogue beside each measurement set (c.ms.truth.fits), as
+    'vis2img simulate' writes it; each field is asked about by what was learnt on others.
+    On labelled pictures (--train): cross-validation, sources within an arcminute kept together; with --test
+    everything is learnt on the one file and asked of the other. Vectors are those of all eight turns of a picture.
+    Several runs are the seeds of one representation. Random weights and principal components of the
+    pixels are scored beside them.
     """
 
-    run: tyro.conf.Positional[Path]
-    """Run folder of ``vis2img train``."""
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders of ``vis2img train``; several are seeds."""
+    task: tuple[str, ...] = ("all",)
+    """classification, similarity, anomaly, regression, transfer, invariance; all; or mirabest: all that labelled
+    pictures allow, of FRI and FRII."""
     ms: tuple[str, ...] = ()
     """Measurement sets with a catalogue; default: those of the run."""
     catalogue: tuple[Path, ...] = ()
     """Catalogues, one for each measurement set; default: NAME.ms.truth.fits."""
-    seeds: int = 3
-    """Number of random networks to compare with."""
+    train: Path | None = None
+    """Labelled pictures: .npz, a folder or table of FITS images, or MiraBest's published batches."""
+    test: Path | None = None
+    """Others to test on; default: cross-validation."""
+    label: str = "fr"
+    """Column of the labels; fr: FRI or FRII, hybrids left out."""
+    uncertain: bool = False
+    """Use uncertain labels, too."""
+    crop: int | None = None
+    """Pixels of a picture that are kept, a side; default: all."""
+    seeds: int = 5
+    """Seeds of labels, folds and random networks."""
+    folds: int = 5
+    """Parts of the cross-validation."""
+    shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.3, 0.5, 1.0)
+    """Shares of the labels that are learnt."""
+    rare: tuple[str, ...] = ()
+    """Classes that are the anomalies; default: each in turn, thinned out to a twentieth of the whole."""
+    fine_tune: int = 0
+    """Steps of fine-tuning the whole network, and of the same from random weights; 0: none."""
+    student: bool = False
+    """Score the student instead of the teacher."""
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None
+    """Folder for report.html, scores.csv, summary.csv and pictures."""
+    overwrite: bool = False
+    """Replace a report that is there."""
     json: bool = False
-    """Print the scores as JSON."""
+    """Print means and intervals as JSON."""
     quiet: bool = False
     """No progress bar."""
 
@@ -41,35 +80,70 @@ class EvaluateCommand:
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(EvaluateCommand, argv, prog)
-    from train.evaluate import QUERIES, labelled_patches, random_variables, score_representations
-    from train.run import load_run
-    from train.state import backbone_variables
-    from vis2img.cli.progress import Bars
-    from vis2img.errors import ParameterError
-    from vis2img.sources import field_sources
+    from rich.console import Console
 
-    config, state, model = load_run(command.run)
-    # A catalogue goes with each measurement set, so with one field of it.
-    data = replace(config.data, ms=command.ms or config.data.ms, weights=(), fields="one", bands="one")
-    config = replace(config, data=data)
-    catalogues = command.catalogue or tuple(Path(f"{ms}.truth.fits") for ms in config.data.ms)
-    if len(catalogues) != len(config.data.ms):
-        raise ParameterError(f"{len(catalogues)} catalogues for {len(config.data.ms)} measurement sets")
-    patches = labelled_patches(config, field_sources(config.data), catalogues)
-    untrained = [random_variables(config, config.seed + i) for i in range(command.seeds)]
+    from train.tasks.report import check_report_folder, print_table, to_json, write_report
+    from train.tasks.scores import summaries
+    from vis2img.cli.progress import Bars
+
+    _check(command)
+    if command.output:
+        check_report_folder(command.output, command.overwrite)
     with Bars(command.quiet or command.json) as bars:
-        scores = score_representations(
-            patches,
-            model,
-            [backbone_variables(state)],
-            untrained,
-            progress=lambda done, total: bars.update("scoring", done, total),
-        )
+        found = _evaluate(command, lambda stage, done, total: bars.update(stage, done, total))
+    rows = summaries(found.scores)
     if command.json:
-        print(json.dumps([{**asdict(s), "mean": s.mean, "std": s.std} for s in scores], indent=1))
-        return 0
-    print(f"k-NN balanced accuracy, {len(patches.label)} sources of {len(set(patches.label))} classes")
-    for score in scores:
-        spread = f" ± {score.std:.3f} ({len(score.values)} seeds)" if len(score.values) > 1 else ""
-        print(f"  {score.name:15s} {QUERIES[score.imaging]:17s} {score.mean:.3f}{spread}")
+        print(to_json(rows))
+    else:
+        print_table(rows, Console())
+    if command.output:
+        facts = {**found.facts, "command": " ".join([*prog.split(), *argv])}
+        path = write_report(
+            command.output,
+            found.scores,
+            title="What the representation is worth",
+            facts=facts,
+            pictures=found.pictures,
+            overwrite=command.overwrite,
+        )
+        print(f"report: {path}", file=sys.stderr if command.json else sys.stdout)
     return 0
+
+
+def _check(command: EvaluateCommand) -> None:
+    from vis2img.errors import ParameterError
+
+    if not command.runs:
+        raise ParameterError("give a run folder, such as runs/first")
+    if command.train is None and (command.test or MIRABEST in command.task):
+        raise ParameterError("labelled pictures are learnt from --train FILE; give it (vis2img evaluate --help)")
+    if command.train is not None and (command.ms or command.catalogue):
+        raise ParameterError("--ms and --catalogue are for fields, --train is for pictures; give one of the two")
+
+
+def _evaluate(command: EvaluateCommand, progress: Progress) -> Evaluation:
+    from train.tasks.field_tasks import TASKS
+    from train.tasks.job import EvaluateConfig, evaluate_fields, evaluate_labelled
+
+    tasks = TASKS if {"all", MIRABEST} & set(command.task) else command.task
+    config = EvaluateConfig(
+        tasks=tuple(tasks),
+        seeds=command.seeds,
+        folds=command.folds,
+        shares=command.shares,
+        fine_tune=command.fine_tune,
+        rare=command.rare,
+        role="student" if command.student else "teacher",
+    )
+    if command.train is None:
+        return evaluate_fields(command.runs, config, command.ms, command.catalogue, progress)
+    return evaluate_labelled(
+        command.runs,
+        config,
+        command.train,
+        command.test,
+        label=command.label,
+        confident=None if command.uncertain else True,
+        crop=command.crop,
+        progress=progress,
+    )

@@ -1,0 +1,244 @@
+"""Labelled cutouts as a network sees them: cut at their middle, resampled with antialiasing, stretched by their noise.
+
+Background, noise and stretch are those of training on cutouts (:mod:`vis2img.cutouts`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from train.labelled_sources import RawCutouts, read_raw
+from vis2img.cutouts import Pictures, Square, cut_picture, picture_noise
+from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.sky_cutouts import class_from_label
+from vis2img.views import TURNS, ViewConfig, turned
+
+UNKNOWN = -1
+_FR_NAMES = ("FRI", "FRII")
+_LEAST = 8  # pixels a side
+# MiraBest's code: 1 FRI, 2 FRII, 3 hybrid; 0 confident, 1 uncertain; then the kind of morphology.
+_CODE = re.compile(r"([123])([01])\d\b")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Cutouts, one source each, with labels.
+
+    Parameters
+    ----------
+    images : float32 [n, size, size, channel]
+        Above their background and stretched, as the network sees them; 0 where blank.
+    label : int64 [n]
+        Into ``label_names``; -1 if unknown.
+    label_names : tuple of str
+    position : float64 [n, 2]
+        RA and Dec in rad; NaN if unknown.
+    name : tuple of str
+        Of each source, as the file has it.
+    targets : dict
+        Numbers float64 [n], such as redshift and size_arcsec; NaN if unknown.
+    path : Path
+        Where they are from.
+
+    Raises
+    ------
+    ParameterError
+        If the shapes disagree, or a label has no name.
+    """
+
+    images: np.ndarray = field(repr=False)
+    label: np.ndarray = field(repr=False)
+    label_names: tuple[str, ...]
+    position: np.ndarray = field(repr=False)
+    name: tuple[str, ...] = field(repr=False)
+    targets: dict[str, np.ndarray] = field(repr=False)
+    path: Path
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        shapes = {"label": (n,), "position": (n, 2), **dict.fromkeys(self.targets, (n,))}
+        for name, shape in shapes.items():
+            found = np.shape(self.targets[name] if name in self.targets else getattr(self, name))
+            if found != shape:
+                raise ParameterError(f"{self.path}: {name} has the shape {list(found)} for {n} images")
+        if self.images.ndim != 4 or self.images.shape[1] != self.images.shape[2] or len(self.name) != n:
+            raise ParameterError(f"{self.path}: images must be [n, size, size, channel] with a name each")
+        if n and not UNKNOWN <= self.label.min() <= self.label.max() < len(self.label_names):
+            raise ParameterError(f"{self.path}: labels must be -1 to {len(self.label_names) - 1}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, index: np.ndarray) -> LabelledImages:
+        """Return the cutouts at ``index`` (numbers or booleans)."""
+        rows = np.arange(len(self))[index]
+        return LabelledImages(
+            self.images[rows],
+            self.label[rows],
+            self.label_names,
+            self.position[rows],
+            tuple(self.name[i] for i in rows),
+            {name: values[rows] for name, values in self.targets.items()},
+            self.path,
+        )
+
+
+def read_labelled(
+    path: str | Path,
+    *,
+    views: ViewConfig,
+    crop: int | None = None,
+    label: str | None = "fr",
+    confident: bool | None = None,
+    channels: int = 1,
+) -> LabelledImages:
+    """Read labelled cutouts from an .npz file, a folder or table of FITS images, or published batches.
+
+    Parameters
+    ----------
+    path : path
+        As :func:`train.labelled_sources.read_raw` takes it. Of published batches a folder is its training split, and
+        ``FOLDER/test_batch`` the test split.
+    views : ViewConfig
+        ``global_size`` and ``stretch`` are used.
+    crop : int, optional
+        Pixels of the file a side that are kept around the middle; default: the largest square.
+    label : str, optional
+        Column that holds the labels. "fr" is FRI against FRII, from a column ``fr`` (0, 1, and others, which are left
+        out), MiraBest's codes or the words of labels; hybrids are left out. None: no labels.
+    confident : bool, optional
+        Keep confident labels only; default: for "fr" where the file tells which are, else no.
+    channels : int
+        The picture is repeated in as many.
+
+    Raises
+    ------
+    Vis2imgError
+        If the file cannot be read, the column is missing, or a row is wrong; the message names file, column and row.
+    """
+    raw = read_raw(path)
+    chosen, names = _labels(raw, label)
+    rows = np.flatnonzero((chosen != UNKNOWN) if label == "fr" else np.ones(len(raw), bool))
+    sure = _confidence(raw)
+    if confident and sure is None:
+        raise Vis2imgError(f"{raw.path} does not tell which labels are confident: it has no column confident, no codes")
+    if sure is not None and (confident or (confident is None and label == "fr")):
+        rows = rows[sure[rows]]
+    if not len(rows):
+        raise Vis2imgError(f"{raw.path}: no cutout is left with a label of {label!r}")
+    return LabelledImages(
+        images=network_images(raw, views, crop, rows, channels),
+        label=chosen[rows],
+        label_names=names,
+        position=raw.position[rows],
+        name=tuple(raw.names[i] for i in rows),
+        targets={name: values[rows] for name, values in raw.targets.items()},
+        path=raw.path,
+    )
+
+
+def network_images(
+    raw: RawCutouts, views: ViewConfig, crop: int | None, rows: Sequence[int] | np.ndarray, channels: int = 1
+) -> np.ndarray:
+    """Return cutouts ``rows`` as the network sees them, float32 [row, size, size, channel].
+
+    Raises
+    ------
+    Vis2imgError
+        If a picture is smaller than ``crop``, or holds no finite pixel; the message names it.
+    """
+    views_of = np.empty((len(rows), views.global_size, views.global_size, channels), np.float32)
+    for i, row in enumerate(rows):
+        image = np.asarray(raw.images[row])
+        side = min(image.shape) if crop is None else crop
+        if not _LEAST <= side <= min(image.shape):
+            shape = "{} x {}".format(*image.shape[::-1])
+            raise Vis2imgError(f"{raw.rows[row]}: {shape} pixels, of which {side} a side cannot be cut")
+        cut_picture(_alone(image, raw.rows[row]), 0, Square(0.0, 0.0, float(side)), views_of[i, :, :, 0], views.stretch)
+    views_of[..., 1:] = views_of[..., :1]
+    return views_of
+
+
+def _alone(image: np.ndarray, name: str) -> Pictures:
+    """Return one picture as a set of pictures, with its background and noise."""
+    finite = image[np.isfinite(image)]
+    if not len(finite):
+        raise Vis2imgError(f"{name} is blank")
+    # A picture that is the same everywhere has no noise, and is 0 in any unit.
+    noise = picture_noise(finite) if finite.min() < finite.max() else 1.0
+    return Pictures([image], np.array([np.median(finite)]), np.array([noise]), [name], {}, "")
+
+
+def _labels(raw: RawCutouts, column: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    if column is None:
+        return np.full(len(raw), UNKNOWN, np.int64), ()
+    if column == "fr" and "fr" not in raw.columns:
+        return _fr_of_names(raw)
+    if column not in raw.columns:
+        known = ", ".join(name for name in raw.columns if name not in raw.targets) or "none"
+        raise Vis2imgError(f"{raw.path} has no column {column} of labels; columns: {known}")
+    values = raw.columns[column]
+    if values.dtype.kind == "f" and (values == np.rint(values)).all():
+        values = values.astype(np.int64)  # a table does not tell whole numbers from others
+    if column == "fr":
+        if values.dtype.kind not in "iu":
+            raise Vis2imgError(f"{raw.path}: fr must be whole numbers (0 FRI, 1 FRII), not {values.dtype}")
+        return np.where(np.isin(values, (0, 1)), values, UNKNOWN).astype(np.int64), _FR_NAMES
+    if values.dtype.kind == "f":
+        raise Vis2imgError(f"{raw.path}: {column} holds real numbers, which are no labels")
+    if values.dtype.kind not in "iu":
+        return _numbered(values.astype(str))
+    names = raw.label_names if column in ("label", "label10") else ()
+    names = names or tuple(str(i) for i in range(int(values.max()) + 1))
+    wrong = np.flatnonzero((values < UNKNOWN) | (values >= len(names)))
+    if len(wrong):
+        row = raw.rows[wrong[0]]
+        raise Vis2imgError(f"{row}: {column} {values[wrong[0]]} is none of the {len(names)} label_names")
+    return values.astype(np.int64), names
+
+
+def _numbered(text: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels in words as numbers; an empty one is unknown."""
+    names = tuple(str(name) for name in np.unique(text) if name)
+    return np.array([names.index(word) if word else UNKNOWN for word in text], np.int64), names
+
+
+def _label_words(raw: RawCutouts) -> list[str] | None:
+    """Return the label of each cutout in words, of the finest classes that there are; None if it has none."""
+    column = next((name for name in ("label10", "label") if name in raw.columns), None)
+    if column is None:
+        return None
+    numbers, names = _labels(raw, column)
+    return [names[i] if i != UNKNOWN else "" for i in numbers]
+
+
+def _fr_of_names(raw: RawCutouts) -> tuple[np.ndarray, tuple[str, ...]]:
+    words = _label_words(raw)
+    if words is None:
+        raise Vis2imgError(f"{raw.path} has no labels: a column fr, label10 or label is needed to tell FRI from FRII")
+    return np.array([_fr(word) for word in words], np.int64), _FR_NAMES
+
+
+def _fr(word: str) -> int:
+    if code := _CODE.match(word):
+        return int(code[1]) - 1 if code[1] in "12" else UNKNOWN
+    return {"fri": 0, "frii": 1}.get(class_from_label(word), UNKNOWN)
+
+
+def _confidence(raw: RawCutouts) -> np.ndarray | None:
+    """Return which labels are confident, bool [n]; None if the file does not tell."""
+    if "confident" in raw.columns:
+        return raw.columns["confident"].astype(bool)
+    codes = [_CODE.match(word) for word in _label_words(raw) or ()]
+    return np.array([code is not None and code[2] == "0" for code in codes]) if any(codes) else None
+
+
+def symmetric_views(images: np.ndarray) -> np.ndarray:
+    """Return images [n, size, size, channel] under the 8 symmetries of the square: [8, n, size, size, channel]."""
+    upright = np.moveaxis(images, 0, 2)  # (y, x, n, channel)
+    return np.stack([np.moveaxis(turned(upright, turn), 2, 0) for turn in range(TURNS)])

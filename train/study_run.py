@@ -1,0 +1,197 @@
+"""The work of a study: data, runs, scores and the report, each part kept and not done twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from train.run import train
+from train.run_config import TrainConfig
+from train.study import CLEAN, StudyConfig, clean_path
+from train.tasks.encoders import PIXELS, RANDOM, Encoder, pixel_encoder, random_encoders, run_encoders
+from train.tasks.field_tasks import TASKS, score_fields, wanted_ways
+from train.tasks.finetune import FineTuneConfig, fine_tuned
+from train.tasks.report import write_report
+from train.tasks.scores import Score, differences, from_csv, to_csv
+from train.tasks.simulated import ALIKE, SHIFTED, SourcePatches, TilePatches, source_patches, tile_patches
+from vis2img.clean import clean_image
+from vis2img.errors import OutputError, Vis2imgError
+from vis2img.measurementset import open_ms
+from vis2img.truth import Truth
+
+BASE = "image-only"  # what the others are compared with
+DIRTY_IMAGES, CLEAN_IMAGES = "dirty", "CLEAN"
+SUPERVISED = "supervised"
+Report = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TestPatches:
+    """The sources of the test fields, as dirty images see them or as CLEAN images do."""
+
+    config: TrainConfig
+    sources: SourcePatches
+    tiles: TilePatches
+
+
+class Study:
+    """A study in its folder.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    report : callable
+        Called with (stage, done, total, note).
+    """
+
+    def __init__(self, config: StudyConfig, report: Report) -> None:
+        self.config, self.report = config, report
+
+    def run(self) -> Path:
+        """Do what is missing, and return the path of the report.
+
+        Raises
+        ------
+        Vis2imgError
+            If data cannot be made or a run fails; what is done is kept.
+        """
+        self.prepare()
+        jobs = [(arm, seed) for seed in range(self.config.seeds) for arm in (*self.config.arms, RANDOM)]
+        for i, (arm, seed) in enumerate(jobs):
+            self.report("arms and seeds", i, len(jobs), f"{arm}, seed {seed}")
+            if not self.scores_path(arm, seed).exists():
+                self.do(arm, seed)
+        self.report("arms and seeds", len(jobs), len(jobs), "")
+        return self.write()
+
+    def prepare(self) -> None:
+        """Simulate the fields, and make CLEAN images where an arm needs them."""
+        from vis2img.campaign import simulate_many
+
+        config = self.config
+        wanted = [config.observation(i, False) for i in range(config.fields)]
+        wanted += [config.observation(i, True) for i in range(config.test_fields)]
+        result = simulate_many(wanted, progress=lambda done, total: self.report("simulating", done, total, ""))
+        if result.failed:
+            path, why = next(iter(result.failed.items()))
+            raise Vis2imgError(f"{len(result.failed)} observations failed; the first, {path}: {why}")
+        if CLEAN in config.arms:
+            paths = [*config.measurement_sets(False), *config.measurement_sets(True)]
+            for i, ms in enumerate(paths):
+                self.report("CLEAN images", i, len(paths), "")
+                if not clean_path(ms).exists():
+                    opened = open_ms(ms)
+                    clean_image(ms, opened.imaging_params(npix=config.field_npix), clean_path(ms), nthreads=2)
+            self.report("CLEAN images", len(paths), len(paths), "")
+
+    def do(self, arm: str, seed: int) -> None:
+        """Train an arm with a seed, where it trains at all, and score it."""
+        if arm == RANDOM:
+            scores = list(self._baselines(seed))
+        else:
+            settings = self.config.run_config(arm, seed)
+            done = train(settings, progress=lambda step, steps, m: self.report(f"{arm}, seed {seed}", step, steps, ""))
+            if not done.finished:
+                raise Vis2imgError(f"{settings.out}: stopped; the same command goes on")
+            _, encoders = run_encoders([settings.out])
+            own, other = (CLEAN_IMAGES, DIRTY_IMAGES) if arm == CLEAN else (DIRTY_IMAGES, CLEAN_IMAGES)
+            scores = self._score(arm, encoders[0], own, seed)
+            if CLEAN in self.config.arms and arm in (CLEAN, BASE, "full"):
+                scores += self._score(f"{arm}, asked of {other} images", encoders[0], other, seed)
+        _write_whole(self.scores_path(arm, seed), to_csv(scores))
+
+    def _baselines(self, seed: int) -> Iterator[Score]:
+        for kind in (DIRTY_IMAGES, CLEAN_IMAGES) if CLEAN in self.config.arms else (DIRTY_IMAGES,):
+            note = "" if kind == DIRTY_IMAGES else f", {kind} images"
+            patches = self.clean if kind == CLEAN_IMAGES else self.dirty
+            network = random_encoders(patches.config, self.config.seeds)[seed]
+            images, label, field = patches.sources.seen[ALIKE], patches.sources.label, patches.sources.field
+            yield from self._score(f"{RANDOM}{note}", network, kind, seed)
+            yield from self._score(f"{PIXELS}{note}", pixel_encoder(images), kind, seed)
+            if self.config.supervised_steps:
+                settings = FineTuneConfig(steps=self.config.supervised_steps)
+                folds = min(5, self.config.test_fields)
+                # As many empty places before it as make it the seed that it is.
+                found = fine_tuned(
+                    f"{SUPERVISED}{note}", network.model, [network.variables] * (seed + 1), images, label, field,
+                    folds=folds, config=settings,
+                )  # fmt: skip
+                yield from (score for score in found if score.seed == seed)
+
+    def _score(self, name: str, encoder: Encoder, kind: str, seed: int) -> list[Score]:
+        patches = self.clean if kind == CLEAN_IMAGES else self.dirty
+        shares, folds = (0.1, 1.0), self.config.folds
+        return score_fields(
+            name, encoder.encode, patches.sources, patches.tiles, TASKS, shares=shares, folds=folds, seed=seed
+        )
+
+    @cached_property
+    def _truths(self) -> list[Truth]:
+        return [Truth.read(ms) for ms in self.config.measurement_sets(True)]
+
+    @cached_property
+    def dirty(self) -> TestPatches:
+        """The test sources in dirty images, under all ways of imaging."""
+        return self._patches(BASE, wanted_ways(TASKS))
+
+    @cached_property
+    def clean(self) -> TestPatches:
+        """The test sources in CLEAN images, which are imaged in one way."""
+        return self._patches(CLEAN, (ALIKE, SHIFTED))
+
+    def _patches(self, arm: str, ways: tuple[str, ...]) -> TestPatches:
+        data = self.config.data_config(arm, test=True)
+        config = TrainConfig(
+            out="", data=data, model=self.config.model, optim=self.config.optim, steps=self.config.steps
+        )
+        sources = source_patches(
+            config, self._truths, ways, lambda done, total: self.report(f"test images ({arm})", done, total, "")
+        )
+        return TestPatches(config, sources, tile_patches(config, self._truths))
+
+    def scores_path(self, arm: str, seed: int) -> Path:
+        """Return where the scores of an arm and seed are kept."""
+        return self.config.out / "scores" / f"{arm.lower().replace(' ', '-')}-{seed}.csv"
+
+    def write(self) -> Path:
+        """Write the report of all scores, and return its path."""
+        scores: list[Score] = []
+        for arm in (*self.config.arms, RANDOM):
+            for seed in range(self.config.seeds):
+                scores += from_csv(self.scores_path(arm, seed).read_text())
+        if BASE in self.config.arms:
+            for arm in self.config.arms:
+                scores += differences(scores, arm, BASE) if arm not in (BASE, CLEAN) else []
+            scores += differences(scores, CLEAN, BASE)
+        return write_report(
+            self.config.out / "report",
+            scores,
+            title="Which augmentation gives the better representation?",
+            facts=_facts(self.config),
+            overwrite=True,
+        )
+
+
+def _facts(config: StudyConfig) -> dict[str, str]:
+    from vis2img import __version__
+
+    return {
+        "training": f"{config.fields} fields, {config.steps} steps of {config.batch_size} samples for each of "
+        f"{len(config.arms)} arms and {config.seeds} seeds; {config.model.variant}/{config.model.patch}",
+        "test": f"{config.test_fields} other fields of {config.sources} labelled sources "
+        f"({', '.join(config.classes)}); intervals are over seeds of network, draws, views, folds and labels",
+        "differences": f"NAME minus {BASE}: seed by seed",
+        "vis2img": __version__,
+    }
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error

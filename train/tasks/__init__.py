@@ -1,0 +1,1 @@
+"""What a representation is worth: tasks on frozen vectors and on networks, each giving rows of one table."""

@@ -1,0 +1,149 @@
+"""All tasks on patches of fields with a truth, for one representation at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from train.tasks.active import simulated_session
+from train.tasks.anomaly import anomaly
+from train.tasks.classification import classify
+from train.tasks.invariance import invariance
+from train.tasks.regression import regress
+from train.tasks.scores import Score
+from train.tasks.similarity import precision_at
+from train.tasks.simulated import ALIKE, ENDS, PARAMETERS, SHIFTED, SourcePatches, TilePatches
+from train.tasks.transfer import transfer
+from vis2img.errors import ParameterError
+
+Encode = Callable[[np.ndarray], np.ndarray]
+TASKS = ("classification", "similarity", "anomaly", "regression", "transfer", "invariance")
+PLANTED_SHARE = 0.05
+# What a person would say of a patch on Astronomaly's scale: 5 of what is sought, 0 of all else.
+SOUGHT, DULL = 5.0, 0.0
+
+
+def wanted_ways(tasks: Iterable[str]) -> tuple[str, ...]:
+    """Return the ways of imaging that the tasks need."""
+    ways = [ALIKE]
+    if "transfer" in tasks:
+        ways += [SHIFTED, "full", *ENDS]
+    if "invariance" in tasks:
+        ways += [*PARAMETERS, "full"]
+    return tuple(dict.fromkeys(ways))
+
+
+def score_fields(
+    representation: str,
+    encode: Encode,
+    sources: SourcePatches,
+    tiles: TilePatches | None,
+    tasks: Sequence[str] = TASKS,
+    *,
+    shares: Sequence[float] = (0.05, 0.1, 0.3, 1.0),
+    folds: int = 5,
+    rare: Sequence[str] = (),
+    seed: int = 0,
+) -> list[Score]:
+    """Score one representation by several tasks; its seed is also that of folds, labels and what is planted.
+
+    Parameters
+    ----------
+    representation : str
+        Name in the table.
+    encode : callable
+        Images float32 [n, size, size, channel] to vectors [n, dim].
+    sources : SourcePatches
+        With the ways of :func:`wanted_ways`; what needs a way that is not there is left out.
+    tiles : TilePatches or None
+        For "regression".
+    tasks : sequence of str
+        Of :data:`TASKS`.
+    shares : sequence of float
+        Of the labels, for "classification".
+    folds : int
+        Parts of the fields; fewer where there are fewer fields.
+    rare : sequence of str
+        Classes that are the anomalies; default: :func:`planted_classes`.
+    seed : int
+
+    Returns
+    -------
+    list of Score
+
+    Raises
+    ------
+    ParameterError
+        If a task is unknown, or the data do not suit it.
+    """
+    unknown = [task for task in tasks if task not in TASKS]
+    if unknown:
+        raise ParameterError(f"unknown task {unknown[0]!r}; choose from {', '.join(TASKS)}")
+    vectors = {name: encode(images) for name, images in sources.seen.items()}
+    alike, label, field = vectors[ALIKE], sources.label, sources.field
+    parts = min(folds, len(np.unique(field)))
+    scores: list[Score] = []
+    if "classification" in tasks:
+        scores += classify(representation, alike, label, field, shares=shares, folds=parts, seeds=[seed])
+    if "similarity" in tasks:
+        scores += precision_at(representation, alike, label, field, seed=seed)
+    if "anomaly" in tasks:
+        scores += rare_classes(representation, alike, label, rare, seed)
+    if "regression" in tasks and tiles is not None:
+        of_tiles = encode(tiles.images)
+        for name, target in (
+            ("compact sources", tiles.compact),
+            ("flux", np.where(tiles.flux > 0, tiles.flux, np.nan)),
+        ):
+            scores += regress(
+                representation, of_tiles, target, tiles.field, target_name=name, folds=parts, seeds=[seed],
+                log=name == "flux",
+            )  # fmt: skip
+    if "transfer" in tasks:
+        pairs = [(f"to {name}", ALIKE, name) for name in (SHIFTED, "full")]
+        pairs += [(name, f"{name} [0]", f"{name} [1]") for name in ENDS]
+        for name, learnt, asked in (pair for pair in pairs if {*pair[1:]} <= vectors.keys()):
+            scores += transfer(
+                representation, name, vectors[learnt], vectors[asked], label, field, folds=parts, seeds=[seed]
+            )
+    if "invariance" in tasks:
+        otherwise = {name: vectors[name] for name in (*PARAMETERS, "full") if name in vectors}
+        scores += invariance(representation, alike, otherwise, seed)
+    return scores
+
+
+def rare_classes(
+    representation: str, vectors: np.ndarray, label: np.ndarray, rare: Sequence[str], seed: int
+) -> list[Score]:
+    """Look for the sources of rare classes among all others, without help and with a person's scores.
+
+    The person says 5 of what is sought and 0 of all else. Without ``rare`` each class is planted in turn, a twentieth
+    of the whole, among the others.
+
+    Raises
+    ------
+    ParameterError
+        If no source is of a rare class.
+    """
+    unknown = [name for name in rare if name not in label]
+    if unknown:
+        known = ", ".join(np.unique(label))
+        raise ParameterError(f"no source is of the rare class {unknown[0]!r}; there are {known}")
+    if rare:
+        return _planted(representation, vectors, np.isin(label, list(rare)), ", ".join(rare), seed)
+    rng = np.random.default_rng([seed, len(label)])
+    scores = []
+    for name in np.unique(label):
+        others, members = np.flatnonzero(label != name), np.flatnonzero(label == name)
+        count = max(2, round(len(others) * PLANTED_SHARE / (1 - PLANTED_SHARE)))
+        rows = np.concatenate([others, rng.choice(members, min(count, len(members)), replace=False)])
+        scores += _planted(representation, vectors[rows], label[rows] == name, name, seed)
+    return scores
+
+
+def _planted(representation: str, vectors: np.ndarray, planted: np.ndarray, name: str, seed: int) -> list[Score]:
+    found = anomaly(representation, vectors, planted, seeds=[seed])
+    found += simulated_session(representation, vectors, planted, np.where(planted, SOUGHT, DULL), seeds=[seed])
+    return [replace(score, setting=f"{score.setting}: {name}") for score in found]

@@ -1,0 +1,299 @@
+"""Evaluation from run folders and data to scores, facts and pictures: what ``vis2img evaluate`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from train.labelled_images import LabelledImages, read_labelled, symmetric_views
+from train.run_config import TrainConfig
+from train.tasks.classification import classify, classify_split
+from train.tasks.encoders import Encoder, pixel_encoder, random_encoders, run_encoders
+from train.tasks.field_tasks import TASKS, rare_classes, score_fields, wanted_ways
+from train.tasks.finetune import FineTuneConfig, fine_tuned
+from train.tasks.folds import position_groups
+from train.tasks.regression import regress
+from train.tasks.scores import Score
+from train.tasks.similarity import precision_at
+from train.tasks.simulated import ALIKE, read_truths, source_patches, tile_patches
+from vis2img.errors import ParameterError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LABELLED_TASKS = ("classification", "similarity", "anomaly", "regression")
+SAME_SOURCE = np.radians(1 / 60)  # two positions less than this apart may be parts of one radio source
+_SHOWN = 8  # pictures of a figure
+_LEAST_TARGETS = 50  # values of a number, for it to be regressed
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What is scored, and how often."""
+
+    tasks: tuple[str, ...] = TASKS
+    seeds: int = 5
+    folds: int = 5
+    shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.3, 0.5, 1.0)
+    fine_tune: int = 0
+    """Steps of fine-tuning; 0: none."""
+    role: str = "teacher"
+    rare: tuple[str, ...] = ()
+    """Classes that are the anomalies; default: each in turn, thinned out to a twentieth."""
+
+    def __post_init__(self) -> None:
+        wrong = [task for task in self.tasks if task not in TASKS]
+        if wrong:
+            raise ParameterError(f"unknown task {wrong[0]!r}; choose from {', '.join(TASKS)}, mirabest and all")
+        if self.seeds < 1 or self.folds < 2 or self.fine_tune < 0:
+            raise ParameterError("seeds must be at least 1, folds at least 2, fine_tune at least 0")
+        if not self.shares or not all(0 < share <= 1 for share in self.shares):
+            raise ParameterError("shares of labels must be above 0 and at most 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was found: rows, facts for the reader, and pictures."""
+
+    scores: list[Score]
+    facts: dict[str, str]
+    pictures: list[tuple[str, Figure]] = field(default_factory=list)
+
+
+def evaluate_fields(
+    runs: Sequence[Path],
+    config: EvaluateConfig,
+    ms: Sequence[str] = (),
+    catalogues: Sequence[Path] = (),
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score runs on fields with a truth, by default those that they were trained on.
+
+    Raises
+    ------
+    Vis2imgError
+        If a run, a measurement set or a catalogue cannot be used.
+    """
+    tell = progress or (lambda stage, done, total: None)
+    settings, trained = run_encoders(runs, role=config.role)
+    # A catalogue goes with each measurement set, so with one field of it; images of evaluation do not vary.
+    data = replace(settings.data, ms=tuple(ms) or settings.data.ms, weights=(), fields="one", bands="one")
+    settings = replace(settings, data=data)
+    truths = read_truths(settings, catalogues)
+    ways = wanted_ways(config.tasks)
+    sources = source_patches(settings, truths, ways, lambda done, total: tell("imaging", done, total))
+    tiles = tile_patches(settings, truths) if "regression" in config.tasks else None
+    encoders = _encoders(trained, settings, config.seeds, sources.seen[ALIKE])
+    scores: list[Score] = []
+    for i, encoder in enumerate(encoders):
+        for seed in _seeds_of(encoder, encoders, config.seeds):
+            scores += score_fields(
+                encoder.name, encoder.encode, sources, tiles, config.tasks, shares=config.shares, folds=config.folds,
+                rare=config.rare, seed=seed,
+            )  # fmt: skip
+        tell("scoring", i + 1, len(encoders))
+    images, label = sources.seen[ALIKE], sources.label
+    if config.fine_tune and "classification" in config.tasks:
+        scores += _fine_tune(encoders, config, images, label, sources.field, None, tell)
+    facts = {
+        "data": f"{len(truths)} fields, {len(label)} labelled sources of {len(np.unique(label))} classes",
+        "fields": ", ".join(Path(path).name for path in data.ms),
+    }
+    return Evaluation(scores, _facts(runs, settings, facts), _pictures(trained[0], images, label))
+
+
+def evaluate_labelled(
+    runs: Sequence[Path],
+    config: EvaluateConfig,
+    train: Path,
+    test: Path | None = None,
+    *,
+    label: str = "fr",
+    confident: bool | None = True,
+    crop: int | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score runs on labelled pictures: by cross-validation, or trained on one file and tested on another.
+
+    Folds keep together what lies within an arcminute, so that no source is learnt and asked about.
+
+    Parameters
+    ----------
+    runs : list of Path
+        Seeds of one thing.
+    config : EvaluateConfig
+    train, test : Path
+        As :func:`train.labelled_images.read_labelled` takes them.
+    label, confident, crop
+        Likewise.
+    progress : callable, optional
+        Called with (stage, done, total).
+
+    Raises
+    ------
+    ParameterError
+        If the two files have other classes, or share sources.
+    Vis2imgError
+        If a run or a file cannot be used.
+    """
+    tell = progress or (lambda stage, done, total: None)
+    settings, trained = run_encoders(runs, role=config.role)
+
+    def read(path: Path) -> LabelledImages:
+        found = read_labelled(
+            path,
+            views=settings.data.views,
+            crop=crop,
+            label=label,
+            confident=confident,
+            channels=settings.data.channels,
+        )
+        return found.take(np.flatnonzero(found.label >= 0))
+
+    known, asked = read(train), read(test) if test else None
+    group = position_groups(known.position[:, 0], known.position[:, 1], SAME_SOURCE)
+    if asked is not None:
+        _check_split(known, asked)
+    tasks = [task for task in config.tasks if task in LABELLED_TASKS]
+    encoders = _encoders(trained, settings, config.seeds, known.images)
+    scores: list[Score] = []
+    for i, encoder in enumerate(encoders):
+        views = np.stack([encoder.encode(view) for view in symmetric_views(known.images)])
+        views_asked = None
+        if asked is not None:
+            views_asked = np.stack([encoder.encode(view) for view in symmetric_views(asked.images)])
+        for seed in _seeds_of(encoder, encoders, config.seeds):
+            scores += _score_labelled(encoder.name, views, views_asked, known, asked, group, tasks, config, seed)
+        tell("scoring", i + 1, len(encoders))
+    names = np.array(known.label_names)
+    if config.fine_tune and "classification" in tasks:
+        other = (asked.images, names[asked.label]) if asked else None
+        scores += _fine_tune(encoders, config, known.images, names[known.label], group, other, tell)
+    facts = {"training data": f"{Path(train).name}: {_counts(known)}"}
+    if asked is not None and test is not None:
+        facts["test data"] = f"{Path(test).name}: {_counts(asked)}"
+    shown = asked or known
+    return Evaluation(scores, _facts(runs, settings, facts), _pictures(trained[0], shown.images, names[shown.label]))
+
+
+def _score_labelled(
+    name: str,
+    views: np.ndarray,
+    views_asked: np.ndarray | None,
+    known: LabelledImages,
+    asked: LabelledImages | None,
+    group: np.ndarray,
+    tasks: Sequence[str],
+    config: EvaluateConfig,
+    seed: int,
+) -> list[Score]:
+    label, scores = np.array(known.label_names)[known.label], list[Score]()
+    if "classification" in tasks:
+        if asked is None or views_asked is None:
+            scores += classify(name, views, label, group, shares=config.shares, folds=config.folds, seeds=[seed])
+        else:
+            other = np.array(asked.label_names)[asked.label]
+            scores += classify_split(name, views, label, group, views_asked, other, shares=config.shares, seeds=[seed])
+    vectors = views.mean(axis=0)
+    if "similarity" in tasks:
+        scores += precision_at(name, vectors, label, group, seed=seed)
+    if "anomaly" in tasks:
+        scores += rare_classes(name, vectors, label, config.rare, seed)
+    if "regression" in tasks:
+        for target, values in known.targets.items():
+            # Unknown redshifts and sizes are told as 0 or less.
+            values = np.where(values > 0, values, np.nan)
+            if np.isfinite(values).sum() >= _LEAST_TARGETS:
+                scores += regress(name, vectors, values, group, target_name=target, folds=config.folds, seeds=[seed])
+    return scores
+
+
+def _encoders(trained: list[Encoder], settings: TrainConfig, seeds: int, images: np.ndarray) -> list[Encoder]:
+    return [*trained, *random_encoders(settings, seeds), pixel_encoder(images)]
+
+
+def _seeds_of(encoder: Encoder, encoders: Sequence[Encoder], seeds: int) -> list[int]:
+    """Return the seeds to score an encoder with: its own where there are several of its name, else all."""
+    alike = sum(other.name == encoder.name for other in encoders)
+    return [encoder.seed] if alike > 1 else list(range(seeds))
+
+
+def _fine_tune(
+    encoders: Sequence[Encoder],
+    config: EvaluateConfig,
+    images: np.ndarray,
+    label: np.ndarray,
+    group: np.ndarray,
+    test: tuple[np.ndarray, np.ndarray] | None,
+    tell: Progress,
+) -> list[Score]:
+    names = dict.fromkeys(encoder.name for encoder in encoders if encoder.model is not None)
+    scores: list[Score] = []
+    done, total = 0, len(names) * config.seeds * len(config.shares)
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        tell("fine-tuning", done, total)
+
+    for name in names:
+        own = [encoder for encoder in encoders if encoder.name == name]
+        # One run is fine-tuned with each seed of labels and folds; several are seeds themselves.
+        starts = [own[seed % len(own)].variables for seed in range(config.seeds)]
+        scores += fine_tuned(
+            name, own[0].model, starts, images, label, group, test, shares=config.shares, folds=config.folds,
+            config=FineTuneConfig(steps=config.fine_tune), progress=count,
+        )  # fmt: skip
+    return scores
+
+
+def _check_split(known: LabelledImages, asked: LabelledImages) -> None:
+    if known.label_names != asked.label_names:
+        raise ParameterError(f"{known.path} and {asked.path} have other classes; give files of one layout")
+    both = np.concatenate([known.position, asked.position])
+    group = position_groups(both[:, 0], both[:, 1], SAME_SOURCE)
+    shared = np.isin(group[len(known.label) :], group[: len(known.label)])
+    if shared.any():
+        first = asked.name[int(np.flatnonzero(shared)[0])]
+        raise ParameterError(
+            f"{int(shared.sum())} sources of {asked.path} are in {known.path} too, such as {first}; "
+            "leave them out of one"
+        )
+
+
+def _counts(images: LabelledImages) -> str:
+    return ", ".join(f"{int((images.label == i).sum())} {name}" for i, name in enumerate(images.label_names))
+
+
+def _facts(runs: Sequence[Path], settings: TrainConfig, facts: dict[str, str]) -> dict[str, str]:
+    from vis2img import __version__
+
+    network = settings.model.variant + ("" if settings.model.is_resnet else f"/{settings.model.patch}")
+    return {
+        "runs": ", ".join(map(str, runs)),
+        "network": f"{network}, views of {settings.data.views.global_size} px, {settings.steps} steps of "
+        f"{settings.data.batch_size} samples, objective {settings.optim.objective}",
+        **facts,
+        "vis2img": __version__,
+    }
+
+
+def _pictures(encoder: Encoder, images: np.ndarray, label: np.ndarray) -> list[tuple[str, Figure]]:
+    """Return a map of the embeddings, and of a transformer the attention and the components of its tokens."""
+    from models.vit import ViT
+    from train.embedding_map import umap_figure
+    from train.token_pictures import attention_figure, token_pca_figure
+
+    shown = np.concatenate([np.flatnonzero(label == name)[: _SHOWN // 2] for name in np.unique(label)])[:_SHOWN]
+    pictures = []
+    if len(images) > 16:
+        pictures.append(("Map of the embeddings", umap_figure(encoder.encode(images), label, thumbnails=images)))
+    if encoder.model is not None and isinstance(encoder.model.backbone, ViT):
+        pictures.append(("Attention", attention_figure(encoder.model, encoder.variables, images[shown])))
+        pictures.append(("Components of tokens", token_pca_figure(encoder.model, encoder.variables, images[shown])))
+    return pictures

@@ -1,0 +1,74 @@
+"""Transfer: learn the classes on images made one way, and be asked about images made another way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from train.tasks.classification import FITS, as_views
+from train.tasks.folds import validation_folds
+from train.tasks.scores import Score
+from vis2img.errors import ParameterError
+
+
+def transfer(
+    representation: str,
+    name: str,
+    learnt: np.ndarray,
+    asked: np.ndarray,
+    label: np.ndarray,
+    group: np.ndarray,
+    *,
+    folds: int = 5,
+    seeds: Sequence[int] = range(5),
+) -> list[Score]:
+    """Cross-validate k-NN and a linear probe that are fitted to one set of vectors and tested on another.
+
+    A source is never asked about by a classifier that learnt it, imaged in whatever way.
+
+    Parameters
+    ----------
+    representation : str
+        Name in the table.
+    name : str
+        What changes.
+    learnt, asked : float ([view,] n, dim)
+        Vectors of the same n sources, imaged in the two ways.
+    label : [n]
+        Class.
+    group : [n]
+        What no two folds share.
+    folds : int
+    seeds : sequence of int
+        Each draws its folds.
+
+    Returns
+    -------
+    list of Score
+        Settings "NAME, k-NN" and "NAME, linear probe"; "balanced accuracy" of ``asked``.
+
+    Raises
+    ------
+    ParameterError
+        If the two sets of vectors differ in shape, or the folds are impossible.
+    """
+    from sklearn.metrics import balanced_accuracy_score
+
+    learnt, asked, label, group = as_views(learnt), as_views(asked), np.asarray(label), np.asarray(group)
+    if learnt.shape != asked.shape:
+        raise ParameterError(
+            f"transfer {name!r}: vectors of shape {learnt.shape} and {asked.shape} must be of one shape"
+        )
+    scores = []
+    for seed in seeds:
+        fold = validation_folds(label, group, folds, seed)
+        for setting, fit in FITS.items():
+            guess = np.empty_like(label)
+            for i in range(folds):
+                model = fit(learnt[:, fold != i], label[fold != i], group[fold != i])
+                guess[fold == i] = model.predict(asked[:, fold == i])
+            value = float(balanced_accuracy_score(label, guess))
+            row = ("transfer", representation, f"{name}, {setting}", "balanced accuracy", float("nan"), seed, value)
+            scores.append(Score(*row))
+    return scores

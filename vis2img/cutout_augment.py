@@ -1,0 +1,190 @@
+"""What is done to a view of a finished picture, besides cropping, flipping and quarter turns: the image-only way.
+
+Rotation by any angle, blur, noise, jitter of brightness and contrast, cut-off noise and erased squares, as in
+self-supervised learning on survey cutouts (Slijepcevic et al. 2024, RASTI 3, 19) and on photographs (Grill et al.
+2020, arXiv:2006.07733, app. B; erasing: Zhong et al. 2020, arXiv:1708.04896). All of it is done to flux densities in
+units of the noise of the picture, before they are stretched.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from vis2img.errors import ParameterError
+
+Range = tuple[float, float]
+_LIMITS = {
+    "noise": (0.0, 10.0),
+    "gain": (0.1, 10.0),
+    "offset": (-10.0, 10.0),
+    "blur": (0.0, 10.0),
+    "clip": (0.0, 10.0),
+    "erase": (0.0, 0.5),
+}
+_CHANCES = ("blur_probability", "clip_probability", "erase_probability")
+_FARTHEST = 3.0  # sigma at which the Gaussian of the blur ends
+
+
+@dataclass(frozen=True)
+class CutoutAugment:
+    """How views of cutouts vary, besides crops, flips and quarter turns (views); each view by itself, uniformly.
+
+    A range whose ends agree fixes the value. Without arguments views are turned by any angle, and nothing else.
+    """
+
+    rotate: bool = True
+    """Turn each view by any angle about the middle of its picture, as sources have no preferred one. Beyond the edge
+    the picture is mirrored; with a patch_npix of at most 0.7 of its side the edge is never seen."""
+    noise: Range = (0.0, 0.0)
+    """Sigma of white noise added to the pixels of a view, times the noise of the picture; from 0 to 10."""
+    gain: Range = (1.0, 1.0)
+    """Factor on the brightness, which the stretch makes one of contrast; log-uniform, from 0.1 to 10."""
+    offset: Range = (0.0, 0.0)
+    """Brightness added everywhere, times the noise of the picture; from -10 to 10."""
+    blur: Range = (0.5, 1.5)
+    """Sigma of a Gaussian blur in pixels of the picture; from 0 to 10."""
+    blur_probability: float = 0.0
+    """How often a view is blurred, from 0 to 1."""
+    clip: Range = (2.0, 4.0)
+    """Threshold below which pixels are set to 0, times the noise of the picture, as in pictures whose noise was cut
+    off; from 0 to 10."""
+    clip_probability: float = 0.0
+    """How often a view is cut off so, from 0 to 1."""
+    erase: Range = (0.02, 0.15)
+    """Part of the area of a view that is set to 0, a rectangle at a random place; from 0 to 0.5."""
+    erase_probability: float = 0.0
+    """How often a part is erased, from 0 to 1."""
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _LIMITS.items():
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                raise ParameterError(
+                    f"augment.{name} = ({low:g}, {high:g}) must be (low, high) from {least:g} to {most:g}, low <= high"
+                )
+        for name in _CHANCES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ParameterError(f"augment.{name} = {getattr(self, name):g} must be from 0 to 1")
+
+    def draw(self, rng: np.random.Generator) -> ViewChange:
+        """Return what is done to one view; each choice takes its random numbers whether it varies or not."""
+        angle = rng.uniform(0.0, 2 * math.pi)
+        noise, offset = rng.uniform(*self.noise), rng.uniform(*self.offset)
+        gain = math.exp(rng.uniform(math.log(self.gain[0]), math.log(self.gain[1])))
+        blur, clip, area = (rng.uniform(*getattr(self, name)) for name in ("blur", "clip", "erase"))
+        blurred, clipped, erased = rng.random(3) < [getattr(self, name) for name in _CHANCES]
+        shape, x, y = rng.random(3)
+        return ViewChange(
+            angle=angle if self.rotate else 0.0,
+            noise=noise,
+            gain=gain,
+            offset=offset,
+            blur=blur if blurred else 0.0,
+            clip=clip if clipped else 0.0,
+            erase=_rectangle(area, shape, x, y) if erased else (0.0, 0.0, 0.0, 0.0),
+        )
+
+
+@dataclass(frozen=True)
+class ViewChange:
+    """What is done to one view.
+
+    Parameters
+    ----------
+    angle : float
+        Turn about the middle of the picture, rad.
+    noise, offset, clip : float
+        In units of the noise of the picture.
+    gain : float
+        Factor.
+    blur : float
+        Sigma in pixels of the picture.
+    erase : (float, float, float, float)
+        Left, lower, width and height of a rectangle as fractions of the view; nothing where it has no width.
+    """
+
+    angle: float = 0.0
+    noise: float = 0.0
+    gain: float = 1.0
+    offset: float = 0.0
+    blur: float = 0.0
+    clip: float = 0.0
+    erase: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether pixel values change, besides by the turn."""
+        return bool(self.noise or self.offset or self.blur or self.clip or self.erase[2] or self.gain != 1.0)
+
+
+def _rectangle(area: float, shape: float, x: float, y: float) -> tuple[float, float, float, float]:
+    """Return a rectangle within the unit square: of an area, up to twice as long as wide, at a place (0 to 1)."""
+    ratio = 2.0 ** (2 * shape - 1)
+    width, height = min(1.0, math.sqrt(area * ratio)), min(1.0, math.sqrt(area / ratio))
+    return x * (1 - width), y * (1 - height), width, height
+
+
+def change_pixels(view: np.ndarray, change: ViewChange, sigma: float, rng: np.random.Generator) -> None:
+    """Blur, scale, add to, cut off and erase a view, in this order, in place.
+
+    Parameters
+    ----------
+    view : float32 [size, size]
+        In units of the noise of the picture.
+    change : ViewChange
+    sigma : float
+        The blur in pixels of the view.
+    rng : numpy Generator
+        Of the noise.
+    """
+    size = len(view)
+    if sigma > 0:
+        _blur(view, _gaussian(sigma))
+    if change.gain != 1.0:
+        view *= np.float32(change.gain)
+    if change.noise > 0:
+        view += np.float32(change.noise) * rng.standard_normal(view.shape, np.float32)
+    if change.offset:
+        view += np.float32(change.offset)
+    if change.clip > 0:
+        view[view < change.clip] = 0.0
+    left, lower, width, height = change.erase
+    if width:
+        edges = np.rint(np.array([left, left + width, lower, lower + height]) * size).astype(int)
+        view[edges[2] : edges[3], edges[0] : edges[1]] = 0.0
+
+
+def _gaussian(sigma: float) -> np.ndarray:
+    """Return a Gaussian float32 [odd] of sum 1."""
+    reach = max(1, math.ceil(_FARTHEST * sigma))
+    weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return (weight / weight.sum()).astype(np.float32)
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _blur(view: np.ndarray, weight: np.ndarray) -> None:  # pragma: no cover - compiled
+    """Convolve ``view`` with ``weight`` along both axes, in place; beyond the edge the edge goes on."""
+    ny, nx = view.shape
+    reach = len(weight) // 2
+    padded = np.empty((ny, nx + 2 * reach), np.float32)
+    for j in range(ny):
+        for i in range(nx + 2 * reach):
+            padded[j, i] = view[j, min(max(i - reach, 0), nx - 1)]
+    along = np.empty((ny, nx), np.float32)
+    for j in range(ny):
+        for i in range(nx):
+            along[j, i] = weight[0] * padded[j, i]
+        for k in range(1, 2 * reach + 1):
+            for i in range(nx):
+                along[j, i] += weight[k] * padded[j, i + k]
+    for j in range(ny):
+        for i in range(nx):
+            view[j, i] = 0.0
+        for k in range(2 * reach + 1):
+            source = min(max(j + k - reach, 0), ny - 1)
+            for i in range(nx):
+                view[j, i] += weight[k] * along[source, i]
