@@ -1,4 +1,4 @@
-"""Run the demonstration with several seeds and print the table of docs/results.md.
+"""Run the demonstration with several seeds and print the table of docs/results.md: means and 95% intervals.
 
 python benchmarks/demo_seeds.py --seeds 3 --out demo-seeds
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from train.demo import DemoConfig, run_demo
-from train.evaluate import QUERIES
+from train.demo import QUERIES, DemoConfig, run_demo
+from train.tasks.scores import half_width, summaries
 
 
 def main() -> None:
@@ -32,15 +32,16 @@ def main() -> None:
         start = time.perf_counter()
         config = DemoConfig(out=options.out / f"seed{seed}", steps=options.steps, seed=seed)
         _, scores = run_demo(config, lambda *_: None)
-        for score in scores:
-            table.setdefault((score.name, score.imaging), []).append(score.mean)
-        shown = {f"{s.name}, {s.imaging}": round(s.mean, 3) for s in scores}
+        rows = {(row.representation, row.setting.partition(",")[0]): row.mean for row in summaries(scores)}
+        for key, mean in rows.items():
+            table.setdefault(key, []).append(mean)
+        shown = {", ".join(key): round(mean, 3) for key, mean in rows.items()}
         print(f"seed {seed}: {time.perf_counter() - start:.0f} s", shown, flush=True)
     print("| representation | " + " | ".join(QUERIES.values()) + " |")
     print("|---" * (1 + len(QUERIES)) + "|")
     for name in dict.fromkeys(name for name, _ in table):
         cells = (table[name, how] for how in QUERIES)
-        print(f"| {name} | " + " | ".join(f"{np.mean(v):.3f} ± {np.std(v, ddof=1):.3f}" for v in cells) + " |")
+        print(f"| {name} | " + " | ".join(f"{np.mean(v):.3f} ± {half_width(v):.3f}" for v in cells) + " |")
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 
 from train.checkpoints import CheckpointStore
-from train.demo import DemoConfig, observation, train_config
-from train.evaluate import QUERIES, LabelledPatches, accuracies, encoder, labelled_patches, pixels, random_variables
+from train.demo import QUERIES, DemoConfig, observation, train_config
 from train.run import load_run, read_metrics, train
 from train.run_config import TrainConfig
 from train.state import backbone_variables
-from vis2img.sources import field_sources
+from train.tasks.encoders import Encoder, network_encoder, pixel_encoder, random_encoders
+from train.tasks.field_tasks import score_queries
+from train.tasks.scores import half_width
+from train.tasks.simulated import ALIKE, SourcePatches, read_truths, source_patches
 
 # What stands for DINO in the table, and what each of the others changes.
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -50,15 +52,14 @@ def run_config(work: Path, name: str, steps: int, seed: int, **optim: Any) -> Tr
     )
 
 
-def patches_of(config: TrainConfig) -> LabelledPatches:
+def patches_of(config: TrainConfig) -> SourcePatches:
     """Return the labelled sources of all fields."""
-    catalogues = [Path(f"{ms}.truth.fits") for ms in config.data.ms]
-    return labelled_patches(config, field_sources(config.data), catalogues)
+    return source_patches(config, read_truths(config), tuple(QUERIES))
 
 
-def of_network(model: Any, variables: Any, patches: LabelledPatches) -> list[float]:
+def accuracies(encoder: Encoder, patches: SourcePatches) -> list[float]:
     """Return k-NN accuracy of queries imaged alike, imaged otherwise and off centre."""
-    return list(accuracies(patches, encoder(model, variables)).values())
+    return [score.value for score in score_queries(encoder.name, encoder.encode, patches, tuple(QUERIES))]
 
 
 def simulate_fields(work: Path) -> None:
@@ -83,14 +84,13 @@ def curves(options: argparse.Namespace) -> None:
     config = run_config(options.work, "curves", options.steps, 0)
     train_to_the_end(config, progress=lambda step, steps, m: print(f"{step}/{steps} loss {m['loss']:.3f}", flush=True))
     patches = patches_of(config)
-    _, _, model = load_run(config.out)
-    rows = [(0, *of_network(model, random_variables(config, config.seed), patches))]
+    rows = [(0, *accuracies(random_encoders(config, 1)[0], patches))]
     with CheckpointStore(Path(config.out) / "checkpoints", keep_every=config.keep_every) as store:
         steps = store.steps()
     for step in steps:
-        _, state, _ = load_run(config.out, step)
-        rows.append((step, *of_network(model, backbone_variables(state), patches)))
-    of_pixels = list(accuracies(patches, pixels).values())
+        _, state, model = load_run(config.out, step)
+        rows.append((step, *accuracies(network_encoder("", 0, model, backbone_variables(state)), patches)))
+    of_pixels = accuracies(pixel_encoder(patches.seen[ALIKE]), patches)
     metrics = read_metrics(config.out)
     # Of all parts of a run that was stopped and went on.
     minutes = np.sum(config.data.batch_size / metrics["samples_per_s"]) / 60
@@ -146,10 +146,10 @@ def objectives(options: argparse.Namespace) -> None:
             patches = patches or patches_of(config)
             _, state, model = load_run(config.out)
             rank = read_metrics(config.out)["rankme"]
-            found.append((*of_network(model, backbone_variables(state), patches), rank[np.isfinite(rank)][-1]))
+            encoder = network_encoder(name, seed, model, backbone_variables(state))
+            found.append((*accuracies(encoder, patches), rank[np.isfinite(rank)][-1]))
         mean = np.mean(found, axis=0)
-        spread = np.std(found, axis=0, ddof=1) if len(found) > 1 else np.zeros(4)
-        cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean[:3], spread[:3], strict=True)]
+        cells = [f"{m:.3f} ± {half_width(v):.3f}" for m, v in zip(mean[:3], np.transpose(found)[:3], strict=True)]
         print(f"| {name} | {' | '.join(cells)} | {mean[3]:.1f} |", flush=True)
         print(json.dumps({name: found}), flush=True)
 

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 
 Pair = tuple[jax.Array, jax.Array]
-_LINEAR_INIT = nn.initializers.truncated_normal(stddev=0.02)  # as the published DINO
+# As the published DINO: torch's trunc_normal_(std=0.02) cuts at -2 and 2, a hundred standard deviations away, which is
+# nothing. JAX's truncated_normal cuts at two standard deviations, which leaves weights 12% smaller.
+_LINEAR_INIT = nn.initializers.normal(stddev=0.02)
 
 
 def gelu(x: jax.Array) -> jax.Array:

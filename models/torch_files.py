@@ -159,8 +159,9 @@ def _legacy_storages(file: IO[bytes], keys: Any, storages: dict[str, Storage]) -
     raw = {}
     end = os.fstat(file.fileno()).st_size
     for key in keys:
-        if key not in storages:
-            raise RefusedError(f"storage {key!a} belongs to no tensor; {_AGAIN}")
+        # To hash a tuple of tuples can take for ever.
+        if not isinstance(key, str) or key not in storages:
+            raise RefusedError(f"it holds a storage that belongs to no tensor; {_AGAIN}")
         count, nbytes = int.from_bytes(file.read(8), "little"), storages[key].nbytes
         if count != storages[key].whole or file.tell() + nbytes > end:
             raise RefusedError(f"storage {key!a} does not have {storages[key].whole} numbers; {_AGAIN}")

@@ -6,6 +6,7 @@ here interprets the same instructions, but every name in them is looked up in on
 * what tensors are made of (storages, sizes, ordered dictionaries) becomes plain data;
 * what full checkpoints carry besides (``argparse.Namespace``, paths, NumPy scalars, devices; see ``_INERT``) becomes
   an `Inert`, which keeps nothing and runs nothing;
+* sets become an `Inert`, too, and keys of dictionaries are plain values: a tuple of tuples can take for ever to hash;
 * any other name is refused. A stand-in for it would be as harmless, but a name such as ``os.system`` in a file of
   weights means that the file is not what it claims to be, and its owner should hear of it.
 
@@ -15,12 +16,11 @@ What is found wrong here is a `RefusedError`; bytes that make no sense raise wha
 import math
 import pickle
 from collections.abc import Callable
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-_MAX_ELEMENTS = 2**31  # of one tensor: a stride of 0 could otherwise claim any amount of memory
 _RESAVE = "load it where it was made and save its state_dict() alone"
 
 # Storage classes of torch -> element type (little-endian, as PyTorch writes unless the file says otherwise).
@@ -77,11 +77,19 @@ class Inert:
     __setitem__ = append = extend = add = __setstate__
 
 
+def _key(value: Any) -> Any:
+    """The value if it may be a key: hashing it takes no longer than reading it did."""
+    if type(value) not in (str, bytes, int, float, bool, type(None), Inert):
+        raise RefusedError(f"a key of a dictionary is neither text nor a number ({type(value).__name__}); {_RESAVE}")
+    return value
+
+
 class _Dict(dict[Any, Any]):
     """Stand-in for `collections.OrderedDict`; drops the attributes that PyTorch hangs on it (``_metadata``)."""
 
     def __init__(self, *args: Any) -> None:
-        super().__init__(args[0] if args and isinstance(args[0], list | tuple) else ())
+        pairs = args[0] if args and isinstance(args[0], list | tuple) else ()
+        super().__init__((_key(key), value) for key, value in pairs)
 
     @staticmethod
     def __setstate__(*args: Any) -> None: ...
@@ -161,7 +169,10 @@ _CALLS: dict[tuple[str, str], Any] = {
 }
 
 
-class TorchUnpickler(pickle._Unpickler):
+_Interpreter: Any = pickle._Unpickler  # typeshed does not know what it is made of
+
+
+class TorchUnpickler(_Interpreter):
     """Interprets a pickle with nothing but the stand-ins above.
 
     This is the interpreter in Python and not that in C, in which one instruction of a file (LONG_BINPUT) can ask for
@@ -172,6 +183,41 @@ class TorchUnpickler(pickle._Unpickler):
         # latin-1 reads any byte string of Python 2.
         super().__init__(file, encoding="latin1")
         self.storages: dict[str, Storage] = {}
+
+    def load_setitem(self) -> None:
+        _key(self.stack[-2])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        for key in self.stack[::2]:
+            _key(key)
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        for key in self.stack[::2]:
+            _key(key)
+        super().load_dict()
+
+    def load_empty_set(self) -> None:
+        self.append(Inert())
+
+    def load_frozenset(self) -> None:
+        self.pop_mark()
+        self.append(Inert())
+
+    def load_bytearray8(self) -> None:
+        # Of any length that eight bytes can tell, filled before it is known whether the file has so much.
+        raise RefusedError(f"it holds a bytearray, which is no part of weights; {_RESAVE}")
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **_Interpreter.dispatch,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.EMPTY_SET[0]: load_empty_set,
+        pickle.FROZENSET[0]: load_frozenset,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _CALLS:
@@ -252,14 +298,16 @@ class Arrays:
         storage = tensor.storage
         elements = math.prod(tensor.size)
         reach = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.size, tensor.stride, strict=True)) + 1
-        if elements and (reach > storage.length or elements > _MAX_ELEMENTS):
+        # With a stride of 0 few numbers could fill any amount of memory.
+        if elements and max(reach, elements) > storage.length:
             raise RefusedError(f"a tensor of shape {tensor.size} exceeds its storage of {storage.length} numbers")
         flat = self._storage(storage)
         if not elements:
             return np.zeros(tensor.size, flat.dtype)
         start = flat[storage.offset + tensor.offset :]
         strides = [step * flat.itemsize for step in tensor.stride]
-        return np.lib.stride_tricks.as_strided(start, tensor.size, strides, writeable=False).copy(order="C")
+        # No copy, so that a million tensors of one storage take no more memory than one.
+        return np.lib.stride_tricks.as_strided(start, tensor.size, strides, writeable=False)
 
     def _storage(self, storage: Storage) -> np.ndarray:
         if storage.key not in self._storages:

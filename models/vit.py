@@ -26,7 +26,7 @@ VARIANTS: dict[str, tuple[int, int, int]] = {
 }
 PATCHES = (4, 8, 14, 16)
 
-_TOKEN_INIT = nn.initializers.truncated_normal(stddev=0.02)
+_TOKEN_INIT = nn.initializers.normal(stddev=0.02)
 # A patch embedding is a strided convolution; the published model leaves it at U(-1/sqrt(fan_in),
 # 1/sqrt(fan_in)).
 _PATCH_INIT = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
@@ -124,6 +124,9 @@ class Block(nn.Module):
 
     With ``layer_scale`` each branch is multiplied by a learned vector that starts there (Touvron et al. 2021,
     arXiv:2103.17239). With ``class_only`` the block gives the class token alone, from the keys and values of all.
+
+    The tokens are float32 whatever ``dtype`` the branches have, as under PyTorch's autocast: three digits of bfloat16
+    would lose what a branch of 1e-5 adds, and with it the image.
     """
 
     heads: int
@@ -143,16 +146,17 @@ class Block(nn.Module):
         )
         if self.class_only:
             x = x[:, :1]
-        x = x + drop_path(self._scaled(mixed, "ls1"), drops[0], self.drop_path)  # (B, Q, D)
+        x = x + self._branch(mixed, "ls1", drops[0])  # (B, Q, D)
         y = Linear(int(dim * self.mlp_ratio), self.dtype, name="fc1")(LayerNorm(self.dtype, name="norm2")(x))
         y = Linear(dim, self.dtype, name="fc2")(gelu(y))
-        return x + drop_path(self._scaled(y, "ls2"), drops[1], self.drop_path), weights
+        return x + self._branch(y, "ls2", drops[1]), weights
 
-    def _scaled(self, branch: jax.Array, name: str) -> jax.Array:
-        if self.layer_scale == 0.0:
-            return branch
-        scale = self.param(name, nn.initializers.constant(self.layer_scale), (branch.shape[-1],))
-        return branch * scale.astype(branch.dtype)
+    def _branch(self, branch: jax.Array, name: str, uniform: jax.Array | None) -> jax.Array:
+        """What a branch (B, Q, D) adds to the tokens, in their precision."""
+        branch = branch.astype(jnp.float32)
+        if self.layer_scale:
+            branch = branch * self.param(name, nn.initializers.constant(self.layer_scale), (branch.shape[-1],))
+        return drop_path(branch, uniform, self.drop_path)
 
 
 class ViT(nn.Module):
@@ -180,7 +184,7 @@ class ViT(nn.Module):
         Compute activations of blocks again in the backward pass instead of keeping them: a third more time, a
         fraction of the memory.
     dtype : dtype
-        Of the computation; parameters stay float32.
+        Of the computation in the branches and of the result; parameters, and the tokens between blocks, stay float32.
     """
 
     patch: int
@@ -284,23 +288,23 @@ class ViT(nn.Module):
         # A matrix product instead of a strided convolution: the same numbers, and faster on CPU.
         x = images.reshape(batch, rows, p, columns, p, channels).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(batch, rows * columns, p * p * channels)
-        x = Linear(self.dim, self.dtype, _PATCH_INIT, name="patch_embed")(x)  # (B, N, D)
+        x = Linear(self.dim, self.dtype, _PATCH_INIT, name="patch_embed")(x).astype(jnp.float32)  # (B, N, D)
         if self.mask_token:
             token = self.param("mask_token", nn.initializers.zeros, (1, 1, self.dim))
             if masks is not None:
-                x = jnp.where(masks[:, :, None], token.astype(self.dtype), x)
+                x = jnp.where(masks[:, :, None], token, x)
         elif masks is not None:
             raise ValueError("masks were given to a network without a mask token; make it with mask_token=True")
         side = self.img_size // p
         cls = self.param("cls_token", _TOKEN_INIT, (1, 1, self.dim))
         positions = self.param("pos_embed", _TOKEN_INIT, (1, 1 + side * side, self.dim))
         grid = resize_positions(positions[0, 1:].reshape(side, side, self.dim), rows, columns)
-        patches = x + grid.reshape(1, rows * columns, self.dim).astype(self.dtype)
+        patches = x + grid.reshape(1, rows * columns, self.dim)
         first = cls + positions[:, :1]
         if self.registers:
             extra = self.param("registers", nn.initializers.normal(1e-6), (1, self.registers, self.dim))
             first = jnp.concatenate([first, extra], axis=1)
-        first = jnp.broadcast_to(first.astype(self.dtype), (batch, 1 + self.registers, self.dim))
+        first = jnp.broadcast_to(first, (batch, 1 + self.registers, self.dim))
         return jnp.concatenate([first, patches], axis=1)  # (B, T, D)
 
 

@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +26,7 @@ from vis2img.errors import Vis2imgError
 
 _REMEDY = "free some space and give the same command again, which goes on from the last checkpoint"
 _FULL = ("No space left", "Disk quota exceeded", "quota exceeded")
+_NOT_READ = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "Permission denied", "Too many open files")
 _PARTIAL = "*.orbax-checkpoint-tmp*"
 _SETTLE_SECONDS = 10.0
 _MARGIN = 1 << 20  # bytes, for what Orbax writes beside the arrays
@@ -33,6 +34,10 @@ _MARGIN = 1 << 20  # bytes, for what Orbax writes beside the arrays
 
 class CheckpointError(Vis2imgError):
     """A checkpoint cannot be written or read; the message is one line that says why."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint of which files are missing, or are not as they were written."""
 
 
 class CheckpointStore:
@@ -134,20 +139,78 @@ class CheckpointStore:
         Raises
         ------
         CheckpointError
-            If there is no such checkpoint, it is damaged, or it is of another model.
+            If there is no such checkpoint, it is damaged, or it is of another model; if it is damaged, the message
+            names others.
         """
         step = self._choose(step)
+        try:
+            return self._restore(template, step)
+        except DamagedCheckpointError as error:
+            others = [str(other) for other in self.steps() if other != step]
+            there = f"; there are others, of step {', '.join(others)}" if others else ""
+            raise DamagedCheckpointError(f"{error}{there}") from error
+
+    def restore_last_good(
+        self, template: TrainState, on_warning: Callable[[str], None] | None = None, *, repair: bool = True
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """Read the last checkpoint that is whole; those after it are set aside, as their steps will be taken again.
+
+        Parameters
+        ----------
+        template : TrainState
+            As for `restore`.
+        on_warning : callable, optional
+            Called with a line for each damaged checkpoint.
+        repair : bool
+            Whether this process sets them aside; of several hosts one does.
+
+        Raises
+        ------
+        CheckpointError
+            If none is whole, or the last that is whole is of another model.
+        """
+        damaged: dict[int, DamagedCheckpointError] = {}
+        for step in reversed(self.steps()):
+            try:
+                found = self._restore(template, step)
+            except DamagedCheckpointError as error:
+                damaged[step] = error
+                continue
+            for wrong, why in damaged.items():
+                where = self._set_aside(wrong) if repair else None
+                if on_warning and where:
+                    on_warning(f"{why}; going on from step {step}. It is now {where}: rm -r {where} deletes it")
+            return found
+        if not damaged:
+            self._choose(None)  # says what is missing
+        last = next(iter(damaged.values()))
+        raise CheckpointError(f"{last}; no checkpoint is whole: delete {self.folder.parent} to start anew") from last
+
+    def _set_aside(self, step: int) -> Path:
+        """Rename a checkpoint so that Orbax does not take it for one; nobody knows what can be saved from it."""
+        self.close()  # Orbax keeps a list
+        for number in range(1, 1000):
+            there = self.folder / f"damaged-{step}{f'-{number}' if number > 1 else ''}"
+            if not there.exists():
+                break
+        try:
+            (self.folder / str(step)).replace(there)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder / str(step)} cannot be renamed: {error.strerror}") from error
+        return there
+
+    def _restore(self, template: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
         wanted = _flatten(template)
         note = self._read(step, "note", ocp.args.JsonRestore())
         if not isinstance(note, dict) or not {"shapes", "crc32", "extra"} <= note.keys():
-            raise CheckpointError(f"checkpoint {step} in {self.folder} is damaged: its note is incomplete")
+            raise DamagedCheckpointError(f"checkpoint {step} in {self.folder} is damaged: its note is incomplete")
         self._compare(step, note["shapes"], _shapes(wanted))
         blank = {name: np.zeros(x.shape, x.dtype) for name, x in wanted.items()}
         arrays = self._read(step, "state", ocp.args.StandardRestore(blank))
         # Orbax reads flipped bits without complaint.
         wrong = [name for name, crc in _checksums(arrays).items() if crc != note["crc32"].get(name)]
         if wrong:
-            raise CheckpointError(f"checkpoint {step} in {self.folder} is damaged: wrong checksum of {wrong[0]}")
+            raise DamagedCheckpointError(f"checkpoint {step} in {self.folder} is damaged: wrong checksum of {wrong[0]}")
         leaves = [jax.numpy.asarray(arrays[name]) for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(template), leaves), note["extra"]
 
@@ -206,9 +269,13 @@ class CheckpointStore:
 
     def _read(self, step: int, item: str, args: Any) -> Any:
         try:
-            return self._open().restore(step, args=ocp.args.Composite(**{item: args}))[item]
+            with _quiet():
+                return self._open().restore(step, args=ocp.args.Composite(**{item: args}))[item]
         except Exception as error:  # Orbax and tensorstore raise many types
-            raise CheckpointError(f"checkpoint {step} in {self.folder} is damaged: {_line(error)}") from error
+            where = f"checkpoint {step} in {self.folder}"
+            if _refused(error):
+                raise CheckpointError(f"{where} cannot be read: {_line(error)}") from error
+            raise DamagedCheckpointError(f"{where} is damaged: {_line(error)}") from error
 
     def _compare(self, step: int, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
         for name in sorted(found.keys() | wanted.keys()):
@@ -230,6 +297,13 @@ def _shapes(arrays: Mapping[str, Any]) -> dict[str, str]:
 
 def _checksums(arrays: Mapping[str, Any]) -> dict[str, int]:
     return {name: zlib.crc32(np.ascontiguousarray(x)) for name, x in arrays.items()}
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether the system did not let a file be read, which says nothing about the file."""
+    missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    refused = isinstance(error, OSError | MemoryError) and not missing
+    return refused or any(word in str(error) for word in _NOT_READ)
 
 
 def _line(error: BaseException) -> str:

@@ -1,19 +1,37 @@
 """Settings of the network and of the optimiser, as frozen, validated values.
 
-Only the standard library is imported, so that ``--help`` costs nothing. The docstring below a field is its
+Nothing heavy is imported, so that ``--help`` costs nothing. The docstring below a field is its
 help text. Defaults are those of Caron et al. 2021 (arXiv:2104.14294) unless the text says otherwise; step
 counts keep the paper's share of a run (10, 1 and 30 of 100 epochs) for a run of 10,000 steps.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
+from vis2img.errors import ParameterError
+
+TRANSFORMERS = ("micro", "tiny", "small", "base")
 RESNETS = ("resnet18", "resnet50")
+PATCHES = (4, 8, 14, 16)
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
-        raise ValueError(message)
+        raise ParameterError(message)
+
+
+def _require_numbers(config: Any, group: str) -> None:
+    """Refuse infinities and what is no number, which comparisons let through."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        finite = not isinstance(value, float) or math.isfinite(value)
+        _require(finite, f"{group}.{field.name} must be a finite number, got {value}")
+
+
+def _one_of(names: tuple[Any, ...]) -> str:
+    """Return ``a, b or c``."""
+    return " or ".join(filter(None, (", ".join(map(str, names[:-1])), str(names[-1]))))
 
 
 @dataclass(frozen=True)
@@ -36,7 +54,8 @@ class ModelConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; the parameters are float32 in either case."""
     remat: bool = False
-    """Compute activations again in the backward pass: a third more time, a fraction of the memory. For transformers."""
+    """Whether activations are computed again in the backward pass: a third more time, a fraction of the memory. For
+    transformers."""
     out_dim: int = 4096
     """Prototypes K. The paper's 65536 suits ImageNet; fewer suit fewer samples, and save memory."""
     hidden: int = 2048
@@ -46,23 +65,28 @@ class ModelConfig:
     head_layers: int = 3
     """Layers of the projection head, the bottleneck's included."""
     use_bn_in_head: bool = False
-    """Batch normalisation in the projection head of DINO."""
+    """Whether the projection head of DINO has batch normalisation."""
     norm_last_layer: bool = True
-    """Keep the prototypes at length 1 (steadier); False learns their lengths (for large models)."""
+    """Whether the prototypes keep length 1. On: steadier; off: their lengths are learned (for large models)."""
 
     def __post_init__(self) -> None:
-        for name in ("patch", "hidden", "bottleneck", "head_layers"):
-            _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
-        _require(self.out_dim > 1, f"out_dim must be at least 2, got {self.out_dim}")
-        _require(0.0 <= self.drop_path < 1.0, f"drop_path must be in [0, 1), got {self.drop_path}")
+        _require_numbers(self, "model")
+        known = (*TRANSFORMERS, *RESNETS)
+        _require(self.variant in known, f"model.variant must be {_one_of(known)}, got {self.variant}")
+        for name in ("hidden", "bottleneck", "head_layers"):
+            _require(getattr(self, name) > 0, f"model.{name} must be positive, got {getattr(self, name)}")
+        _require(self.out_dim > 1, f"model.out_dim must be at least 2, got {self.out_dim}")
+        _require(0.0 <= self.drop_path < 1.0, f"model.drop_path must be in [0, 1), got {self.drop_path}")
         for name in ("registers", "layer_scale"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+            _require(getattr(self, name) >= 0, f"model.{name} must not be negative, got {getattr(self, name)}")
         precisions = ("float32", "bfloat16")
-        _require(self.precision in precisions, f"precision must be {' or '.join(precisions)}, got {self.precision}")
+        _require(self.precision in precisions, f"model.precision must be {_one_of(precisions)}, got {self.precision}")
         if self.is_resnet:
             only_vit = {name: getattr(self, name) for name in ("registers", "layer_scale", "remat")}
-            wrong = [name for name, value in only_vit.items() if value]
-            _require(not wrong, f"{', '.join(wrong)}: of transformers only, and variant is {self.variant}")
+            wrong = [f"model.{name}" for name, value in only_vit.items() if value]
+            _require(not wrong, f"{', '.join(wrong)}: of transformers only, and model.variant is {self.variant}")
+        else:
+            _require(self.patch in PATCHES, f"model.patch must be {_one_of(PATCHES)}, got {self.patch}")
 
     @property
     def is_resnet(self) -> bool:
@@ -114,13 +138,14 @@ class OptimConfig:
     """Momentum of the teacher's centre, in [0, 1)."""
 
     def __post_init__(self) -> None:
+        _require_numbers(self, "optim")
         for name in ("base_lr", "student_temp", "teacher_temp", "warmup_teacher_temp"):
-            _require(getattr(self, name) > 0.0, f"{name} must be positive, got {getattr(self, name)}")
+            _require(getattr(self, name) > 0.0, f"optim.{name} must be positive, got {getattr(self, name)}")
         for name in (
             *("min_lr", "weight_decay", "weight_decay_end", "clip_grad", "koleo", "ibot"),
             *("warmup_steps", "freeze_last_layer_steps", "warmup_teacher_temp_steps"),
         ):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+            _require(getattr(self, name) >= 0, f"optim.{name} must not be negative, got {getattr(self, name)}")
         choices = {
             "objective": ("dino", "byol"),
             "centring": ("mean", "sinkhorn"),
@@ -128,15 +153,15 @@ class OptimConfig:
         }
         for name, known in choices.items():
             value = getattr(self, name)
-            _require(value in known, f"{name} must be {' or '.join(known)}, got {value}")
-        _require(self.accumulate >= 1, f"accumulate must be at least 1, got {self.accumulate}")
+            _require(value in known, f"optim.{name} must be {_one_of(known)}, got {value}")
+        _require(self.accumulate >= 1, f"optim.accumulate must be at least 1, got {self.accumulate}")
         dino_only = self.ibot > 0.0 or self.centring != "mean"
-        _require(self.objective == "dino" or not dino_only, "ibot and centring need objective dino")
+        _require(self.objective == "dino" or not dino_only, "optim.ibot and optim.centring need optim.objective dino")
         _require(
             0.0 <= self.momentum_teacher <= 1.0,
-            f"momentum_teacher must be in [0, 1], got {self.momentum_teacher}",
+            f"optim.momentum_teacher must be in [0, 1], got {self.momentum_teacher}",
         )
         _require(
             0.0 <= self.centre_momentum < 1.0,
-            f"centre_momentum must be in [0, 1), got {self.centre_momentum}",
+            f"optim.centre_momentum must be in [0, 1), got {self.centre_momentum}",
         )

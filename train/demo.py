@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from train.config import ModelConfig, OptimConfig
-from train.embed import attention_maps, embed_images
-from train.evaluate import QUERIES, LabelledPatches, Score, labelled_patches, random_variables, score_representations
-from train.run import load_run, read_metrics, train
+from train.run import read_metrics, train
 from train.run_config import TrainConfig
-from train.state import backbone_variables
+from train.tasks.encoders import Encoder, pixel_encoder, random_encoders, run_encoders
+from train.tasks.field_tasks import score_queries
+from train.tasks.scores import Score, Summary, summaries
+from train.tasks.simulated import ALIKE, SHIFTED, SourcePatches, read_truths, source_patches
 from vis2img.draws import FieldSource, make_draw
 from vis2img.errors import OutputError
 from vis2img.loader_config import LoaderConfig
@@ -29,6 +29,8 @@ from vis2img.sources import field_sources, patch_angle
 from vis2img.views import ViewConfig
 
 ARCSEC = np.pi / 180 / 3600
+# How the queries of a score are seen, beside a gallery that is centred and imaged in the fixed way.
+QUERIES = {ALIKE: "imaged alike", "full": "imaged otherwise", SHIFTED: "off centre"}
 Report = Callable[[str, int, int, str], None]
 
 
@@ -133,21 +135,17 @@ def run_demo(config: DemoConfig, report: Report) -> tuple[Path, list[Score]]:
         ),
         on_fill=lambda done, total: report("imaging", done, total, ""),
     )
-    _, state, model = load_run(settings.out)
     sources = field_sources(settings.data)
-    catalogues = [Path(f"{ms}.truth.fits") for ms in settings.data.ms]
     report("evaluating", 0, 1, "")
-    patches = labelled_patches(settings, sources, catalogues)
-    untrained = [random_variables(settings, settings.seed + i) for i in range(3)]
-    scores = score_representations(
-        patches,
-        model,
-        [backbone_variables(state)],
-        untrained,
-        progress=lambda done, total: report("evaluating", done, total, ""),
-    )
+    patches = source_patches(settings, read_truths(settings), tuple(QUERIES))
+    _, trained = run_encoders([settings.out])
+    encoders = [*trained, *random_encoders(settings, 3), pixel_encoder(patches.seen[ALIKE])]
+    scores: list[Score] = []
+    for i, encoder in enumerate(encoders):
+        scores += score_queries(encoder.name, encoder.encode, patches, tuple(QUERIES), encoder.seed)
+        report("evaluating", i + 1, len(encoders), "")
     report("report", 0, 1, "")
-    path = _write(config, settings, sources, patches, model, backbone_variables(state), scores)
+    path = _write(config, settings, sources, patches, trained[0], scores)
     report("report", 1, 1, "")
     return path, scores
 
@@ -171,30 +169,33 @@ def _write(
     config: DemoConfig,
     settings: TrainConfig,
     sources: list[FieldSource],
-    patches: LabelledPatches,
-    model: Any,
-    variables: Any,
+    patches: SourcePatches,
+    encoder: Encoder,
     scores: list[Score],
 ) -> Path:
     from train import figures
     from train.report import Section, write_report
+    from train.token_pictures import attention_figure
 
     ms = open_ms(sources[0].ms)
     selection = Selection(field="0")
     image = ms.image(ms.imaging_params(selection, npix=settings.data.field_npix), selection, psf=True)
     draws = [make_draw(sources[0], settings.seed, 0, index) for index in range(12)]
     # The brightest extended source of the first field shows best what imaging does.
-    peak = patches.fixed.max(axis=(1, 2, 3)) * ((patches.field == 0) & (patches.label != "compact"))
+    fixed, label = patches.seen[ALIKE], patches.label
+    peak = fixed.max(axis=(1, 2, 3)) * ((patches.field == 0) & (label != "compact"))
     first = int(peak.argmax())
     l, m, _ = direction_cosines(patches.position[first, 0], patches.position[first, 1], draws[0].phase_centre)
     side = patch_angle(sources[0], settings.data.views)
-    vectors = embed_images(model, variables, patches.fixed)
-    examples = [int(np.flatnonzero(patches.label == name)[0]) for name in np.unique(patches.label)]
-    shown = [int(i) for name in np.unique(patches.label) for i in np.flatnonzero(patches.label == name)[:2]]
-    attention = jax.device_get(attention_maps(model, variables, patches.fixed[shown]))
+    vectors = encoder.encode(fixed)
+    examples = [int(np.flatnonzero(label == name)[0]) for name in np.unique(label)]
+    rows = summaries(scores)
     table = (
         ("representation", *QUERIES.values()),
-        *((name, *(_cell(scores, name, how) for how in QUERIES)) for name in dict.fromkeys(s.name for s in scores)),
+        *(
+            (name, *(_cell(rows, name, how) for how in QUERIES))
+            for name in dict.fromkeys(r.representation for r in rows)
+        ),
     )
     meta = ms.meta
     sections = [
@@ -220,23 +221,23 @@ def _write(
         ),
         Section(
             "Does it know what it sees?",
-            f"k-NN classification of {len(patches.label)} sources in {len(set(patches.label))} classes; each field is "
+            f"k-NN classification of {len(label)} sources in {len(set(label))} classes; each field is "
             "classified by the others. 'Imaged otherwise': the queries are imaged under random parameters, the "
             "gallery is not. 'Off centre': up to an eighth of the patch. "
-            "Random weights: mean and standard deviation of three networks.",
-            figures.scores_figure(scores, 1 / len(set(patches.label))),
+            "Random weights: mean of three networks and its 95% interval.",
+            figures.queries_figure(rows, QUERIES, 1 / len(set(label))),
             table,
         ),
         Section(
             "Nearest neighbours",
             "A source of each class (left) and the sources of other fields that the network finds most alike; "
             "red: of another class.",
-            figures.neighbours_figure(patches, vectors, examples),
+            figures.neighbours_figure(fixed, label, patches.field, vectors, examples),
         ),
         Section(
             "Attention",
-            "Where the class token looks in the last block, mean over heads.",
-            figures.attention_figure(patches.fixed[shown], attention, [str(patches.label[i]) for i in shown]),
+            f"Where the class token looks in the last block, head by head: {', '.join(map(str, label[examples]))}.",
+            attention_figure(encoder.model, encoder.variables, fixed[examples]),
         ),
     ]
     path = config.out / "report.html"
@@ -248,6 +249,5 @@ def _write(
     return path
 
 
-def _cell(scores: list[Score], name: str, imaging: str) -> str:
-    score = next(s for s in scores if s.name == name and s.imaging == imaging)
-    return f"{score.mean:.3f}" + (f" ± {score.std:.3f}" if len(score.values) > 1 else "")
+def _cell(rows: list[Summary], name: str, way: str) -> str:
+    return str(next(row for row in rows if row.representation == name and row.setting.startswith(f"{way},")))

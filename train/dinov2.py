@@ -11,7 +11,14 @@ import jax.numpy as jnp
 from models.dino_head import l2_normalise
 
 
-def sinkhorn(logits: jax.Array, temperature: jax.Array | float, *, axis_name: str | None, rounds: int = 3) -> jax.Array:
+def sinkhorn(
+    logits: jax.Array,
+    temperature: jax.Array | float,
+    *,
+    axis_name: str | None,
+    rounds: int = 3,
+    counted: jax.Array | None = None,
+) -> jax.Array:
     """Teacher's answers that use all prototypes alike over the batch: Sinkhorn-Knopp, instead of centring.
 
     Caron et al. 2020 (arXiv:2006.09882), section 3.1; three rounds as there and in DINOv2.
@@ -24,6 +31,9 @@ def sinkhorn(logits: jax.Array, temperature: jax.Array | float, *, axis_name: st
     axis_name : str, optional
         Device axis: prototypes are used alike over the global batch.
     rounds : int
+    counted : (N,) bool, optional
+        Rows over which prototypes are used alike, all by default; the others, which only fill up the shape, have no
+        influence on these.
 
     Returns
     -------
@@ -32,13 +42,17 @@ def sinkhorn(logits: jax.Array, temperature: jax.Array | float, *, axis_name: st
     """
 
     def over_rows(x: jax.Array) -> jax.Array:  # log of the sum over all rows, those of other devices too
+        if counted is not None:
+            x = jnp.where(counted[:, None], x, -jnp.inf)
         top = jnp.max(x, axis=0)
         if axis_name is not None:
             top = jax.lax.pmax(top, axis_name)
+        # Without any row to count there is nothing to balance, and infinity less infinity would be no number.
+        top = jnp.where(jnp.isneginf(top), 0.0, top)
         total = jnp.sum(jnp.exp(x - top), axis=0)
         if axis_name is not None:
             total = jax.lax.psum(total, axis_name)
-        return top + jnp.log(total)
+        return top + jnp.where(total > 0.0, jnp.log(total), 0.0)
 
     x = jax.lax.stop_gradient(logits) / temperature
     for _ in range(rounds):
@@ -133,6 +147,8 @@ def ibot_loss(
     student_temp: float | jax.Array,
     teacher_temp: float | jax.Array,
     centre_momentum: float,
+    centring: str = "mean",
+    axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy of the student's hidden patches under what the teacher makes of them in full sight.
 
@@ -147,6 +163,11 @@ def ibot_loss(
     weight : (N, M)
         As in `Masks`.
     student_temp, teacher_temp, centre_momentum : float
+    centring : str
+        "mean" takes the centre off the teacher's logits; "sinkhorn" balances its answers over the hidden patches of
+        the batch instead, each of which counts alike, as in DINOv2.
+    axis_name : str, optional
+        Device axis, for "sinkhorn" alone: everything returned is of this device.
 
     Returns
     -------
@@ -156,7 +177,12 @@ def ibot_loss(
     """
     teacher_logits = jax.lax.stop_gradient(teacher_logits)
     log_student = jax.nn.log_softmax(student_logits / student_temp)
-    teacher = jax.nn.softmax((teacher_logits - centre) / teacher_temp)
+    if centring == "sinkhorn":
+        rows = teacher_logits.reshape(-1, teacher_logits.shape[-1])
+        rows = sinkhorn(rows, teacher_temp, axis_name=axis_name, counted=weight.reshape(-1) > 0.0)
+        teacher = jnp.exp(rows).reshape(teacher_logits.shape)
+    else:
+        teacher = jax.nn.softmax((teacher_logits - centre) / teacher_temp)
     loss = -jnp.sum(weight[:, :, None] * teacher * log_student) / weight.shape[0]
     batch_centre = jnp.mean(teacher_logits, axis=(0, 1))
     return loss, centre_momentum * centre + (1.0 - centre_momentum) * batch_centre

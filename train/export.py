@@ -52,8 +52,10 @@ def export_run(
     Raises
     ------
     Vis2imgError
-        If the folder holds no such checkpoint, or the file exists or cannot be written.
+        If the folder holds no such checkpoint, or the file has another suffix, exists or cannot be written.
     """
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output}: weights are written as safetensors; name it {output.stem}.safetensors")
     config, state, model = load_run(folder, step)
     role = "student" if student else "teacher"
     arrays = to_timm(backbone_variables(state, role), getattr(model.backbone, "patch", None))
@@ -121,7 +123,10 @@ def write_safetensors(
     # save_file writes the memory as it lies, whatever the strides say.
     dense = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with atomic_output(path, overwrite) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what new files of this user have; save_file lets nobody else read its own
         try:
             save_file(dense, temporary, metadata=dict(metadata))
+            temporary.chmod(mode)
         except SafetensorError as error:
             raise OutputError(f"{path} cannot be written: {error}") from error

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from train.evaluate import QUERIES, LabelledPatches, Score
+from train.tasks.scores import Summary
 from vis2img.draws import Draw
 from vis2img.imaging import Image
 from vis2img.options import format_angle
@@ -77,15 +76,15 @@ def curves_figure(metrics: dict[str, np.ndarray], out_dim: int) -> Figure:
     return figure
 
 
-def scores_figure(scores: Sequence[Score], chance: float) -> Figure:
-    """Show the accuracies of representations beside each other, with the spread over seeds."""
-    names = list(dict.fromkeys(score.name for score in scores))
+def queries_figure(rows: Sequence[Summary], queries: Mapping[str, str], chance: float) -> Figure:
+    """Show the accuracies of representations beside each other for each way the queries are seen, with intervals."""
+    names = list(dict.fromkeys(row.representation for row in rows))
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axis = figure.subplots()
-    for offset, (imaging, label) in zip((-0.27, 0.0, 0.27), QUERIES.items(), strict=True):
-        chosen = {s.name: s for s in scores if s.imaging == imaging}
-        x = np.arange(len(names)) + offset
-        bars = axis.bar(x, [chosen[n].mean for n in names], 0.26, yerr=[chosen[n].std for n in names], label=label)
+    for offset, (way, label) in zip((-0.27, 0.0, 0.27), queries.items(), strict=True):
+        chosen = {row.representation: row for row in rows if row.setting.startswith(f"{way},")}
+        half = [np.nan_to_num(chosen[n].high - chosen[n].mean) for n in names]
+        bars = axis.bar(np.arange(len(names)) + offset, [chosen[n].mean for n in names], 0.26, yerr=half, label=label)
         axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
     axis.axhline(chance, color="grey", ls=":", lw=1)
     axis.set_xticks(range(len(names)), names)
@@ -94,32 +93,26 @@ def scores_figure(scores: Sequence[Score], chance: float) -> Figure:
     return figure
 
 
-def neighbours_figure(patches: LabelledPatches, vectors: np.ndarray, queries: Sequence[int], count: int = 6) -> Figure:
-    """Show, for each query patch, those of other fields whose embedding is most alike."""
+def neighbours_figure(
+    images: np.ndarray,
+    label: np.ndarray,
+    field: np.ndarray,
+    vectors: np.ndarray,
+    queries: Sequence[int],
+    count: int = 6,
+) -> Figure:
+    """Show, for each query patch [n, y, x, 1], those of other fields whose embedding is most alike."""
     scaled = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-9)
     scaled /= np.linalg.norm(scaled, axis=1, keepdims=True) + 1e-12
     figure = Figure(figsize=(1.5 * (count + 1), 1.75 * len(queries)), layout="constrained")
     axes = np.atleast_2d(figure.subplots(len(queries), count + 1))
     for row, query in zip(axes, queries, strict=True):
-        likeness = np.where(patches.field == patches.field[query], -np.inf, scaled @ scaled[query])
+        likeness = np.where(field == field[query], -np.inf, scaled @ scaled[query])
         for axis, index in zip(row, [query, *np.argsort(-likeness)[:count]], strict=True):
-            axis.imshow(patches.fixed[index, ..., 0], vmin=-0.5, vmax=4, **_SHOWN)
+            axis.imshow(images[index, ..., 0], vmin=-0.5, vmax=4, **_SHOWN)
             axis.set(xticks=[], yticks=[])
-            same = patches.label[index] == patches.label[query]
-            axis.set_title(patches.label[index], fontsize=9, color="black" if same else "tab:red")
+            same = label[index] == label[query]
+            axis.set_title(label[index], fontsize=9, color="black" if same else "tab:red")
             if index == query:
                 axis.set_ylabel("query", fontsize=9)
-    return figure
-
-
-def attention_figure(images: np.ndarray, attention: Any, labels: Sequence[str]) -> Figure:
-    """Show patches [n, y, x, 1] above the mean attention of the class token [n, heads, rows, columns]."""
-    figure = Figure(figsize=(1.6 * len(images), 3.4), layout="constrained")
-    top, bottom = figure.subplots(2, len(images))
-    for i, (above, below) in enumerate(zip(top, bottom, strict=True)):
-        above.imshow(images[i, ..., 0], vmin=-0.5, vmax=4, **_SHOWN)
-        above.set_title(labels[i], fontsize=9)
-        below.imshow(np.asarray(attention[i]).mean(axis=0), origin="lower", cmap="viridis")
-        for axis in (above, below):
-            axis.set(xticks=[], yticks=[])
     return figure

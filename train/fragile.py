@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from train.run_config import TrainConfig
@@ -15,6 +16,7 @@ _SMALL_BATCH = 128
 _STEADY_MOMENTUM = 0.9995
 _STEADY_STEPS = 10_000  # five times the 1 / (1 - 0.9995) steps that so slow a teacher remembers
 _SAMPLES_PER_OUTPUT = 30
+_FEWEST_OUTPUTS = 64  # half of what the demonstration has
 _LARGEST_RATE, _LARGEST_BASE_RATE = 5e-3, 1.6e-2
 
 
@@ -55,10 +57,9 @@ def _outputs(config: TrainConfig) -> Iterator[str]:
     model, optim = config.model, config.optim
     samples = config.steps * config.data.batch_size / model.out_dim
     if samples < _SAMPLES_PER_OUTPUT:
-        fewer = max(2, int(config.steps * config.data.batch_size / (4 * _SAMPLES_PER_OUTPUT)))
         yield (
             f"model.out_dim = {model.out_dim} for {samples:.0f} samples each: short runs with so many outputs stay at "
-            f"the uniform answer (results; large values are for large datasets, help); use {fewer} or fewer"
+            f"the uniform answer (results; large values are for large datasets, help); {_fewer_outputs(config)}"
         )
     if not model.norm_last_layer and model.variant == "base":
         yield (
@@ -70,6 +71,17 @@ def _outputs(config: TrainConfig) -> Iterator[str]:
             "model.norm_last_layer = False with optim.freeze_last_layer_steps = 0: either can make the start unstable "
             "(help); freeze the last layer for 1% of the steps"
         )
+
+
+def _fewer_outputs(config: TrainConfig) -> str:
+    """Return what to do about too many outputs; below some number they say nothing, and only more steps help."""
+    batch, wanted = config.data.batch_size, 4 * _SAMPLES_PER_OUTPUT
+    fewer = config.steps * batch // wanted
+    if fewer >= _FEWEST_OUTPUTS:
+        return f"use {fewer} or fewer"
+    outputs = min(_FEWEST_OUTPUTS, config.model.out_dim)
+    steps = math.ceil(outputs * wanted / batch)
+    return f"{config.steps} steps are too few to learn from: use {steps} or more, with model.out_dim = {outputs}"
 
 
 def _averages(config: TrainConfig) -> Iterator[str]:

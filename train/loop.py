@@ -17,11 +17,13 @@ from train.flops import model_flops_per_sample, peak_flops
 from train.hosts import any_host, gather, is_first
 from train.metrics_log import MetricsLog
 from train.monitors import Finding, findings, rankme_of_moment
-from train.parallel import make_parallel_step, replicate, shard, unreplicate
+from train.parallel import ParallelStep, make_parallel_step, replicate, shard, unreplicate
 from train.run_config import TrainConfig
+from train.run_folder import note_start
 from train.state import TrainState
 from train.stopping import Stopped, StopRequest
 from train.view_sheet import view_sheet
+from vis2img.cutout_loader import CutoutLoader
 from vis2img.errors import Vis2imgError
 from vis2img.loader import Loader
 
@@ -51,7 +53,7 @@ class Loop:
     folder : Path
         Of the run.
     store : CheckpointStore
-    loader : Loader
+    loader : Loader or CutoutLoader
     full_rate : float
         Of :func:`full_rate`.
     stop : StopRequest
@@ -66,7 +68,7 @@ class Loop:
         config: TrainConfig,
         folder: Path,
         store: CheckpointStore,
-        loader: Loader,
+        loader: Loader | CutoutLoader,
         full_rate: float,
         stop: StopRequest,
         progress: Progress | None,
@@ -74,14 +76,16 @@ class Loop:
     ) -> None:
         self.config, self.folder, self.store, self.loader = config, folder, store, loader
         self.full_rate, self.stop, self.progress, self.on_warning = full_rate, stop, progress, on_warning
-        self.first = is_first()
+        self.first, self.together = is_first(), jax.process_count() > 1
+        stop.unsaved = self.together  # several hosts take a step before they can leave off together
         self.history: list[dict[str, float]] = []
         self.findings: dict[str, Finding] = {}
         self.waiting: list[tuple[int, Any]] = []
         self.since = time.perf_counter()
         self.loader_seconds = 0.0
         # Of the batch trained on last: a stop may come when the loader has counted the next one already.
-        self.loader_state = loader.state()
+        self.loader_state = self.delivered = loader.state()
+        self.begun = False
 
     def run(self, state: TrainState, model: Any) -> RunResult:
         """Train from ``state`` to the end, or until asked to stop.
@@ -100,14 +104,17 @@ class Loop:
             while step < config.steps and not stopping:
                 try:
                     batch = self._next_batch()
+                    if log and step % config.views_every == 0:
+                        self._show(log, batch, step)
+                    replicated, metrics = self._step(step_fn, replicated, batch, step)
                 except Stopped:
                     break
-                if log and step % config.views_every == 0:
-                    self._show(log, batch, step)
-                replicated, metrics = step_fn(replicated, shard(batch, config.devices))
                 step += 1
+                self.stop.unsaved = True
                 self.waiting.append((step, metrics))
-                if step % config.log_every == 0 or step == config.steps:
+                due = step % config.checkpoint_every == 0 or step == config.steps
+                # A checkpoint never knows steps that metrics.jsonl does not.
+                if step % config.log_every == 0 or due:
                     fatal = self._log(log, replicated, step)
                     if fatal:
                         self._save(replicated, step)
@@ -115,8 +122,8 @@ class Loop:
                         raise Vis2imgError(f"{where}: {fatal.message}")
                     # Several hosts must leave off at the same step, and ask each other at these only.
                     stopping = any_host(self.stop.asked)
-                stopping = stopping or (jax.process_count() == 1 and self.stop.asked)
-                if step % config.checkpoint_every == 0 or step == config.steps:
+                stopping = stopping or (self.stop.asked and not self.together)
+                if due:
                     self._save(replicated, step)
                     saved = step
             if self.waiting:
@@ -128,19 +135,33 @@ class Loop:
 
     def _next_batch(self) -> dict[str, np.ndarray]:
         start = time.perf_counter()
-        if jax.process_count() == 1:
-            with self.stop.interruptible():
-                batch = self.loader.next_batch()
-        else:
+        with nullcontext() if self.together else self.stop.interruptible():
             batch = self.loader.next_batch()
-        self.loader_state = self.loader.state()
+        state = self.loader.state()
         self.loader_seconds += time.perf_counter() - start
+        self.delivered = state
         return batch.arrays()
+
+    def _step(
+        self, step_fn: ParallelStep, replicated: TrainState, batch: dict[str, np.ndarray], step: int
+    ) -> tuple[TrainState, Any]:
+        """Take a step. The first one compiles, which a stop need not wait for: there is nothing to save yet."""
+        placed = shard(batch, self.config.devices)
+        if self.begun or self.together:
+            taken = step_fn(replicated, placed)
+        else:
+            taken = self.stop.call(lambda: step_fn(replicated, placed))
+        if self.first and not self.begun:
+            note_start(self.folder, step)
+        self.begun, self.loader_state = True, self.delivered
+        return taken
 
     def _show(self, log: MetricsLog, batch: dict[str, np.ndarray], step: int) -> None:
         folder = self.folder / "views"
         folder.mkdir(exist_ok=True)
-        note = f"{self.config.data.imaging}: views of step {step}"
+        # Pictures are not imaged: there is no prior to name.
+        of = "cutouts" if self.config.data.cutouts else self.config.data.imaging
+        note = f"{of}: views of step {step}"
         log.image("views", view_sheet(batch, folder / f"step{step:08d}.png", teacher_note=note), step)
 
     def _log(self, log: MetricsLog | None, replicated: TrainState, step: int) -> Finding | None:
@@ -181,6 +202,7 @@ class Loop:
         states = gather(self.loader_state)
         if self.first:
             self.store.save(unreplicate(replicated), step, {"loader": states})
+        self.stop.unsaved = self.together
         self.since = time.perf_counter()
 
 

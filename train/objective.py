@@ -94,24 +94,21 @@ def objective(
         masks=None if masks is None else masks.hidden,
         patches=with_patches,
     )
-    stats = {"student": view.stats, "teacher": jax.lax.stop_gradient(seen.stats)}
+    of_student, of_teacher = view.stats, seen.stats
     n_global = batch["global"].shape[0]
     centre, patch_centre, used = memory.centre, memory.patch_centre, jnp.zeros_like(memory.centre)
     means: Metrics = {}
+    settings: dict[str, Any] = {
+        "student_temp": optim.student_temp,
+        "teacher_temp": teacher_temp,
+        "centre_momentum": optim.centre_momentum,
+        "centring": optim.centring,
+        "axis_name": axis_name,
+    }
     if optim.objective == "byol":
         loss = byol_loss(view.logits, seen.logits, n_global=n_global)
     else:
-        loss, centre, found = dino_loss(
-            view.logits,
-            seen.logits,
-            centre,
-            student_temp=optim.student_temp,
-            teacher_temp=teacher_temp,
-            n_global=n_global,
-            centre_momentum=optim.centre_momentum,
-            centring=optim.centring,
-            axis_name=axis_name,
-        )
+        loss, centre, found = dino_loss(view.logits, seen.logits, centre, n_global=n_global, **settings)
         used = found["used"]
         means |= {"entropy": found["entropy"], "kl": found["kl"]}
     total = loss
@@ -120,9 +117,13 @@ def objective(
         spread = jnp.sum(jnp.stack([koleo(x, axis_name=axis_name) for x in view.embeddings[:n_global]]))
         total, means["koleo"] = total + optim.koleo * spread, spread
     if masks is not None:
-        hidden, patch_centre = _patch_loss(model, params, teacher, memory, view, seen, masks, optim, teacher_temp)
+        student, of_student = _patch_logits(model, params, view, masks.chosen)
+        target, of_teacher = _patch_logits(model, teacher, seen, masks.chosen)
+        weight = masks.weight.reshape(target.shape[:2])
+        hidden, patch_centre = ibot_loss(student, target, patch_centre, weight, **settings)
         total, means["ibot"] = total + optim.ibot * hidden, hidden
     means["loss"] = loss
+    stats = {"student": of_student, "teacher": jax.lax.stop_gradient(of_teacher)}
     return total, Found(Memory(stats, centre, patch_centre), means, used, seen.embeddings)
 
 
@@ -147,32 +148,19 @@ def _masks(model: DINOModel, batch: Mapping[str, jax.Array]) -> Masks:
     return jax.vmap(of_sample, in_axes=(None, 0))(batch["keys"], jnp.arange(n_global))  # (n_global, B, ...)
 
 
-def _patch_loss(
-    model: DINOModel,
-    params: Any,
-    teacher: Any,
-    memory: Memory,
-    view: Views,
-    seen: Views,
-    masks: Masks,
-    optim: OptimConfig,
-    teacher_temp: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """iBOT on the hidden patches of the global views, with the head that the class token has."""
+def _patch_logits(model: DINOModel, weights: Any, views: Views, chosen: jax.Array) -> tuple[jax.Array, Any]:
+    """Logits (n_global * B, M, K) of candidate patches, by the head that the class token has, and batch statistics.
 
-    def logits(weights: Any, stats: Any, patches: jax.Array | None) -> jax.Array:
-        assert patches is not None
-        chosen = jnp.take_along_axis(patches, masks.chosen[..., None], axis=2)  # (n_global, B, M, D)
-        variables = {"params": weights, "batch_stats": stats}
-        flat: Any = model.apply(variables, chosen.reshape(-1, chosen.shape[-1]), method=DINOModel.project)
-        return flat.reshape(-1, masks.chosen.shape[-1], flat.shape[-1])  # (n_global * B, M, K)
-
-    return ibot_loss(
-        logits(params, memory.stats["student"], view.patches),
-        logits(teacher, memory.stats["teacher"], seen.patches),
-        memory.patch_centre,
-        masks.weight.reshape(-1, masks.weight.shape[-1]),
-        student_temp=optim.student_temp,
-        teacher_temp=teacher_temp,
-        centre_momentum=optim.centre_momentum,
+    Batch normalisation in the head, if any, is by the candidates of the batch, and moves its statistics on from where
+    the class tokens left them.
+    """
+    assert views.patches is not None
+    tokens = jnp.take_along_axis(views.patches, chosen[..., None], axis=2)  # (n_global, B, M, D)
+    flat, changed = model.apply(
+        {"params": weights, "batch_stats": views.stats},
+        tokens.reshape(-1, tokens.shape[-1]),
+        train=True,
+        method=DINOModel.project,
+        mutable=["batch_stats"],
     )
+    return flat.reshape(-1, chosen.shape[-1], flat.shape[-1]), changed.get("batch_stats", {})

@@ -22,12 +22,12 @@ from train.metrics_log import read_metrics
 from train.parallel import AXIS
 from train.pretrained import load_pretrained
 from train.run_config import TrainConfig
-from train.run_folder import note_start, open_folder, read_config_of
+from train.run_folder import check_inputs, open_folder, read_config_of, saved_steps
 from train.state import TrainState, backbone_variables, build_model, create_state
 from train.stopping import StopRequest
 from vis2img.cluster import Connection, connect
 from vis2img.cutout_loader import CutoutLoader
-from vis2img.errors import Vis2imgError
+from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader import Loader
 
 __all__ = ["RunResult", "load_run", "read_metrics", "train"]
@@ -62,17 +62,23 @@ def train(
         If the folder holds another run, data cannot be used, or the loss stays non-finite.
     """
     folder = Path(config.out)
-    if on_warning:
-        for warning in fragile(config):
-            on_warning(warning)
+    check_inputs(config)
     start_hosts(config.hosts)
-    open_folder(folder, config, first=not jax.distributed.is_initialized() or is_first())
-    # Workers before devices: JAX may take the accelerator and start threads, which new processes had better not
-    # inherit.
-    with StopRequest().listening() as stop, _workers(config) as connection:
-        if on_dashboard and connection and connection.dashboard_link:
-            on_dashboard(connection.dashboard_link)
-        return _train(config, folder, connection, stop, progress, on_fill, on_warning)
+    # A stop is heard as soon as the folder is there to tell that the run has begun.
+    with StopRequest().listening() as stop:
+        open_folder(folder, config, first=not jax.distributed.is_initialized() or is_first())
+        reached = (saved_steps(folder) or [0])[-1]
+        if reached >= config.steps:
+            return RunResult(folder, reached, True)
+        if on_warning:
+            for warning in fragile(config):
+                on_warning(warning)
+        # Workers before devices: JAX may take the accelerator and start threads, which new processes had better not
+        # inherit.
+        with _workers(config) as connection:
+            if on_dashboard and connection and connection.dashboard_link:
+                on_dashboard(connection.dashboard_link)
+            return _train(config, folder, connection, stop, progress, on_fill, on_warning)
 
 
 @contextmanager
@@ -99,14 +105,9 @@ def _train(
     template = create_state(jax.random.key(config.seed), model, config.optim, _shape(config))
     with _store(folder, config) as store:
         if store.steps():
-            state, extra = store.restore(template)
+            state, extra = store.restore_last_good(template, on_warning, repair=is_first())
         else:
             state, extra = _initial(template, config), {}
-        start = int(state.step)
-        if start >= config.steps:
-            return RunResult(folder, start, True)
-        if is_first():
-            note_start(folder, start)
         fastest = full_rate(config, model)  # while the workers have nothing to do yet
         with _open_loader(config, connection, _loader_state(extra, folder), on_fill) as loader:
             return Loop(config, folder, store, loader, fastest, stop, progress, on_warning).run(state, model)
@@ -117,7 +118,7 @@ def _open_loader(
     connection: Connection | None,
     state: dict[str, Any] | None,
     on_fill: Callable[[int, int], None] | None,
-) -> Any:
+) -> Loader | CutoutLoader:
     """Return the loader of measurement sets or of pictures; what the loop asks of them is alike."""
     options: dict[str, Any] = {
         "state": state,
@@ -174,7 +175,11 @@ def _store(folder: Path, config: TrainConfig) -> CheckpointStore:
 def _check_batch(config: TrainConfig) -> None:
     if config.devices and jax.process_count() > 1:
         raise Vis2imgError("devices cannot be chosen with several hosts: all of them are used")
-    devices = (config.devices or jax.local_device_count()) * jax.process_count()
+    there = jax.local_device_count()
+    if config.devices and config.devices > there:
+        kind = jax.local_devices()[0].device_kind
+        raise ParameterError(f"devices = {config.devices}, and this host has {there} ({kind}); leave it out to use all")
+    devices = (config.devices or there) * jax.process_count()
     parts = devices * config.optim.accumulate
     if config.data.batch_size % parts:
         shares = f"the {devices} devices"

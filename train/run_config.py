@@ -20,6 +20,8 @@ from vis2img.config_file import config_arguments, read_config
 from vis2img.errors import ParameterError
 from vis2img.loader_config import LoaderConfig
 
+_LARGEST_SEED = 2**32 - 1  # JAX takes no more of a number
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -53,9 +55,15 @@ class TrainConfig:
     """Processes that train together, for launchers other than srun and mpirun."""
 
     def __post_init__(self) -> None:
+        if not self.out.strip():
+            raise ParameterError("out is empty: name a folder for the run, e.g. runs/first")
         for name in ("steps", "checkpoint_every", "keep_checkpoints", "log_every", "views_every"):
             if getattr(self, name) < 1:
                 raise ParameterError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.devices is not None and self.devices < 1:
+            raise ParameterError(f"devices must be at least 1, got {self.devices}; leave it out to use all")
+        if not 0 <= self.seed <= _LARGEST_SEED:
+            raise ParameterError(f"seed must be from 0 to {_LARGEST_SEED}, got {self.seed}")
         if self.optim.warmup_steps >= self.steps:
             raise ParameterError(
                 f"optim.warmup_steps = {self.optim.warmup_steps} must be less than steps = {self.steps}"
@@ -108,25 +116,60 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def from_record(record: dict[str, Any]) -> TrainConfig:
-    """Rebuild a configuration from :func:`to_record`.
+def with_defaults(record: dict[str, Any], cls: type = TrainConfig) -> dict[str, Any]:
+    """Return a saved configuration with the defaults of the keys that it lacks, as a run of an older version does."""
+    hints = typing.get_type_hints(cls)
+    full = {key: _plain(value) for key, value in _defaults(cls).items()} | record
+    return {
+        key: with_defaults(value, typing.cast(type, hints[key]))
+        if isinstance(value, dict) and dataclasses.is_dataclass(hints.get(key))
+        else value
+        for key, value in full.items()
+    }
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in dataclasses.fields(cls):
+        if each.default is not dataclasses.MISSING:
+            found[each.name] = each.default
+        elif each.default_factory is not dataclasses.MISSING:
+            found[each.name] = dataclasses.asdict(each.default_factory())
+    return found
+
+
+def from_record(record: Any) -> TrainConfig:
+    """Rebuild a configuration from :func:`to_record`; keys that it lacks have their defaults.
 
     Raises
     ------
     ParameterError
-        If a key is unknown or missing, as when the run is of another version.
+        If a key is unknown or missing, as when the run is of another version, or a value is none that it can have.
     """
     return _build(TrainConfig, record)
 
 
-def _build(cls: type, record: dict[str, Any]) -> Any:
+def _build(cls: type, record: Any, prefix: str = "") -> Any:
     hints = typing.get_type_hints(cls)
-    unknown = set(record) - set(hints)
+    if not isinstance(record, dict):
+        raise ParameterError(f"the saved configuration has no keys{_below(prefix)}")
+    unknown = ", ".join(sorted(f"{prefix}{key}" for key in set(record) - set(hints)))
     if unknown:
-        raise ParameterError(f"the saved configuration has unknown keys: {', '.join(sorted(unknown))}")
+        raise ParameterError(f"the saved configuration has unknown keys: {unknown}")
+    missing = ", ".join(f"{prefix}{key}" for key in hints if key not in record and key not in _defaults(cls))
+    if missing:
+        raise ParameterError(f"the saved configuration lacks {missing}")
     values = {}
     for key, value in record.items():
         if dataclasses.is_dataclass(hints[key]):
-            value = _build(typing.cast(type, hints[key]), value)
+            value = _build(typing.cast(type, hints[key]), value, f"{prefix}{key}.")
         values[key] = tuple(value) if isinstance(value, list) else value
-    return cls(**values)
+    try:
+        return cls(**values)
+    except (TypeError, AttributeError) as error:  # from the checks of a value of another type
+        wrong = f"the saved configuration has a value of the wrong type{_below(prefix)}"
+        raise ParameterError(f"{wrong}: {error}") from error
+
+
+def _below(prefix: str) -> str:
+    return f" below {prefix[:-1]}" if prefix else ""

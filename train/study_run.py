@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -142,10 +142,7 @@ class Study:
         return self._patches(CLEAN, (ALIKE, SHIFTED))
 
     def _patches(self, arm: str, ways: tuple[str, ...]) -> TestPatches:
-        data = self.config.data_config(arm, test=True)
-        config = TrainConfig(
-            out="", data=data, model=self.config.model, optim=self.config.optim, steps=self.config.steps
-        )
+        config = replace(self.config.run_config(arm, 0), data=self.config.data_config(arm, test=True))
         sources = source_patches(
             config, self._truths, ways, lambda done, total: self.report(f"test images ({arm})", done, total, "")
         )

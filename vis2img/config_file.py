@@ -64,6 +64,38 @@ def advice(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(known)}"
 
 
+def check_options(argv: Iterable[str], cls: type) -> None:
+    """Refuse options that are no field of a dataclass, nested ones included, before they are parsed.
+
+    Parameters
+    ----------
+    argv : iterable of str
+        A command line; values and ``--help`` are passed over.
+    cls : type
+        Dataclass whose fields are the options.
+
+    Raises
+    ------
+    ParameterError
+        If an option is unknown; the message says which may have been meant, or which there are in its group.
+    """
+    for word in argv:
+        if word.startswith("--") and word != "--help":
+            _check_option(word.partition("=")[0], cls)
+
+
+def _check_option(option: str, cls: Any) -> None:
+    prefix = "--"
+    for name in option.removeprefix("--").replace("-", "_").split("."):
+        hints = typing.get_type_hints(cls) if dataclasses.is_dataclass(cls) else {}
+        plain = name if name in hints else name.removeprefix("no_")
+        if plain not in hints or (plain != name and hints[plain] is not bool):
+            known = [key.replace("_", "-") for key in hints]
+            raise ParameterError(f"unknown option {option}{advice(name.replace('_', '-'), known, prefix)}")
+        cls = hints[plain]
+        prefix += f"{name.replace('_', '-')}."
+
+
 def _arguments(
     record: dict[str, Any], cls: Any, path: Path, changed: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[str]:
@@ -87,4 +119,13 @@ def _arguments(
             yield from (f"--{prefix}{leaf}".replace("_", "-"), *map(str, value))
         elif value is not None:
             yield f"--{prefix}{leaf}".replace("_", "-")
-            yield str(value)
+            yield str(_whole(value) if int in (hints[key], *typing.get_args(hints[key])) else value)
+
+
+def _whole(value: Any) -> Any:
+    """Return 10000 for what YAML reads as the text 1e4 or the number 1.0e4; anything else as it is."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return value
+    return int(number) if number.is_integer() and not isinstance(value, int) else value

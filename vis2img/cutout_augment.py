@@ -37,8 +37,8 @@ class CutoutAugment:
     """
 
     rotate: bool = True
-    """Turn each view by any angle about the middle of its picture, as sources have no preferred one. Beyond the edge
-    the picture is mirrored; with a patch_npix of at most 0.7 of its side the edge is never seen."""
+    """Whether each view is turned by any angle about the middle of its picture; sources have no preferred one. Beyond
+    the edge the picture is mirrored; with a patch_npix of at most 0.7 of its side the edge is never seen."""
     noise: Range = (0.0, 0.0)
     """Sigma of white noise added to the pixels of a view, times the noise of the picture; from 0 to 10."""
     gain: Range = (1.0, 1.0)

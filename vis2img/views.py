@@ -70,7 +70,7 @@ class ViewConfig:
     local_scale: tuple[float, float] = (0.35, 0.6)
     """Side of a local crop as a fraction of the patch."""
     rotate: bool = True
-    """Flip and turn views by 90 degrees at random."""
+    """Whether views are flipped, and turned by multiples of 90 degrees, at random."""
     stretch: Stretch = field(default_factory=Stretch)
     """How flux densities become pixel values."""
 

@@ -5,6 +5,8 @@ import io
 import os
 import pickle
 import struct
+import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -136,6 +138,8 @@ def test_types_and_byte_orders(tmp_path, kind, dtype, read_as, byteorder):
         tensor("FloatStorage", "s", 12, -1, (2,), (1,)),
         tensor("FloatStorage", "s", 12, 0, (2,), (-1,)),
         tensor("FloatStorage", "s", 12, 0, (2**40,), (0,)),
+        tensor("FloatStorage", "s", 12, 0, (13,), (0,)),
+        tensor("FloatStorage", "s", 12, 0, (5, 3), (0, 1)),
         tensor("FloatStorage", "s", 12, 0, (2, 2), (1,)),
         tensor("FloatStorage", "s", 12, 0, (2,), (1,), view=("v", 8, 5)),
         tensor("FloatStorage", "s", 13, 0, (2,), (1,)),
@@ -218,6 +222,69 @@ def test_lists_that_refer_to_themselves_or_grow_are_harmless(write):
     value = read_torch(write(program(loop=loop, bomb=bomb, x=tensor("FloatStorage", "s", 12, 0, (12,), (1,)))))
     assert value["loop"][0] is value["loop"]
     assert value["bomb"][-1][0] is value["bomb"][-1][1] is value["bomb"][-2]
+
+
+def test_many_tensors_of_one_storage_take_no_more_memory_than_it(tmp_path):
+    numbers = np.arange(2**18, dtype="<f4")
+    one = tensor("FloatStorage", "s", 2**18, 0, (2**18,), (1,))
+    path = write_zip(tmp_path / "x.pth", program(**{f"x{i}": one for i in range(300)}), s=numbers.tobytes())
+    tracemalloc.start()
+    arrays = read_torch(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(arrays["x299"], numbers)
+    assert most < 10 * numbers.nbytes, "300 of it were wanted"
+
+
+def deep_tuple(depth=26):
+    """Opcodes of a tuple of two tuples of two tuples..., each the same: seconds to hash, as it takes 2**depth steps."""
+    return b"K\x01" + b"2\x86" * depth
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        b"}" + deep_tuple() + b"K\x01s",
+        b"}(" + literal("a") + b"K\x01" + deep_tuple() + b"K\x01u",
+        b"(" + deep_tuple() + b"K\x01d",
+        name("collections", "OrderedDict") + b"(((" + deep_tuple() + b"K\x01tltR",
+        name("collections", "OrderedDict") + b")R" + deep_tuple() + b"K\x01s",
+        b"}" + name("collections", "OrderedDict") + b"K\x01s",
+    ],
+    ids=["item", "items", "dictionary", "ordered from pairs", "item of ordered", "class"],
+)
+def test_keys_that_take_for_ever_to_hash_are_refused(write, ops):
+    with pytest.raises(ValueError, match=r"weights\.pth: a key of a dictionary is neither text nor a number"):
+        read_torch(write(program(x=ops)))
+
+
+def test_other_places_where_tuples_would_be_hashed_are_harmless(write, tmp_path):
+    one = tensor("FloatStorage", "s", 12, 0, (12,), (1,))
+    sets = {"added": b"\x8f(" + deep_tuple() + b"\x90", "frozen": b"(" + deep_tuple() + b"\x91"}
+    start = time.process_time()
+    value = read_torch(write(program(x=one, **sets)))
+    assert isinstance(value["added"], Inert) and isinstance(value["frozen"], Inert)
+    path = write_legacy(tmp_path / "weights.pth", program(x=one), s=(12, NUMBERS.tobytes()))
+    path.write_bytes(path.read_bytes().replace(pickle.dumps(["s"], 2), b"\x80\x02]" + deep_tuple(29) + b"a."))
+    with pytest.raises(ValueError, match="belongs to no tensor"):
+        read_torch(path)
+    assert time.process_time() - start < 0.5
+
+
+def test_a_bytearray_longer_than_the_file_is_refused_before_it_is_filled(write):
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="bytearray"):
+        read_torch(write(program(x=b"\x96" + struct.pack("<Q", 2**28))))
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+def test_keys_of_plain_values_are_read(write):
+    values = {"a": 1, 2: [3], 2.5: None, None: 4, False: 6}
+    ordered = name("collections", "OrderedDict") + b"(" + literal(list(values.items())) + b"tR"
+    one = tensor("FloatStorage", "s", 12, 0, (12,), (1,))
+    read = read_torch(write(program(x=literal(values), y=ordered, z=one)))
+    assert read["x"] == read["y"] == values
 
 
 @pytest.mark.parametrize(

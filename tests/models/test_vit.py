@@ -222,6 +222,25 @@ def test_registers_layer_scale_and_masks(variables):
         apply(tiny(), variables["params"], images, masks=masks)
 
 
+@pytest.mark.parametrize("patches", [True, False])
+def test_small_branches_are_heard_in_bfloat16(patches):
+    """A LayerScale of 1e-5 is below the last digit of a bfloat16; what it adds must not be lost."""
+    images = np.random.default_rng(0).normal(size=(6, 16, 16, 1)).astype(np.float32)
+    shapes = jax.eval_shape(tiny(layer_scale=1.0).init, jax.random.key(0), images)
+    params = spread(shapes, 1)["params"]
+    for block in ("block00", "block01"):
+        params[block] |= {name: np.full(DIM, 1e-5, np.float32) for name in ("ls1", "ls2")}
+    single, half = (
+        np.asarray(apply(tiny(layer_scale=1e-5, dtype=dtype), params, images, patches=patches)[1]["block01"])[:, 0]
+        for dtype in (np.float32, jax.numpy.bfloat16)
+    )
+    assert half.dtype == np.float32
+    # The class token sees the images only through the branches.
+    varies = (single - single.mean(0)).std()
+    assert varies > 0
+    np.testing.assert_allclose(half - half.mean(0), single - single.mean(0), atol=0.1 * varies)
+
+
 def test_rematerialised_gradients_are_the_same(variables):
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 1)).astype(np.float32)
 

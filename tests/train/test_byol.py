@@ -113,12 +113,14 @@ def test_head_in_evaluation_normalises_by_its_statistics(head):
     np.testing.assert_allclose(teacher, projection, rtol=1e-3, atol=1e-4)
 
 
+# Dropped paths would hide a falling loss behind their noise.
+BACKBONE = ViT(patch=4, dim=24, depth=2, heads=2, img_size=8)
+
+
 @pytest.fixture(scope="module")
 def run(quick_jit, make_batch):
-    """Step, first state and its batch, and the states and metrics of some steps on two batches in turn."""
-    # Dropped paths would hide a falling loss behind their noise.
-    backbone = ViT(patch=4, dim=24, depth=2, heads=2, img_size=8)
-    model = DINOModel(backbone, BYOLHead(out_dim=8, hidden=32))
+    """Step, batches, and the states and metrics of some steps on two batches in turn."""
+    model = DINOModel(BACKBONE, BYOLHead(out_dim=8, hidden=32))
     optim = OptimConfig(
         objective="byol", base_lr=0.032, warmup_steps=0, clip_grad=0.0, momentum_teacher=0.95, weight_decay_end=0.04
     )
@@ -130,7 +132,7 @@ def run(quick_jit, make_batch):
         state, metrics = step(states[-1], batches[i % 2])
         states.append(state)
         rows.append({name: float(x) for name, x in metrics.items()})
-    return step, batches[0], states, rows
+    return step, batches, states, rows
 
 
 def test_training_lowers_the_loss_without_collapse(run):
@@ -154,7 +156,7 @@ def shifted(tree, name):
 
 
 def test_the_predictor_is_the_students_alone(run):
-    step, batch, states, rows = run
+    step, (batch, _), states, rows = run
     state = states[0]
 
     def loss(**changes):
@@ -176,6 +178,23 @@ def test_batch_statistics_move_where_they_are_used(run):
     assert not moved("teacher", "predictor_bn")
     student, teacher = (states[-1].stats[role]["head"]["projector_bn"]["mean"] for role in ("student", "teacher"))
     assert np.abs(student - teacher).max() > 1e-4
+
+
+def test_each_role_has_the_running_statistics_of_what_it_saw(run, quick_jit):
+    """Over two steps: the teacher's of the global views under its own weights, the student's of all views."""
+    _, batches, states, _ = run
+    embed = quick_jit(lambda params, x: BACKBONE.apply({"params": params}, x)[0])
+    for role, names in (("teacher", ("global",)), ("student", ("global", "local"))):
+        mean, var = np.zeros(32), np.ones(32)
+        for i in range(2):
+            params = states[i].teacher if role == "teacher" else states[i].params
+            tokens = [embed(params["backbone"], x.reshape(-1, *x.shape[2:])) for x in (batches[i][n] for n in names)]
+            first = params["head"]["projector0"]
+            y = np.concatenate(tokens).astype(np.float64) @ np.asarray(first["kernel"]) + np.asarray(first["bias"])
+            mean, var = 0.9 * mean + 0.1 * y.mean(0), 0.9 * var + 0.1 * ((y - y.mean(0)) ** 2).mean(0)
+            found = states[i + 1].stats[role]["head"]["projector_bn"]
+            np.testing.assert_allclose(found["mean"], mean, rtol=1e-3, atol=1e-6)
+            np.testing.assert_allclose(found["var"], var, rtol=1e-4)
 
 
 def test_the_teacher_follows_the_student(run):

@@ -8,6 +8,9 @@ import itertools
 import pytest
 
 from train import config
+from vis2img.cutout_augment import CutoutAugment
+from vis2img.errors import ParameterError
+from vis2img.views import ViewConfig
 
 
 @pytest.mark.parametrize(
@@ -26,16 +29,50 @@ from train import config
     ],
 )
 def test_bad_values_are_named(make, field, value):
-    with pytest.raises(ValueError, match=f"^{field} must .*got [^\n]*$"):
+    group = {config.ModelConfig: "model", config.OptimConfig: "optim"}[make]
+    with pytest.raises(ParameterError, match=rf"^{group}\.{field} must .*got [^\n]*$"):
         make(**{field: value})
 
 
 @pytest.mark.parametrize("make", [config.ModelConfig, config.OptimConfig])
+def test_numbers_are_finite_everywhere(make):
+    numbers = [field.name for field in dataclasses.fields(make) if field.type is float]
+    assert len(numbers) > 1
+    for name, value in itertools.product(numbers, (float("nan"), float("inf"), -float("inf"))):
+        with pytest.raises(ParameterError, match=rf"\.{name} must "):
+            make(**{name: value})
+
+
+def test_the_networks_that_there_are_can_be_named():
+    from models import resnet, vit
+
+    assert tuple(vit.VARIANTS) == config.TRANSFORMERS and config.PATCHES == vit.PATCHES
+    assert set(config.RESNETS) == set(resnet.VARIANTS)
+    with pytest.raises(ParameterError, match=r"patch must be 4, 8, 14 or 16, got 5"):
+        config.ModelConfig(patch=5)
+    with pytest.raises(ParameterError, match=r"variant must be micro, tiny, .* or resnet50, got large"):
+        config.ModelConfig(variant="large")
+
+
+@pytest.mark.parametrize("make", [config.ModelConfig, ViewConfig, CutoutAugment])
+def test_flags_that_are_on_explain_what_off_means(make):
+    """The option is --no-X then, with the same text."""
+    on = [field.name for field in dataclasses.fields(make) if field.default is True]
+    assert on
+    for name, text in explained(make).items():
+        assert name not in on or text.startswith("Whether "), (name, text)
+
+
+@pytest.mark.parametrize("make", [config.ModelConfig, config.OptimConfig])
 def test_every_field_has_a_docstring(make):
+    assert list(explained(make)) == [field.name for field in dataclasses.fields(make)]
+
+
+def explained(make):
+    """Docstrings below the fields of a dataclass."""
     body = ast.parse(inspect.getsource(make)).body[0].body
-    explained = [
-        first.target.id
+    return {
+        first.target.id: second.value.value
         for first, second in itertools.pairwise(body)
         if isinstance(first, ast.AnnAssign) and isinstance(second, ast.Expr) and isinstance(second.value, ast.Constant)
-    ]
-    assert explained == [field.name for field in dataclasses.fields(make)]
+    }

@@ -188,6 +188,63 @@ def test_ibot_loss_follows_the_loop():
     np.testing.assert_allclose(new_centre, 0.9 * centre + 0.1 * mean, rtol=1e-5, atol=1e-7)
 
 
+def hidden_rows(n, m, k, seed=4):
+    """As `patch_logits`, with views that hide from none to all of their candidates."""
+    rng = np.random.default_rng(seed)
+    student, teacher = (rng.uniform(-1.0, 1.0, (n, m, k)).astype(np.float32) for _ in range(2))
+    weight = np.zeros((n, m), np.float32)
+    for view in range(n):
+        count = view % (m + 1)
+        weight[view, :count] = 1.0 / max(count, 1)
+    return student, teacher, weight
+
+
+def run_sinkhorn(student, teacher, weight, axis_name=None):
+    """Whatever the centre is."""
+    temps = {"student_temp": 0.1, "teacher_temp": 0.1, "centre_momentum": 0.9}
+    centre = jnp.arange(student.shape[-1], dtype=jnp.float32)
+    return ibot_loss(student, teacher, centre, weight, **temps, centring="sinkhorn", axis_name=axis_name)[0]
+
+
+def np_ibot_sinkhorn(student, teacher, weight):
+    """Of the hidden patches alone, each of which counts alike (DINOv2), however many its view hides."""
+    at = np.argwhere(weight > 0.0)
+    answers = np_sinkhorn(np.array([teacher[n, m] for n, m in at], np.float64), 0.1)
+    total = 0.0
+    for (n, m), target in zip(at, answers, strict=True):
+        total -= weight[n, m] * (target * np.log(np_softmax(student[n, m].astype(np.float64) / 0.1))).sum()
+    return total / len(weight)
+
+
+def test_sinkhorn_of_hidden_patches_follows_the_loop():
+    student, teacher, weight = hidden_rows(9, 4, 5)
+    expected = np_ibot_sinkhorn(student, teacher, weight)
+    np.testing.assert_allclose(run_sinkhorn(student, teacher, weight), expected, rtol=1e-4)
+    # What other candidates are answered has no influence, nor has the order of views.
+    other = np.where(weight[:, :, None] > 0.0, teacher, 50.0)
+    np.testing.assert_allclose(run_sinkhorn(student, other, weight), expected, rtol=1e-4)
+    all_alike = np_ibot_sinkhorn(student, teacher, np.full_like(weight, 1 / 4))
+    assert abs(all_alike - expected) > 0.1
+    softmax = run_ibot(student, teacher, np.zeros(5, np.float32), weight)[0]
+    assert abs(float(softmax) - expected) > 0.01, "balanced answers are those of a softmax here"
+
+
+def test_sinkhorn_of_hidden_patches_over_devices_is_that_of_the_whole_batch():
+    student, teacher, weight = hidden_rows(10, 4, 5)
+    weight[6:] = 0.0  # the last of the devices hides nothing, or little
+    shares = [jnp.asarray(x).reshape(5, 2, *x.shape[1:]) for x in (student, teacher, weight)]
+    losses = jax.vmap(partial(run_sinkhorn, axis_name="device"), axis_name="device")(*shares)
+    np.testing.assert_allclose(np.mean(losses), np_ibot_sinkhorn(student, teacher, weight), rtol=1e-4)
+    apart = np.mean([run_sinkhorn(*share) for share in zip(*shares, strict=True)])
+    assert abs(apart - np.mean(losses)) > 0.02, "the devices are too alike to show a difference"
+
+
+def test_sinkhorn_without_hidden_patches_is_no_loss():
+    student, teacher, weight = hidden_rows(3, 4, 5)
+    loss, gradient = jax.value_and_grad(run_sinkhorn)(student, 30.0 * teacher, 0.0 * weight)
+    assert float(loss) == 0.0 and not np.any(gradient)
+
+
 def test_ibot_moves_the_student_of_hidden_patches_alone():
     student, teacher, centre, weight = patch_logits()
     by_student, by_teacher = jax.grad(lambda s, t: run_ibot(s, t, centre, weight)[0], argnums=(0, 1))(student, teacher)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -99,6 +100,23 @@ def test_files_are_only_replaced_on_request(run_folder, tmp_path, capsys) -> Non
     assert main(["export", str(run_folder), "-o", str(path), "--overwrite"]) == 0
     assert read_safetensors(path)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_others_may_read_what_they_may_read_of_other_files(tmp_path, umask) -> None:
+    before = os.umask(umask)
+    try:
+        write_safetensors({"x": np.zeros(2, np.float32)}, tmp_path / "x.safetensors", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights", "weights.safetensors.gz"])
+def test_a_name_says_what_the_file_is(run_folder, tmp_path, capsys, name) -> None:
+    assert main(["export", str(run_folder), "-o", str(tmp_path / name)]) == 1
+    assert "written as safetensors; name it weights" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_errors_are_one_line(run_folder, tmp_path, capsys) -> None:

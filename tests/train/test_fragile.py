@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -81,6 +82,18 @@ def test_what_is_known_to_be_fragile_is_told(settings: dict[str, Any], words: st
     (warning,) = fragile(config(**settings))
     assert words in warning
     assert "\n" not in warning and ("use" in warning or "start at" in warning or "freeze" in warning)
+
+
+@pytest.mark.parametrize(("steps", "batch", "out_dim"), [(20, 4, 4096), (60, 4, 64), (200, 32, 1024)])
+def test_a_trial_is_told_how_long_a_run_would_have_to_be(steps: int, batch: int, out_dim: int) -> None:
+    """Fewer prototypes than there are kinds of sources are no advice; who follows it hears no more."""
+    trial = config(batch, steps, {"out_dim": out_dim}, {"warmup_steps": max(1, steps // 10)})
+    (warning,) = fragile(trial)
+    found = re.search(r"use (\d+) or more, with model\.out_dim = (\d+)$", warning)
+    assert found, warning
+    wanted, outputs = int(found[1]), int(found[2])
+    assert wanted > steps and outputs == min(64, out_dim)
+    assert fragile(config(batch, wanted, {"out_dim": outputs}, {"warmup_steps": wanted // 10})) == []
 
 
 def test_what_does_not_apply_is_not_told() -> None:

@@ -15,8 +15,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -203,6 +205,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on(bench: Bench, whole: Any)
     step = logged(folder)
     assert EVERY < step < STEPS, "the signal came too late to say anything"
     assert line == f"{folder}: step {step} of {STEPS}, stopped, run the same command to go on"
+    assert "stopping: saving after this step; Ctrl-C to leave without" in run.err.splitlines()
     assert saved(folder) == sorted({*range(EVERY, step, EVERY), step})
     assert Run(bench, path).end() == f"{folder}: step {STEPS} of {STEPS}, finished"
     assert starts(folder) == [0, step]
@@ -321,25 +324,58 @@ def test_to_resume_without_a_run_is_an_error(cli, bench: Bench) -> None:
     folder.mkdir()
     message = cli("train", folder, "--resume").error()
     assert str(folder) in message and "holds no run" in message
+    assert f"{folder}s: there is no such run folder" in cli("train", f"{folder}s", "--resume").error()
 
 
 def test_a_stop_at_the_moment_a_batch_arrives_loses_no_batch(tmp_path: Path, monkeypatch, bench: Bench) -> None:
     """The loader has counted the batch, the loop has not taken its step: the checkpoint must not count it either."""
+    notes: list[tuple[int, int]] = []
+    result = _pretend(bench, tmp_path, monkeypatch, notes, stop_at_batch=3)
+    assert (result.step, result.finished) == (2, False)
+    assert notes == [(2, 2)]
+    assert starts(tmp_path) == [0]
+
+
+def test_a_stop_before_anything_is_trained_leaves_at_once(tmp_path: Path, monkeypatch, bench: Bench) -> None:
+    """The first step compiles, which nothing interrupts; nothing is lost with it, and no start is noted."""
+    notes: list[tuple[int, int]] = []
+    ended = threading.Event()
+
+    def compiling(state: Any, batch: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        ended.wait(PATIENCE)
+        return state, {}
+
+    result = _pretend(bench, tmp_path, monkeypatch, notes, step=compiling)
+    ended.set()
+    assert (result.step, result.finished) == (0, False)
+    assert _pretend(bench, tmp_path, monkeypatch, notes, stop_at_batch=1).step == 0
+    assert notes == [] and not (tmp_path / "starts.jsonl").exists()
+
+
+def _pretend(
+    bench: Bench,
+    folder: Path,
+    monkeypatch: Any,
+    notes: list[tuple[int, int]],
+    *,
+    stop_at_batch: int = 0,
+    step: Callable[[Any, Any], Any] = lambda state, batch: (state, {}),
+) -> loop.RunResult:
+    """Run the loop without a network; ``notes`` gets the step and the batches of each checkpoint."""
     path, _ = bench.config()
-    config = load_config(path)
-    monkeypatch.setattr(loop, "make_parallel_step", lambda *_, **__: lambda state, batch: (state, {}))
+    monkeypatch.setattr(loop, "make_parallel_step", lambda *_, **__: step)
     for name in ("replicate", "unreplicate", "shard"):
         monkeypatch.setattr(loop, name, lambda value, *_: value)
     monkeypatch.setattr(loop.Loop, "_log", lambda self, *_: self.waiting.clear())
     monkeypatch.setattr(loop.Loop, "_show", lambda *_: None)
-    notes: list[tuple[int, int]] = []
 
     class Loader:
         batches = 0
 
         def next_batch(self) -> Any:
             self.batches += 1
-            if self.batches == 3:
+            if self.batches == stop_at_batch:
                 signal.raise_signal(signal.SIGTERM)
             return SimpleNamespace(arrays=dict)
 
@@ -352,29 +388,47 @@ def test_a_stop_at_the_moment_a_batch_arrives_loses_no_batch(tmp_path: Path, mon
     def save(state: Any, step: int, extra: dict[str, Any]) -> None:
         notes.append((step, extra["loader"][0]["batches"]))
 
+    store: Any = SimpleNamespace(save=save)
+    loader: Any = Loader()
     with StopRequest().listening() as stop:
-        store: Any = SimpleNamespace(save=save)
-        result = loop.Loop(config, tmp_path, store, Loader(), 1.0, stop, None, None).run(SimpleNamespace(step=0), None)
-    assert (result.step, result.finished) == (2, False)
-    assert notes == [(2, 2)]
+        start: Any = SimpleNamespace(step=0)
+        return loop.Loop(load_config(path), folder, store, loader, 1.0, stop, None, None).run(start, None)
+
+
+def test_the_sheet_of_views_names_what_they_are_of(tmp_path: Path, monkeypatch, bench: Bench) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(loop, "view_sheet", lambda *_, teacher_note: notes.append(teacher_note))
+    config = load_config(bench.config(data={"imaging": "gentle", "subbands": 1})[0])
+    pictures = replace(config, data=replace(config.data, ms=(), cutouts=("a.npz",)))
+    nothing: Any = SimpleNamespace(state=dict, image=lambda *_: None)
+    for each in (config, pictures):
+        loop.Loop(each, tmp_path, nothing, nothing, 1.0, StopRequest(), None, None)._show(nothing, {}, 7)
+    assert notes == ["gentle: views of step 7", "cutouts: views of step 7"]
 
 
 @pytest.mark.slow
 def test_a_stop_before_the_first_step_breaks_nothing(bench: Bench, whole: Any) -> None:
     path, folder = bench.config()
     filling = Run(bench, path)
-    filling.until((folder / "starts.jsonl").exists)
+    filling.until((folder / "config.yaml").exists)
     filling.ask()
-    assert filling.end(seconds=120) == f"{folder}: step 0 of {STEPS}, stopped, run the same command to go on"
-    assert saved(folder) == [] and logged(folder) == 0
-    # While it compiles, which nothing can interrupt, the step is taken and saved.
-    compiling = Run(bench, path)
+    nothing = f"{folder}: step 0 of {STEPS}, stopped, run the same command to go on"
+    assert filling.end(seconds=120) == nothing
+    # While it compiles, which nothing can interrupt, there is nothing to wait for.
+    bench.env["JAX_COMPILATION_CACHE_DIR"] = ""
+    try:
+        compiling = Run(bench, path)
+    finally:
+        bench.env["JAX_COMPILATION_CACHE_DIR"] = str(bench.root / "compiled")
     compiling.until((folder / "views" / "step00000000.png").exists)  # the last thing before
+    time.sleep(1.0)
     compiling.ask()
-    assert compiling.end() == f"{folder}: step 1 of {STEPS}, stopped, run the same command to go on"
-    assert saved(folder) == [1] and logged(folder) == 1
+    assert compiling.end(seconds=20) == nothing
+    assert compiling.err.splitlines()[-1] == "stopping"
+    assert saved(folder) == [] and logged(folder) == 0
+    assert not (folder / "starts.jsonl").exists()
     Run(bench, path).end()
-    assert starts(folder) == [0, 0, 1]
+    assert starts(folder) == [0]
     assert_as_if_never_stopped(folder, whole)
 
 

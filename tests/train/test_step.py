@@ -1,12 +1,15 @@
 """One whole step against the paper's algorithm, and what must not change."""
 
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.dino_head import DINOHead, DINOModel
+from models.vit import ViT
 from train.config import ModelConfig, OptimConfig
 from train.dino import dino_loss
 from train.forward import forward_views
@@ -72,8 +75,11 @@ def test_first_step_follows_the_paper(model, initial, step, make_batch, quick_ji
     ):
         np.testing.assert_allclose(new, 0.996 * np.asarray(t) + 0.004 * np.asarray(s), atol=1e-6)
     crops = batch["global"].reshape(-1, 8, 8, 1)
-    logits = jax.jit(lambda p: model.apply({"params": p}, [crops])[0])(initial.teacher)
-    np.testing.assert_allclose(state.centre, 0.1 * np.asarray(logits).mean(0), atol=1e-6)
+    logits, z = map(np.asarray, jax.jit(lambda p: model.apply({"params": p}, [crops]))(initial.teacher))
+    np.testing.assert_allclose(state.centre, 0.1 * logits.mean(0), atol=1e-6)
+    # A fiftieth of the mean of z z^T over the teacher's embeddings of the global views.
+    moment = sum(np.outer(x, x) for x in z.astype(np.float64)) / len(z)
+    np.testing.assert_allclose(state.moment, 0.02 * moment, rtol=1e-4, atol=1e-5)
     assert int(state.step) == 1
 
 
@@ -101,18 +107,54 @@ def test_a_non_finite_batch_leaves_the_state_but_not_the_step(initial, step, mak
     assert not same(onward.params, kept.params)
 
 
-def test_training_lowers_the_loss(model, initial, step, make_batch):
-    """After some steps on one batch, the student agrees with its teacher far better than an untrained one."""
+@jax.custom_vjp
+def spoil(x, pixel):
+    """``x``, with a gradient whose norm is infinite where the pixel is 2, and no number where it is 3."""
+    return x
+
+
+def spoil_backward(pixel, gradient):
+    return gradient * jnp.where(pixel == 2.0, 1e30, jnp.where(pixel == 3.0, jnp.nan, 1.0)), jnp.zeros_like(pixel)
+
+
+spoil.defvjp(lambda x, pixel: (x, pixel), spoil_backward)
+
+
+class Spoiled(ViT):
+    """A transformer whose gradient the first pixel of the first image can spoil, and nothing else."""
+
+    def __call__(self, images, **options):
+        token, out = super().__call__(images, **options)
+        return spoil(token, images[0, 0, 0, 0]), out
+
+
+def test_a_finite_loss_with_a_gradient_that_is_not_leaves_the_state(optim, make_batch, quick_jit):
+    spoiled = DINOModel(Spoiled(patch=4, dim=24, depth=1, heads=2, img_size=8), DINOHead(16, hidden=32, bottleneck=8))
+    before, batch = create_state(jax.random.key(0), spoiled, optim, (8, 8, 1)), make_batch(0, n_local=0)
+    step = quick_jit(partial(train_step, model=spoiled, optim=optim, total_steps=20))
+    for pixel in (1.0, 2.0, 3.0):
+        batch["global"][0, 0, 0, 0, 0] = pixel
+        after, metrics = step(before, batch)
+        assert np.isfinite(metrics["loss"]) and int(after.step) == 1
+        good = pixel == 1.0
+        assert float(metrics["finite"]) == good and np.isfinite(metrics["grad_norm"]) == good
+        assert same(after.replace(step=before.step), before) == (not good)
+
+
+def test_a_student_learns_the_answers_of_a_teacher_that_stands_still(model, initial, step, make_batch):
+    # Other prototypes, so that there is much to learn.
+    head = initial.teacher["head"]
+    teacher = {**initial.teacher, "head": {**head, "last_layer": {"v": head["last_layer"]["v"][:, ::-1]}}}
     state, batch = initial, make_batch(0)
     for _ in range(8):
-        state, _ = step(state, batch)
+        state, _ = step(state.replace(teacher=teacher, centre=initial.centre), batch)
 
     @jax.jit
     def kl(params):
         student = forward_views(model, params, batch, student=True).logits
-        teacher = forward_views(model, state.teacher, batch, student=False).logits
+        target = forward_views(model, teacher, batch, student=False).logits
         temps = {"student_temp": 0.1, "teacher_temp": 0.04}
-        return dino_loss(student, teacher, state.centre, **temps, n_global=2, centre_momentum=0.9)[2]["kl"]
+        return dino_loss(student, target, initial.centre, **temps, n_global=2, centre_momentum=0.9)[2]["kl"]
 
     assert float(kl(state.params)) < 0.6 * float(kl(initial.params))
 
@@ -123,6 +165,22 @@ def test_drop_path_differs_between_steps(initial, step, make_batch):
     later, _ = step(initial.replace(step=jnp.asarray(1, jnp.int32)), make_batch(0))
     assert same(first, again)
     assert not same(first.params["backbone"]["norm"], later.params["backbone"]["norm"])
+
+
+def test_every_block_has_its_own_numbers_for_drop_path(quick_jit):
+    model = ViT(patch=4, dim=24, depth=3, heads=2, img_size=8, drop_path=0.5)
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+    variables = quick_jit(model.init)(jax.random.key(0), images)
+    run = quick_jit(lambda drop: model.apply(variables, images, drop=drop)[1])
+    names = ("stem", "block00", "block01", "block02")
+    # The first block drops nothing; of the others, dropped in both branches, tokens come out as they went in.
+    for first, dropped in ((0, set()), (2, {"block01"}), (4, {"block02"})):
+        drop = np.full((2, 6), 0.9, np.float32)
+        drop[1, first : first + 2] = 0.0
+        out = run(drop)
+        still = {new for old, new in pairwise(names) if np.array_equal(out[old][1], out[new][1])}
+        assert still == dropped
+        assert not any(np.array_equal(out[old][0], out[new][0]) for old, new in pairwise(names))
 
 
 def test_schedules_enter_with_their_own_settings():
@@ -144,7 +202,19 @@ def test_a_warmup_longer_than_the_run_is_refused(model, initial, make_batch):
 def test_the_teacher_starts_as_the_student(initial):
     assert same(initial.params, initial.teacher)
     assert not np.any(initial.centre)
-    assert np.std(initial.params["backbone"]["block00"]["fc1"]["kernel"]) == pytest.approx(0.0176, rel=0.1)
+
+
+def test_initial_weights_are_as_wide_as_the_published_ones(quick_jit):
+    """N(0, 0.02^2), cut nowhere: a cut at two standard deviations would leave 0.0176."""
+    backbone = ViT(patch=4, dim=24, depth=1, heads=2, img_size=64)
+    model = DINOModel(backbone, DINOHead(out_dim=16, hidden=96, bottleneck=64))
+    params = quick_jit(model.init)(jax.random.key(0), [np.zeros((1, 8, 8, 1), np.float32)])["params"]
+    block, head = params["backbone"]["block00"], params["head"]
+    of_layers = [block["attn"]["qkv"], block["attn"]["proj"], block["fc1"], block["fc2"], head["mlp0"], head["mlp2"]]
+    for weights in (params["backbone"]["pos_embed"], *(layer["kernel"] for layer in of_layers)):
+        weights = np.ravel(weights)
+        assert np.std(weights) == pytest.approx(0.02, rel=4.0 / np.sqrt(2 * weights.size))
+        assert np.abs(weights).max() > 0.05
 
 
 def test_create_state_from_configs():
@@ -156,5 +226,5 @@ def test_create_state_from_configs():
     assert state.params["head"]["last_layer"]["v"].shape == (3, 8)
     assert model.backbone.drop_path == config.drop_path
     assert state.centre.shape == (8,)
-    with pytest.raises(ValueError, match="known"):
+    with pytest.raises(ValueError, match="giant"):
         build_model(ModelConfig(variant="giant"), 32)

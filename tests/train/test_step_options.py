@@ -1,7 +1,10 @@
 """Options of a step: parts, half precision, recomputation, residual networks, and what a compiled step may contain."""
 
+import argparse
 import dataclasses
+import importlib.util
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -190,20 +193,6 @@ def test_recomputation_computes_again(start):
     assert gelus(vit(remat=True)) == gelus(vit()) + 4
 
 
-def test_sinkhorn_and_koleo_are_in_the_step(start_bare, quick_jit):
-    optim, views = dataclasses.replace(BARE, centring="sinkhorn", koleo=0.1), make_views(0, n_local=0)
-    step = quick_jit(bind(bare(), optim))
-    state, metrics = step(start_bare, views)
-    assert set(metrics) == DINO_METRICS | SCHEDULES | {"koleo"}
-    assert all(np.isfinite(x) and x.shape == () for x in metrics.values())
-    assert float(metrics["finite"]) == 1.0
-    # The centre is remembered, and means nothing here.
-    again, others = step(start_bare.replace(centre=start_bare.centre + jnp.arange(OUT_DIM)), views)
-    assert float(others["loss"]) == float(metrics["loss"])
-    for x, y in zip(jax.tree.leaves(again.params), jax.tree.leaves(state.params), strict=True):
-        np.testing.assert_array_equal(x, y)
-
-
 def test_metrics_have_the_documented_names(plain):
     assert set(plain[1]) == DINO_METRICS | SCHEDULES | {"ibot"}
 
@@ -261,6 +250,64 @@ def test_two_devices_share_their_batch_statistics(of_resnet, quick_jit):
     for name in ("stats", "params", "centre"):
         pairs = zip(*(jax.tree.leaves(getattr(s, name)) for s in (state, after)), strict=True)
         for x, y in pairs:
+            np.testing.assert_allclose(x, np.stack([y, y]), rtol=1e-3, atol=2e-4, err_msg=name)
+
+
+EXTRAS = dataclasses.replace(SGD, base_lr=0.32, centring="sinkhorn", koleo=0.1)
+
+
+def extras(axis_name=None):
+    """A network with all that makes samples of a batch depend on each other, on settings to match."""
+    backbone = ViT(patch=4, dim=24, depth=1, heads=2, img_size=8, mask_token=True)
+    return DINOModel(backbone, DINOHead(OUT_DIM, hidden=32, bottleneck=8, use_bn=True, axis_name=axis_name))
+
+
+@pytest.fixture(scope="module")
+def of_extras(quick_jit):
+    """The step, the state before it and after, and its metrics."""
+    step, state = quick_jit(bind(extras(), EXTRAS)), make_state(extras(), EXTRAS)
+    after, metrics = step(state, make_views(0, n_local=0))
+    assert float(metrics["ibot"]) > 0.1, "no patch was hidden"
+    return step, state, after, metrics
+
+
+def test_sinkhorn_leaves_out_both_centres(of_extras):
+    step, before, after, metrics = of_extras
+    assert set(metrics) == DINO_METRICS | SCHEDULES | {"koleo", "ibot"}
+    assert all(np.isfinite(x) and x.shape == () for x in metrics.values())
+    assert float(metrics["finite"]) == 1.0
+    # They are remembered, and mean nothing here.
+    ramp = jnp.arange(OUT_DIM, dtype=jnp.float32)
+    again, others = step(before.replace(centre=ramp, patch_centre=-ramp), make_views(0, n_local=0))
+    assert all(float(others[name]) == float(metrics[name]) for name in ("loss", "ibot"))
+    for x, y in zip(jax.tree.leaves(again.params), jax.tree.leaves(after.params), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_hidden_patches_are_normalised_by_the_batch_too(of_extras):
+    """Of a head with batch normalisation; its running statistics are for evaluation, and move with the patches."""
+    step, before, after, metrics = of_extras
+    stats = jax.tree.map(lambda x: 3.0 * x + 1.0, before.stats)
+    again, others = step(before.replace(stats=stats), make_views(0, n_local=0))
+    assert all(float(others[name]) == float(metrics[name]) for name in ("loss", "ibot"))
+    for x, y in zip(jax.tree.leaves(again.params), jax.tree.leaves(after.params), strict=True):
+        np.testing.assert_array_equal(x, y)
+    # Two batches in turn, class tokens and patches: 0.9 twice of what was there.
+    for role in ("student", "teacher"):
+        for x, y, old in zip(*(jax.tree.leaves(s.stats[role]) for s in (again, after, before)), strict=True):
+            np.testing.assert_allclose(x - y, 0.81 * (2.0 * old + 1.0), atol=1e-5)
+
+
+def test_two_devices_balance_and_spread_the_whole_batch(of_extras, quick_jit):
+    """Sinkhorn of views and of hidden patches, KoLeo and batch statistics look across devices."""
+    _, before, after, metrics = of_extras
+    step = partial(bind(extras(AXIS), EXTRAS), axis_name=AXIS)
+    halves = {name: np.stack(np.split(x, 2, axis=1)) for name, x in make_views(0, n_local=0).items()}
+    state, others = quick_jit(jax.vmap(step, in_axes=(None, 0), out_axes=0, axis_name=AXIS))(before, halves)
+    for name in ("loss", "ibot", "koleo", "entropy", "kl", "usage", "feature_std", "grad_norm"):
+        np.testing.assert_allclose(others[name], metrics[name] * np.ones(2), rtol=1e-4, err_msg=name)
+    for name in ("params", "stats", "centre", "patch_centre", "moment"):
+        for x, y in zip(*(jax.tree.leaves(getattr(s, name)) for s in (state, after)), strict=True):
             np.testing.assert_allclose(x, np.stack([y, y]), rtol=1e-3, atol=2e-4, err_msg=name)
 
 
@@ -325,6 +372,28 @@ def test_a_parallel_step_stays_on_the_device(start_bare, monkeypatch, unoptimise
     assert len(traces) == 1, "the step was compiled more than once"
     assert not any(x.is_deleted() for x in jax.tree.leaves((state, metrics)))
     assert int(parallel.unreplicate(state).step) == 2
+
+
+def test_the_benchmark_takes_its_steps_on_one_device(unoptimised, monkeypatch):
+    """On whatever device there is; what it moves there before the first step stays there."""
+    path = Path(__file__).parents[2] / "benchmarks" / "training.py"
+    spec = importlib.util.spec_from_file_location("training_benchmark", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    options = argparse.Namespace(
+        **{"variant": "micro", "patch": 4, "out_dim": OUT_DIM, "precision": "float32", "remat": False},
+        **{"accumulate": 1, "batch": 2, "global_size": 8, "local_size": 4, "n_local": 0},
+    )
+    placed = []
+    monkeypatch.setattr("train.state.build_model", lambda *_: bare())
+    monkeypatch.setattr(jax, "device_put", lambda x, to, put=jax.device_put: placed.append((x, to)) or put(x, to))
+    take, memory = benchmark.our_side(options)
+    losses = [take(), take()]
+    assert np.isfinite(losses).all() and losses[0] != losses[1], "the state stood still"
+    assert memory() is None or memory() > 0
+    batch, device = placed[-1]
+    assert {name: x.shape for name, x in batch.items()} == {"global": (1, 2, 2, 8, 8, 1), "local": (1, 0, 2, 4, 4, 1)}
+    assert device == jax.local_devices()[0]
 
 
 def test_a_compiled_step_asks_nothing_of_the_host(compiled, quick_jit):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -105,6 +107,80 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
         assert stop.asked
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_after_a_warning_of_slurm_does_not_wait() -> None:
+    with StopRequest().listening():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("number", "unsaved", "line"),
+    [
+        (signal.SIGINT, True, "stopping: saving after this step; again to leave without\n"),
+        (signal.SIGTERM, True, "stopping: saving after this step; Ctrl-C to leave without\n"),
+        (signal.SIGTERM, False, "stopping\n"),
+    ],
+)
+def test_a_request_is_answered_once(number: int, unsaved: bool, line: str, capfd) -> None:
+    with StopRequest().listening() as stop:
+        stop.unsaved = unsaved
+        signal.raise_signal(number)
+        signal.raise_signal(signal.SIGTERM)
+    assert capfd.readouterr() == ("", line)
+
+
+LOCKED_OUT = """
+import ctypes, os
+from train.stopping import StopRequest
+mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+with StopRequest().listening():
+    lock(mutex)
+    os.write(1, b"x")
+    lock(mutex)  # for ever: no signal brings the main thread back to the interpreter
+"""
+
+
+def test_a_request_is_answered_while_the_handler_cannot_run() -> None:
+    """As in the compiler, or while a step is waited for."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCKED_OUT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_found_here()
+    ) as process:
+        assert process.stdout and process.stderr
+        process.stdout.read(1)
+        process.send_signal(signal.SIGTERM)
+        answer = process.stderr.readline()
+        process.kill()
+    assert answer == b"stopping\n"
+
+
+def _found_here() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_work_that_nothing_interrupts_is_left_to_itself() -> None:
+    release, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        release.wait(30)
+        ended.set()
+
+    with StopRequest().listening() as stop:
+        with pytest.raises(Stopped):
+            stop.call(work)
+        assert not ended.is_set()
+        release.set()
+        assert ended.wait(30)
+
+
+def test_work_in_a_thread_returns_and_fails_as_it_would_here() -> None:
+    with StopRequest().listening() as stop:
+        assert stop.call(lambda: 5) == 5
+        with pytest.raises(KeyError, match="why"):
+            stop.call(lambda: {}["why"])
 
 
 @pytest.mark.parametrize("asked", [False, True])

@@ -1,10 +1,13 @@
 """Network, objective, optimiser and whole runs against PyTorch forms, in float64 where PyTorch does the work alone.
 
-Nothing here shares code with ours: the transformer is written with PyTorch's convolution, layer norm, attention and
-GELU, the loss as pairs in a loop, the optimiser is `torch.optim.AdamW`. The last tests run the step of
-benchmarks/torch_dino.py, so that what the benchmark times is the same work.
+The transformer is written with PyTorch's convolution, interpolation, layer norm, attention and GELU, the losses as
+pairs and patches in loops, the schedules as the published arrays; the optimisers are those of `torch.optim`. Shared
+with ours are names and shapes of parameters, the settings, and which patches iBOT hides (`train.dinov2.draw_masks`,
+which has tests of its own), as random numbers differ between the libraries. The last tests run the step of
+benchmarks/torch_dino.py, so that what the benchmark times comes to the same result.
 """
 
+import argparse
 import importlib.util
 import sys
 from functools import partial
@@ -20,9 +23,10 @@ from models.vit import ViT, resize_positions
 from train.augment import turn_views
 from train.config import OptimConfig
 from train.dino import dino_loss, ema_update
+from train.dinov2 import draw_masks
 from train.optim import make_optimizer
 from train.state import create_state
-from train.step import schedule_values, train_step
+from train.step import train_step
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
 F = torch.nn.functional
@@ -75,26 +79,25 @@ def tensors(tree, grad=False):
 
 
 def torch_resize(grid, rows, columns):
-    """Resize (side, side, D) with weights from `resize_positions`, which has tests of its own below."""
-    down, right = (torch.tensor(resize_weights(len(grid), size)) for size in (rows, columns))
-    return torch.einsum("ip,jq,pqd->ijd", down.to(grid), right.to(grid), grid)
+    """Resize (side, side, D) as published, with the scale of a tenth of a patch more."""
+    if (rows, columns) == tuple(grid.shape[:2]):
+        return grid
+    scale = ((rows + 0.1) / grid.shape[0], (columns + 0.1) / grid.shape[1])
+    return F.interpolate(grid.permute(2, 0, 1)[None], scale_factor=scale, mode="bicubic")[0].permute(1, 2, 0)
 
 
-def resize_weights(side, size):
-    """Matrix (size, side) that our resizing multiplies a column of positions with."""
-    eye = np.eye(side, dtype=np.float32)[:, None, :].repeat(side, axis=1)  # (side, side, D = side)
-    return np.asarray(resize_positions(eye, size, side))[:, 0]
-
-
-def torch_vit(p, images):
-    """Tokens (B, T, D) of images (B, y, x, C)."""
+def torch_vit(p, images, hidden=None):
+    """Tokens (B, T, D) of images (B, y, x, C), of which patches (B, P) may be hidden."""
     kernel = p["patch_embed"]["kernel"]
     kernel = kernel.reshape(PATCH, PATCH, images.shape[-1], -1).permute(3, 2, 0, 1)
     x = F.conv2d(images.permute(0, 3, 1, 2), kernel, p["patch_embed"]["bias"], stride=PATCH)  # (B, D, rows, columns)
     batch, dim, rows, columns = x.shape
     positions, side = p["pos_embed"][0], SIDE // PATCH
     grid = torch_resize(positions[1:].reshape(side, side, dim), rows, columns)
-    x = x.flatten(2).transpose(1, 2) + grid.reshape(-1, dim)
+    x = x.flatten(2).transpose(1, 2)
+    if hidden is not None:
+        x = torch.where(hidden[:, :, None], p["mask_token"][0], x)
+    x = x + grid.reshape(-1, dim)
     x = torch.cat([(p["cls_token"][0] + positions[:1]).expand(batch, 1, dim), x], dim=1)
     for i in range(DEPTH):
         block = p[f"block{i:02d}"]
@@ -139,11 +142,48 @@ def torch_loss(student, teacher, centre, teacher_temp):
     return sum(terms) / len(terms)
 
 
+def torch_koleo(embeddings):
+    """Minus the mean log distance to the nearest of the others; summed over the views of (V, B, D)."""
+    total = 0.0
+    for x in F.normalize(embeddings, dim=-1):
+        apart = torch.cdist(x, x).detach() + 9.0 * torch.eye(len(x))
+        total = total - torch.log((x - x[apart.argmin(1)]).norm(dim=1) + 1e-8).mean()
+    return total
+
+
+def torch_ibot(student, teacher, centre, hidden, teacher_temp):
+    """A view at a time, of logits (V, B, P, K): the mean over its hidden patches; then over all views."""
+    total = 0.0
+    for at in np.ndindex(*hidden.shape[:2]):
+        if hidden[at].any():
+            targets = F.softmax((teacher[at][hidden[at]] - centre) / teacher_temp, dim=-1)
+            total = total + F.cross_entropy(student[at][hidden[at]] / 0.1, targets)
+    return total / (hidden.shape[0] * hidden.shape[1])
+
+
+def torch_schedules(count, optim, batch):
+    """Learning rate, weight decay, momentum and teacher temperature at a step, by the arrays of the published code."""
+
+    def cosine(start, end, steps):
+        return end + 0.5 * (start - end) * (1.0 + np.cos(np.pi * np.arange(steps) / steps))
+
+    peak, warm = optim.base_lr * batch / 256.0, optim.warmup_steps
+    rates = np.concatenate([np.linspace(0.0, peak, warm), cosine(peak, optim.min_lr, TOTAL_STEPS - warm)])
+    # A line where the published code has a staircase of epochs.
+    share = min(count / optim.warmup_teacher_temp_steps, 1.0)
+    return {
+        "lr": rates[count],
+        "wd": cosine(optim.weight_decay, optim.weight_decay_end, TOTAL_STEPS)[count],
+        "momentum": cosine(optim.momentum_teacher, 1.0, TOTAL_STEPS)[count],
+        "teacher_temp": optim.warmup_teacher_temp + share * (optim.teacher_temp - optim.warmup_teacher_temp),
+    }
+
+
 class TorchRun:
     """Training as algorithm 1 of the paper has it, with `torch.optim.AdamW`."""
 
     def __init__(self, state, optim):
-        self.optim, self.count = optim, 0
+        self.optim, self.count, self.metrics = optim, 0, {}
         self.student, self.teacher = tensors(state.params, grad=True), tensors(state.teacher)
         self.centre = tensors(state.centre)
         leaves = jax.tree.leaves(self.student)
@@ -151,7 +191,11 @@ class TorchRun:
             {"params": [p for p in leaves if p.ndim > 1]},
             {"params": [p for p in leaves if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+        self.optimizer = (
+            torch.optim.SGD(groups, lr=0.0, momentum=0.9)
+            if optim.optimizer == "sgd"
+            else torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+        )
 
     def update(self, lr, wd):
         """Clip the gradients that are there, freeze, and take one step of AdamW."""
@@ -169,19 +213,68 @@ class TorchRun:
 
     def step(self, batch):
         size = batch["global"].shape[1]
-        values = schedule_values(self.count, self.optim, batch=size, total_steps=TOTAL_STEPS)
-        values = {name: float(value) for name, value in values.items()}
+        values = torch_schedules(self.count, self.optim, size)
         views = [torch.tensor(view, dtype=torch.float64) for name in ("global", "local") for view in batch[name]]
-        with torch.no_grad():
-            teacher = torch_logits(self.teacher, views[:2])
-        loss = torch_loss(torch_logits(self.student, views), teacher, self.centre, values["teacher_temp"])
+        loss = self.loss(views, values["teacher_temp"])
         loss.backward()
         self.update(values["lr"], values["wd"])
         with torch.no_grad():
-            self.centre = 0.9 * self.centre + 0.1 * teacher.mean((0, 1))
             for old, new in zip(*map(jax.tree.leaves, (self.teacher, self.student)), strict=True):
                 old.mul_(values["momentum"]).add_(new, alpha=1.0 - values["momentum"])
         return loss.item()
+
+    def loss(self, views, teacher_temp):
+        """Value of the objective; moves the centre."""
+        with torch.no_grad():
+            teacher = torch_logits(self.teacher, views[:2])
+        loss = torch_loss(torch_logits(self.student, views), teacher, self.centre, teacher_temp)
+        self.centre = 0.9 * self.centre + 0.1 * teacher.mean((0, 1))
+        return loss
+
+
+class TorchExtras(TorchRun):
+    """The same with iBOT and KoLeo."""
+
+    def __init__(self, state, optim):
+        super().__init__(state, optim)
+        self.patch_centre, self.moment, self.rng = tensors(state.patch_centre), tensors(state.moment), state.rng
+
+    def masks(self, n_patches):
+        """Patches hidden (2, B, P) in this step, and candidates (2, B, M); keys belong to step, sample and view."""
+        fold = jax.random.fold_in
+
+        @jax.jit
+        @partial(jax.vmap, in_axes=(0, None, None))
+        @partial(jax.vmap, in_axes=(None, 0, None))
+        def draw(view, sample, step):
+            key = fold(fold(jax.random.wrap_key_data(self.rng), step), sample)
+            return draw_masks(fold(fold(key, 1), view), n_patches)
+
+        masks = draw(np.arange(2), np.arange(4), self.count)
+        return torch.tensor(np.asarray(masks.hidden)), torch.tensor(np.asarray(masks.chosen), dtype=torch.int64)
+
+    def loss(self, views, teacher_temp):
+        hidden, candidates = self.masks((SIDE // PATCH) ** 2)
+        assert 0.05 < hidden.double().mean() < 0.5
+
+        def run(p, views, masks):
+            tokens = [torch_vit(p["backbone"], x, m) for x, m in zip(views, masks, strict=True)]
+            embeddings, patches = torch.stack([x[:, 0] for x in tokens]), torch.stack([x[:, 1:] for x in tokens[:2]])
+            return torch_head(p["head"], embeddings), embeddings, torch_head(p["head"], patches)
+
+        student, embeddings, patches = run(self.student, views, [*hidden, *([None] * (len(views) - 2))])
+        with torch.no_grad():
+            teacher, z, targets = run(self.teacher, views[:2], [None, None])
+        dino = torch_loss(student, teacher, self.centre, teacher_temp)
+        ibot = torch_ibot(patches, targets, self.patch_centre, hidden, teacher_temp)
+        koleo = torch_koleo(embeddings[:2])
+        self.metrics = {"loss": dino.item(), "ibot": ibot.item(), "koleo": koleo.item()}
+        self.centre = 0.9 * self.centre + 0.1 * teacher.mean((0, 1))
+        seen = torch.stack([targets[at][candidates[at]] for at in np.ndindex(2, 4)])  # (8, M, K)
+        self.patch_centre = 0.9 * self.patch_centre + 0.1 * seen.mean((0, 1))
+        z = z.flatten(0, 1)
+        self.moment = 0.98 * self.moment + 0.02 * (z.T @ z / len(z))
+        return dino + self.optim.ibot * ibot + self.optim.koleo * koleo
 
 
 # --- position embeddings -------------------------------------------------------------------------------------------
@@ -326,32 +419,86 @@ def test_five_steps_of_training(start, our_run):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def torch_dino():
-    """The module of the benchmark."""
-    if importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is not installed: the step of the benchmark cannot be checked")
-    path = Path(__file__).parents[2] / "benchmarks" / "torch_dino.py"
-    spec = importlib.util.spec_from_file_location("torch_dino", path)
+def test_two_steps_with_every_extra_term(quick_jit):
+    """SGD, so that parameters tell gradients: by DINO, iBOT and KoLeo together, each with its weight."""
+    backbone = ViT(patch=PATCH, dim=24, depth=DEPTH, heads=HEADS, img_size=SIDE, mask_token=True)
+    model = DINOModel(backbone, DINOHead(out_dim=16, hidden=32, bottleneck=8))
+    optim = OptimConfig(
+        optimizer="sgd",
+        base_lr=0.64,
+        warmup_steps=0,
+        freeze_last_layer_steps=0,
+        clip_grad=0.0,
+        warmup_teacher_temp=0.05,
+        ibot=0.6,
+        koleo=0.3,
+    )
+    state, rng = create_state(jax.random.key(2), model, optim, (SIDE, SIDE, 2)), np.random.default_rng(10)
+    centres = {name: rng.normal(0.0, 0.2, 16).astype(np.float32) for name in ("centre", "patch_centre")}
+    state = state.replace(params=shaken(state.params, 1), teacher=shaken(state.teacher, 2), **centres)
+    step = quick_jit(partial(train_step, model=model, optim=optim, total_steps=TOTAL_STEPS))
+    theirs = TorchExtras(state, optim)
+    for batch in batches(2):
+        before, expected = state.params, [p.detach().clone() for p in jax.tree.leaves(theirs.student)]
+        state, metrics = step(state, batch)
+        theirs.step(batch)
+        for name, value in theirs.metrics.items():
+            assert float(metrics[name]) == pytest.approx(value, rel=1e-4), name
+        moves = zip(*map(jax.tree.leaves, (state.params, before, theirs.student)), expected, strict=True)
+        for new, old, p, q in moves:
+            move = (p - q).detach().numpy()
+            np.testing.assert_allclose(new - old, move, rtol=1e-3, atol=1e-3 * np.abs(move).max() + 2e-7)
+        for name in ("centre", "patch_centre", "moment"):
+            np.testing.assert_allclose(getattr(state, name), getattr(theirs, name), rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def load_benchmark(name):
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_benchmark_does_the_same_work(torch_dino, start, our_run):
+@pytest.fixture(scope="module")
+def torch_dino():
+    """The module of the benchmark."""
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed: the step of the benchmark cannot be checked")
+    return load_benchmark("torch_dino")
+
+
+def test_the_benchmark_comes_to_the_same_result(torch_dino, start, our_run):
     given, losses, _ = our_run
     size = (24, DEPTH, HEADS)
     head = {"hidden": 32, "bottleneck": 8, "norm_last_layer": False}
     theirs = torch_dino.TorchDino(size, PATCH, SIDE, 2, 16, 0.0, OPTIM, TOTAL_STEPS, **head)
     theirs.load_from_jax(start.params, start.teacher)
-
-    def resize(grid, rows, columns):
-        return torch_resize(grid[0].permute(1, 2, 0), rows, columns).permute(2, 0, 1)[None]
-
-    theirs.student.backbone.resize = theirs.teacher.backbone.resize = resize
     got = [theirs.step(theirs.put(batch)) for batch in given]
     np.testing.assert_allclose([float(m["loss"]) for m in got], losses, rtol=1e-4)
+
+
+def test_the_benchmark_counts_the_arithmetic_of_either_side(torch_dino):
+    """That of PyTorch's side against what PyTorch counts in it: more than ours, by a last block for all tokens."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    options = argparse.Namespace(
+        **{"variant": "micro", "patch": 8, "out_dim": 64, "precision": "float32", "remat": False},
+        **{"global_size": 32, "local_size": 16, "n_local": 3},
+    )
+    flops = load_benchmark("training").flops_per_sample(options)
+    network = torch_dino.TorchDino("micro", 8, 32, 1, 64, 0.0, OPTIM, TOTAL_STEPS).student
+    counts = []
+    for crops in ([torch.zeros(2, 1, 32, 32), torch.zeros(3, 1, 16, 16)], [torch.zeros(2, 1, 32, 32)]):
+        # The kernel whose products PyTorch sees one by one.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            network(crops)
+        counts.append(counter.get_total_flops())
+    # But for the resizing of positions, which is no product there.
+    assert flops["PyTorch"] == pytest.approx(3 * counts[0] + counts[1], rel=1e-3)
+    assert 1.01 * flops["vis2img"] < flops["PyTorch"] < 1.3 * flops["vis2img"]
 
 
 def test_the_benchmark_turns_views_as_we_do(torch_dino):

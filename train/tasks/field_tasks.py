@@ -9,7 +9,7 @@ import numpy as np
 
 from train.tasks.active import simulated_session
 from train.tasks.anomaly import anomaly
-from train.tasks.classification import classify
+from train.tasks.classification import classify, knn_classifier
 from train.tasks.invariance import invariance
 from train.tasks.regression import regress
 from train.tasks.scores import Score
@@ -66,7 +66,7 @@ def score_fields(
     folds : int
         Parts of the fields; fewer where there are fewer fields.
     rare : sequence of str
-        Classes that are the anomalies; default: :func:`planted_classes`.
+        Classes that are the anomalies; default: each in turn, see :func:`rare_classes`.
     seed : int
 
     Returns
@@ -114,13 +114,41 @@ def score_fields(
     return scores
 
 
+def score_queries(
+    representation: str, encode: Encode, sources: SourcePatches, ways: Sequence[str], seed: int = 0
+) -> list[Score]:
+    """Score k-NN alone, each field asked about by all others, for queries seen in several ways.
+
+    Parameters
+    ----------
+    representation, encode, sources, seed
+        As for :func:`score_fields`.
+    ways : sequence of str
+        How the queries are seen; the gallery is always centred and imaged in the fixed way.
+
+    Returns
+    -------
+    list of Score
+        Task "transfer", settings "WAY, k-NN", "balanced accuracy".
+    """
+    gallery, label, field = encode(sources.seen[ALIKE]), sources.label, sources.field
+    scores = []
+    for way in ways:
+        asked = encode(sources.seen[way])
+        scores += transfer(
+            representation, way, gallery, asked, label, field, folds=len(np.unique(field)), seeds=[seed],
+            fits={"k-NN": knn_classifier},
+        )  # fmt: skip
+    return scores
+
+
 def rare_classes(
     representation: str, vectors: np.ndarray, label: np.ndarray, rare: Sequence[str], seed: int
 ) -> list[Score]:
     """Look for the sources of rare classes among all others, without help and with a person's scores.
 
-    The person says 5 of what is sought and 0 of all else. Without ``rare`` each class is planted in turn, a twentieth
-    of the whole, among the others.
+    The person says 5 of what is sought and 0 of all else. What is rare is thinned out to a twentieth of the whole;
+    without ``rare`` each class is so in turn.
 
     Raises
     ------
@@ -131,15 +159,14 @@ def rare_classes(
     if unknown:
         known = ", ".join(np.unique(label))
         raise ParameterError(f"no source is of the rare class {unknown[0]!r}; there are {known}")
-    if rare:
-        return _planted(representation, vectors, np.isin(label, list(rare)), ", ".join(rare), seed)
     rng = np.random.default_rng([seed, len(label)])
     scores = []
-    for name in np.unique(label):
-        others, members = np.flatnonzero(label != name), np.flatnonzero(label == name)
+    for names in [tuple(rare)] if rare else [(name,) for name in np.unique(label)]:
+        wanted = np.isin(label, names)
+        others, members = np.flatnonzero(~wanted), np.flatnonzero(wanted)
         count = max(2, round(len(others) * PLANTED_SHARE / (1 - PLANTED_SHARE)))
         rows = np.concatenate([others, rng.choice(members, min(count, len(members)), replace=False)])
-        scores += _planted(representation, vectors[rows], label[rows] == name, name, seed)
+        scores += _planted(representation, vectors[rows], wanted[rows], ", ".join(names), seed)
     return scores
 
 

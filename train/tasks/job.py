@@ -45,6 +45,8 @@ class EvaluateConfig:
     role: str = "teacher"
     rare: tuple[str, ...] = ()
     """Classes that are the anomalies; default: each in turn, thinned out to a twentieth."""
+    pictures: bool = True
+    """Whether to make pictures; a map of embeddings takes half a minute."""
 
     def __post_init__(self) -> None:
         wrong = [task for task in self.tasks if task not in TASKS]
@@ -104,7 +106,7 @@ def evaluate_fields(
         "data": f"{len(truths)} fields, {len(label)} labelled sources of {len(np.unique(label))} classes",
         "fields": ", ".join(Path(path).name for path in data.ms),
     }
-    return Evaluation(scores, _facts(runs, settings, facts), _pictures(trained[0], images, label))
+    return Evaluation(scores, _facts(runs, settings, facts), _pictures(config, trained[0], images, label))
 
 
 def evaluate_labelled(
@@ -178,7 +180,8 @@ def evaluate_labelled(
     if asked is not None and test is not None:
         facts["test data"] = f"{Path(test).name}: {_counts(asked)}"
     shown = asked or known
-    return Evaluation(scores, _facts(runs, settings, facts), _pictures(trained[0], shown.images, names[shown.label]))
+    pictures = _pictures(config, trained[0], shown.images, names[shown.label])
+    return Evaluation(scores, _facts(runs, settings, facts), pictures)
 
 
 def _score_labelled(
@@ -283,8 +286,12 @@ def _facts(runs: Sequence[Path], settings: TrainConfig, facts: dict[str, str]) -
     }
 
 
-def _pictures(encoder: Encoder, images: np.ndarray, label: np.ndarray) -> list[tuple[str, Figure]]:
+def _pictures(
+    config: EvaluateConfig, encoder: Encoder, images: np.ndarray, label: np.ndarray
+) -> list[tuple[str, Figure]]:
     """Return a map of the embeddings, and of a transformer the attention and the components of its tokens."""
+    if not config.pictures:
+        return []
     from models.vit import ViT
     from train.embedding_map import umap_figure
     from train.token_pictures import attention_figure, token_pca_figure

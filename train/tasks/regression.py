@@ -21,10 +21,12 @@ Fit = Callable[[np.ndarray, np.ndarray, np.ndarray], Callable[[np.ndarray], np.n
 
 
 def ridge(vectors: np.ndarray, target: np.ndarray, group: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return ridge regression on standardised features, its penalty chosen by inner validation of whole groups."""
+    """Return ridge regression on standardised features, its penalty chosen by inner validation of whole groups.
+
+    Where there is one group only, single samples are held out instead.
+    """
+    group = group if len(np.unique(group)) > 1 else np.arange(len(target))
     groups = len(np.unique(group))
-    if groups < 2:
-        raise ParameterError("ridge regression needs two groups in each training part; use more folds or groups")
     fold = validation_folds(np.zeros(len(target)), group, min(groups, 3), seed=0)
     loss = np.zeros(len(PENALTIES))
     for held_out in np.unique(fold):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ def transfer(
     *,
     folds: int = 5,
     seeds: Sequence[int] = range(5),
+    fits: Mapping[str, Any] = FITS,
 ) -> list[Score]:
     """Cross-validate k-NN and a linear probe that are fitted to one set of vectors and tested on another.
 
@@ -42,6 +44,8 @@ def transfer(
     folds : int
     seeds : sequence of int
         Each draws its folds.
+    fits : mapping
+        What is fitted: of :data:`train.tasks.classification.FITS`.
 
     Returns
     -------
@@ -63,7 +67,7 @@ def transfer(
     scores = []
     for seed in seeds:
         fold = validation_folds(label, group, folds, seed)
-        for setting, fit in FITS.items():
+        for setting, fit in fits.items():
             guess = np.empty_like(label)
             for i in range(folds):
                 model = fit(learnt[:, fold != i], label[fold != i], group[fold != i])

@@ -26,8 +26,9 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("simulate", "vis2img.cli.simulate", "write simulated measurement sets with labels"),
     ("loader-bench", "vis2img.cli.loader_bench", "measure how fast the loader feeds a training step"),
     ("train", "vis2img.cli.train", "train a DINO model from a configuration file"),
-    ("embed", "vis2img.cli.embed", "turn measurement sets into embeddings with a trained model"),
-    ("evaluate", "vis2img.cli.evaluate", "score a trained model on labelled sources, with a report"),
+    ("embed", "vis2img.cli.embed", "turn measurement sets, images or cutouts into a table of embeddings"),
+    ("evaluate", "vis2img.cli.evaluate", "score trained models by several tasks, with a report"),
+    ("study", "vis2img.cli.study", "compare ways of making views: imaging, image-only, CLEAN"),
     ("export", "vis2img.cli.export", "write a trained backbone for PyTorch: safetensors with the names of timm"),
     ("demo", "vis2img.cli.demo", "simulate, train and evaluate a small model, start to end"),
 )
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Arguments after the program's name; default: those of the process.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    if argv is None and args[:1] in (["train"], ["demo"]):
+    if argv is None and args[:1] in (["train"], ["study"], ["demo"]):
         use_large_pages()
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 from train.demo import DemoConfig
 from vis2img.cli.app import parse
@@ -28,16 +28,19 @@ class DemoCommand(DemoConfig):
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(DemoCommand, argv, prog)
-    from train.demo import run_demo
-    from train.evaluate import QUERIES
+    from train.demo import QUERIES, run_demo
+    from train.tasks.report import to_json
+    from train.tasks.scores import summaries
 
     config = DemoConfig(**{field.name: getattr(command, field.name) for field in fields(DemoConfig)})
     with Bars(command.quiet or command.json) as bars:
         path, scores = run_demo(config, bars.update)
+    rows = summaries(scores)
     if command.json:
-        print(json.dumps({"report": str(path), "scores": [{**asdict(s), "mean": s.mean} for s in scores]}, indent=1))
+        print(json.dumps({"report": str(path), "scores": json.loads(to_json(rows))}, indent=1))
         return 0
-    for score in scores:
-        print(f"{score.name:15s} {QUERIES[score.imaging]:17s} k-NN balanced accuracy {score.mean:.3f}")
+    for row in rows:
+        way = QUERIES[row.setting.partition(",")[0]]
+        print(f"{row.representation:15s} {way:17s} k-NN balanced accuracy {row.mean:.3f}")
     print(f"report: {path}")
     return 0

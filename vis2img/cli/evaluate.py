@@ -133,6 +133,7 @@ def _evaluate(command: EvaluateCommand, progress: Progress) -> Evaluation:
         shares=command.shares,
         fine_tune=command.fine_tune,
         rare=command.rare,
+        pictures=command.output is not None,
         role="student" if command.student else "teacher",
     )
     if command.train is None:

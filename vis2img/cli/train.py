@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import atexit
+import dataclasses
+import os
 import sys
+import threading
+import typing
 from pathlib import Path
 
-from vis2img.errors import OutputError
+from vis2img.cli import UsageError
+from vis2img.errors import OutputError, ParameterError
 
-HELP = """usage: vis2img train CONFIG [--resume] [--steps N] [--data.batch-size N] [--KEY VALUE ...]
+if typing.TYPE_CHECKING:
+    from train.run_config import TrainConfig
+
+HELP = """usage: vis2img train CONFIG [--resume] [--quiet] [--debug] [--steps N] [--data.batch-size N] [--KEY VALUE ...]
 
 Train a DINO or BYOL model straight from measurement sets, as a YAML configuration says. Every key of
 the file is an option too and takes precedence; --help behind CONFIG lists them all.
 The same command goes on from the last checkpoint of the run folder (key 'out'); so does the run folder
-in place of CONFIG. SIGTERM (Slurm's warning) and Ctrl-C save first. With --resume, a run folder that
-holds no run is an error.
+in place of CONFIG. SIGTERM (Slurm's warning) and Ctrl-C save first; a second Ctrl-C does not.
 Several hosts: srun vis2img train CONFIG, one task for each host.
+
+options beside those of --help behind CONFIG:
+  --resume  a run folder that holds no run is an error, instead of a start
+  --quiet   no progress and no bars; warnings and the last line stay
+  --debug   the traceback of an error, and warnings of the libraries
 
 examples:
   vis2img train run.yaml
@@ -40,34 +53,78 @@ def run(argv: list[str], prog: str) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    from train.run_config import TrainConfig
-    from train.run_folder import read_config_of
-    from vis2img.cli.app import parse
-    from vis2img.config_file import config_arguments, read_config
-
     quiet, resume = "--quiet" in argv, "--resume" in argv
-    options = [option for option in argv[1:] if option not in ("--quiet", "--resume")]
-    path = Path(argv[0])
-    if path.is_dir():
-        resume, config = True, parse(TrainConfig, options, f"{prog} {path}", default=read_config_of(path))
-    else:
-        given = config_arguments(read_config(path), TrainConfig, path)
-        config = parse(TrainConfig, [*given, *options], f"{prog} {path}")
-    if resume and not (Path(config.out) / "config.yaml").is_file():
-        raise OutputError(f"{config.out} holds no run to go on with; leave out --resume to start one")
+    words = [word for word in argv if word not in ("--quiet", "--resume")]
+    if not words or words[0].startswith("--"):
+        raise UsageError(f"name a configuration or a run folder first: {prog} CONFIG ({prog} --help)")
+    config = _read(Path(words[0]), words[1:], f"{prog} {words[0]}", resume)
+    from train.run_folder import check_inputs, keep_compiled
+
+    check_inputs(config)  # before JAX is loaded
     from train.run import train
     from vis2img.cli.progress import TrainingProgress
 
     def warn(message: str) -> None:
         print(f"{prog}: warning: {message}", file=sys.stderr)
 
+    keep_compiled(Path(config.out))
     with TrainingProgress(quiet=quiet) as bar:
         result = train(config, progress=bar.step, on_fill=bar.fill, on_dashboard=_tell_dashboard, on_warning=warn)
-    for why in result.unused.values():
-        print(f"{prog}: not used: {why}", file=sys.stderr)
     state = "finished" if result.finished else "stopped, run the same command to go on"
     print(f"{result.folder}: step {result.step} of {config.steps}, {state}")
+    atexit.register(_leave_the_compiler)
     return 0
+
+
+def _read(path: Path, options: list[str], prog: str, resume: bool) -> TrainConfig:
+    """Return the configuration in a file, or in a run folder, with the options over it."""
+    from train.run_config import TrainConfig
+    from train.run_folder import read_config_of
+    from vis2img.cli.app import parse
+    from vis2img.config_file import check_options, config_arguments, read_config
+
+    if resume and not path.exists():
+        raise OutputError(f"{path}: there is no such run folder, nor a configuration of that name")
+    try:
+        check_options(options, TrainConfig)
+    except ParameterError as error:
+        raise UsageError(f"{error} ({prog} --help)") from None
+    try:
+        if path.is_dir():
+            resume, config = True, parse(TrainConfig, options, prog, default=read_config_of(path))
+        else:
+            given = config_arguments(read_config(path), TrainConfig, path)
+            config = parse(TrainConfig, [*given, *options], prog)
+    except UsageError as error:
+        raise UsageError(_in_group(str(error))) from None
+    if resume and not (Path(config.out) / "config.yaml").is_file():
+        raise OutputError(f"{config.out} holds no run to go on with; leave out --resume to start one")
+    return config
+
+
+def _in_group(message: str) -> str:
+    """Return a complaint about a field of the loader under its full name: it has none of its own to complain with."""
+    from vis2img.loader_config import LoaderConfig
+
+    name = message.partition(" ")[0].rstrip(",:")
+    groups: list[tuple[str, type]] = [("data.", LoaderConfig)]
+    for prefix, cls in groups:
+        for key, kind in typing.get_type_hints(cls).items():
+            if key == name or name.startswith(f"{key}."):
+                return f"{prefix}{message}"
+            if dataclasses.is_dataclass(kind):
+                groups.append((f"{prefix}{key}.", typing.cast(type, kind)))
+    return message
+
+
+def _leave_the_compiler() -> None:
+    """End the process at once where a thread still compiles for a run that was stopped: nothing ends that otherwise."""
+    from train.stopping import ABANDONED
+
+    if any(thread.name == ABANDONED for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _tell_dashboard(link: str) -> None:

@@ -1,0 +1,42 @@
+"""Transfer: what is learnt under one imaging and asked under another, a source never on both sides."""
+
+import numpy as np
+import pytest
+
+from train.tasks.classification import knn_classifier
+from train.tasks.transfer import transfer
+from vis2img.errors import ParameterError
+
+
+@pytest.fixture
+def sources():
+    rng = np.random.default_rng(0)
+    label, group = np.tile(["a", "b", "c"], 30), np.repeat(np.arange(9), 10)
+    direction = {"a": [1, 0, 0, 0], "b": [0, 1, 0, 0], "c": [0, 0, 1, 0]}
+    return np.array([direction[x] for x in label]) + 0.05 * rng.normal(size=(90, 4)), label, group
+
+
+def values(found):
+    return {score.setting: score.value for score in found}
+
+
+def test_classes_that_look_alike_in_both_are_known_and_swapped_ones_are_mistaken(sources):
+    vectors, label, group = sources
+    assert set(values(transfer("x", "to other", vectors, vectors, label, group, seeds=[0])).values()) == {1.0}
+    swapped = vectors[:, [1, 0, 2, 3]]  # a looks like b and b like a; c stays
+    found = values(transfer("x", "to other", vectors, swapped, label, group, seeds=[0]))
+    assert found == {"to other, k-NN": pytest.approx(1 / 3), "to other, linear probe": pytest.approx(1 / 3)}
+
+
+def test_a_source_is_not_asked_about_by_what_learnt_it(sources):
+    _, label, _ = sources
+    # Every source has a direction of its own and shares it with nothing: only itself could give its label away.
+    own = np.eye(90)
+    found = values(transfer("x", "n", own, own, label, np.arange(90), seeds=[0], fits={"k-NN": knn_classifier}))
+    assert found["n, k-NN"] < 0.6
+
+
+def test_other_sources_are_refused(sources):
+    vectors, label, group = sources
+    with pytest.raises(ParameterError, match="one shape"):
+        transfer("x", "n", vectors, vectors[:-1], label, group)

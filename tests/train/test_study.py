@@ -1,0 +1,85 @@
+"""The study: arms that differ in their views alone, work that is kept, and a report of all."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("simms", reason="the study simulates its data")
+
+from train.study import CLEAN, StudyConfig, clean_path
+from train.study_run import Study
+from vis2img.errors import ParameterError
+
+ARMS = ("image-only", "full")
+
+
+def small(out: Path, **changes) -> StudyConfig:
+    base = StudyConfig()
+    optim = dataclasses.replace(base.optim, warmup_steps=1, freeze_last_layer_steps=1)
+    sizes = {
+        "fields": 2,
+        "test_fields": 2,
+        "sources": 12,
+        "steps": 3,
+        "batch_size": 4,
+        "supervised_steps": 2,
+        "folds": 2,
+    }
+    return StudyConfig(**{"out": out, "arms": ARMS, "seeds": 1, "optim": optim, **sizes, **changes})
+
+
+def test_arms_differ_in_their_views_alone_and_seeds_in_nothing_else(tmp_path: Path) -> None:
+    config = small(tmp_path)
+    image_only, full = (config.run_config(arm, 0) for arm in ARMS)
+    alike = dataclasses.replace(full, out=image_only.out, data=dataclasses.replace(full.data, imaging="image-only"))
+    assert alike == image_only and full != image_only
+    other = config.run_config("full", 1)
+    assert dataclasses.replace(other, seed=0, out=full.out) == full and other.out != full.out
+
+
+def test_fields_to_train_and_to_test_on_are_other_skies(tmp_path: Path) -> None:
+    config = small(tmp_path, fields=40, test_fields=40)
+    ones = [config.observation(i, test) for test in (False, True) for i in range(40)]
+    assert (
+        len({one.seed for one in ones})
+        == len({one.out for one in ones})
+        == len({one.phase_centre for one in ones})
+        == 80
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"arms": ("imagined",)}, "imagined is unknown"), ({"seeds": 0}, "seeds"), ({"test_fields": 1}, "test_fields")],
+)
+def test_a_study_that_cannot_be_is_refused(tmp_path: Path, changes, words) -> None:
+    with pytest.raises(ParameterError, match=words):
+        small(tmp_path, **changes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("compile_once")
+def test_a_study_is_made_once_and_goes_on_with_what_is_missing(tmp_path: Path) -> None:
+    arms = (*ARMS, CLEAN) if shutil.which("wsclean") else ARMS
+    config = small(tmp_path, arms=arms)
+    report = Study(config, lambda *_: None).run()
+    with (report.parent / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = {row["representation"] for row in rows}
+    wanted = {*arms, "full minus image-only", "random weights", "PCA of pixels", "supervised"}
+    assert wanted <= names
+    if CLEAN in arms:
+        assert {"CLEAN minus image-only", "full, asked of CLEAN images", "random weights, CLEAN images"} <= names
+        assert clean_path(config.measurement_sets(True)[0]).exists()
+    # What is there is left alone; what is missing, and that alone, is made again, to the same numbers.
+    gone, kept = (Study(config, lambda *_: None).scores_path(arm, 0) for arm in ARMS)
+    before, stamp = gone.read_text(), kept.stat().st_mtime_ns
+    gone.unlink()
+    Study(config, lambda *_: None).run()
+    assert gone.read_text() == before and kept.stat().st_mtime_ns == stamp

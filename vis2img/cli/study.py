@@ -1,0 +1,44 @@
+"""``vis2img study``: which augmentation gives the better representation? The comparison in one command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HELP = """usage: vis2img study [CONFIG.yaml] [--out DIR] [--arms ARM ...] [--seeds N] [--steps N] [--KEY VALUE ...]
+
+Train one network with views made in different ways and compare what it is worth: by imaging parameters
+that vary (each alone, and all), by augmentation of fixed dirty images (image-only), and of CLEAN images
+(WSClean); beside random weights, pixels and a network trained with labels. Fields are simulated, with
+labels. Everything is kept in DIR, and the same command goes on with what is missing: DIR/report/report.html.
+
+examples:
+  vis2img study
+  vis2img study --out quick --arms image-only full --seeds 2 --steps 300 --fields 4 --test-fields 4
+  vis2img study examples/study.yaml --out /data/study
+  vis2img study examples/study.yaml --help
+"""
+
+
+def run(argv: list[str], prog: str) -> int:
+    """Run the command; return the exit code."""
+    if argv and argv[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    from train.study import StudyConfig
+    from train.study_run import Study
+    from vis2img.cli.app import parse
+    from vis2img.cli.progress import Bars
+    from vis2img.config_file import config_arguments, read_config
+
+    quiet = "--quiet" in argv
+    options = [option for option in argv if option != "--quiet"]
+    given: list[str] = []
+    if options and not options[0].startswith("-"):
+        path = Path(options.pop(0))
+        given = config_arguments(read_config(path), StudyConfig, path)
+    config = parse(StudyConfig, [*given, *options], prog)
+    with Bars(quiet) as bars:
+        report = Study(config, bars.update).run()
+    print(f"report: {report}", file=sys.stdout)
+    return 0
