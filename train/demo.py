@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from vis2img.loader_config import LoaderConfig
 from vis2img.measurementset import open_ms
 from vis2img.params import Selection
 from vis2img.phase import direction_cosines
+from vis2img.simulate_config import SimulateConfig
 from vis2img.sources import field_sources, patch_angle
 from vis2img.views import ViewConfig
 
@@ -50,10 +50,8 @@ class DemoConfig:
     """Seed of everything."""
 
 
-def observation(config: DemoConfig, index: int) -> Any:
+def observation(config: DemoConfig, index: int) -> SimulateConfig:
     """Return the simulation of field ``index``: 64 MeerKAT dishes, a short track, a band of 8 channels."""
-    from vis2img.simulate import SimulateConfig
-
     return SimulateConfig(
         out=config.out / "data" / f"field{index}.ms",
         phase_centre=(np.radians(30.0 + 5 * index), np.radians(-30.0 - index)),

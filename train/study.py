@@ -11,13 +11,14 @@ images), ``runs/ARM-SEED/``, ``scores/ARM-SEED.csv`` and in the end the report.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from train.config import ModelConfig, OptimConfig
+from train.demo import DemoConfig, observation, train_config
 from train.run_config import TrainConfig
 from vis2img.errors import ParameterError
 from vis2img.loader_config import LoaderConfig
@@ -28,7 +29,6 @@ from vis2img.views import ViewConfig
 
 CLEAN = "CLEAN"
 ARMS = ("image-only", "full", CLEAN, *(name for name in PRESETS if name.endswith("-only") and name != "image-only"))
-ARCSEC = np.pi / 180 / 3600
 
 
 @dataclass(frozen=True)
@@ -62,27 +62,12 @@ class StudyConfig:
     """Draws of each field that are kept at a time."""
     refresh_every: int = 20
     """Steps after which the oldest draws are replaced."""
-    views: ViewConfig = field(
-        default_factory=lambda: ViewConfig(global_size=48, local_size=24, n_local=0, global_scale=(0.8, 1.0))
-    )
+    views: ViewConfig = field(default_factory=lambda: train_config(DemoConfig()).data.views)
     """How views are cut."""
-    model: ModelConfig = field(
-        default_factory=lambda: ModelConfig(
-            variant="micro", patch=8, drop_path=0.0, out_dim=128, hidden=512, bottleneck=128
-        )
-    )
+    model: ModelConfig = field(default_factory=lambda: train_config(DemoConfig()).model)
     """Network."""
     optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(
-            base_lr=4e-3,
-            warmup_steps=100,
-            warmup_teacher_temp=0.03,
-            teacher_temp=0.03,
-            warmup_teacher_temp_steps=0,
-            freeze_last_layer_steps=10,
-            momentum_teacher=0.99,
-            weight_decay_end=0.1,
-        )
+        default_factory=lambda: replace(train_config(DemoConfig()).optim, base_lr=4e-3, warmup_steps=100)
     )
     """Objective and optimiser."""
     supervised_steps: int = 600
@@ -110,22 +95,12 @@ class StudyConfig:
 
     def observation(self, index: int, test: bool) -> SimulateConfig:
         """Return the simulation of a field: 64 MeerKAT dishes, a short track, 8 channels over a wide band."""
-        return SimulateConfig(
+        return replace(
+            observation(DemoConfig(sources=self.sources), index),
             out=self.measurement_sets(test)[index],
             phase_centre=(np.radians(30.0 + 7 * index + 3 * test), np.radians(-25.0 - index % 12 - 12 * test)),
-            dtime=64.0,
-            ntimes=24,
-            start_freq=1.0e9,
-            chan_width=60e6,
-            nchan=8,
-            n_sources=self.sources,
             classes=self.classes,
-            flux_range=(1e-2, 1e-1),
-            size_range=(30 * ARCSEC, 90 * ARCSEC),
-            fov=1400 * ARCSEC,
-            min_separation=40 * ARCSEC,
             primary_beam=self.primary_beam,
-            flag_fraction=0.05,
             seed=5000 * test + index,
         )
 
