@@ -52,8 +52,8 @@ class Embedder:
     metadata: dict[str, str]
 
     @classmethod
-    def of_run(cls, folder: str | Path, role: str = "teacher") -> Embedder:
-        """Read the last checkpoint of a run folder; ``role`` is "teacher" or "student".
+    def of_run(cls, folder: str | Path, role: str = "teacher", step: int | None = None) -> Embedder:
+        """Read the checkpoint of ``step``, or the last, of a run folder; ``role`` is "teacher" or "student".
 
         Raises
         ------
@@ -63,7 +63,7 @@ class Embedder:
         from train.run import load_run
         from train.state import backbone_variables
 
-        config, state, model = load_run(folder)
+        config, state, model = load_run(folder, step)
         told = {"run": str(Path(folder).resolve()), "step": str(int(state.step)), "role": role, "vis2img": __version__}
         return cls(config, model, backbone_variables(state, role), told)
 

@@ -117,7 +117,7 @@ def test_evaluate_scores_a_run_on_fields(demo, cli, tmp_path: Path) -> None:
     run = demo[0] / "run"
     done = cli(
         "evaluate", run, "--task", "classification", "similarity", "anomaly", "regression", "--seeds", 2, "--folds", 2,
-        "--shares", 0.5, 1.0, "--fine-tune", 2, "-o", tmp_path / "report", "--json",
+        "--shares", 0.5, 1.0, "--fine-tune", 2, "--step", 24, "-o", tmp_path / "report", "--json",
     )  # fmt: skip
     assert done.code == 0, done.err
     rows = json.loads(done.out)
@@ -162,6 +162,7 @@ def test_evaluate_scores_a_run_on_labelled_pictures(demo, cli, tmp_path: Path) -
     [
         (("--task", "mirabest"), "--train FILE"),
         (("--task", "guessing"), "choose from"),
+        (("--step", "7"), "7"),
         (("--train", "a.npz", "--ms", "b.ms"), "one of the two"),
         (("--train", "nothere.npz", "--task", "mirabest"), "nothere.npz"),
     ],

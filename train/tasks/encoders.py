@@ -40,7 +40,7 @@ def network_encoder(name: str, seed: int, model: Any, variables: Any) -> Encoder
 
 
 def run_encoders(
-    folders: Sequence[str | Path], name: str = TRAINED, role: str = "teacher"
+    folders: Sequence[str | Path], name: str = TRAINED, role: str = "teacher", step: int | None = None
 ) -> tuple[TrainConfig, list[Encoder]]:
     """Return the configuration of the first of ``folders``, and the representations of all, which are its seeds.
 
@@ -53,7 +53,7 @@ def run_encoders(
     """
     configs, found = [], []
     for seed, folder in enumerate(folders):
-        config, state, model = load_run(folder)
+        config, state, model = load_run(folder, step)
         configs.append(config)
         found.append(network_encoder(name, seed, model, backbone_variables(state, role)))
         if (config.model, config.data.views) != (configs[0].model, configs[0].data.views):

@@ -45,6 +45,8 @@ class EvaluateConfig:
     role: str = "teacher"
     rare: tuple[str, ...] = ()
     """Classes that are the anomalies; default: each in turn, thinned out to a twentieth."""
+    step: int | None = None
+    """Checkpoint of the runs; default: the last of each."""
     pictures: bool = True
     """Whether to make pictures; a map of embeddings takes half a minute."""
 
@@ -82,7 +84,7 @@ def evaluate_fields(
         If a run, a measurement set or a catalogue cannot be used.
     """
     tell = progress or (lambda stage, done, total: None)
-    settings, trained = run_encoders(runs, role=config.role)
+    settings, trained = run_encoders(runs, role=config.role, step=config.step)
     # A catalogue goes with each measurement set, so with one field of it; images of evaluation do not vary.
     data = replace(settings.data, ms=tuple(ms) or settings.data.ms, weights=(), fields="one", bands="one")
     settings = replace(settings, data=data)
@@ -144,7 +146,7 @@ def evaluate_labelled(
         If a run or a file cannot be used.
     """
     tell = progress or (lambda stage, done, total: None)
-    settings, trained = run_encoders(runs, role=config.role)
+    settings, trained = run_encoders(runs, role=config.role, step=config.step)
 
     def read(path: Path) -> LabelledImages:
         found = read_labelled(

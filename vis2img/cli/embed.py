@@ -35,6 +35,8 @@ class EmbedCommand:
     """What to embed; default: the data of the run."""
     output: Annotated[Path, arg(aliases=["-o"])] = Path("embeddings.parquet")
     """Output file (.parquet)."""
+    step: int | None = None
+    """Checkpoint to use; default: the last."""
     student: bool = False
     """Use the student instead of the teacher."""
     positions: Path | None = None
@@ -72,7 +74,7 @@ def run(argv: list[str], prog: str) -> int:
     positions = None if command.positions is None else read_positions(command.positions)
     options = PatchOptions(positions, command.overlap, command.patch_npix, command.crop)
     settings = EmbedSettings(options, not command.no_thumbnails, command.batch_size)
-    embedder = Embedder.of_run(command.run, "student" if command.student else "teacher")
+    embedder = Embedder.of_run(command.run, "student" if command.student else "teacher", command.step)
     inputs = command.inputs or embedder.config.data.ms or embedder.config.data.cutouts
     with Bars(command.quiet) as bars:
         result = embed_inputs(

@@ -65,6 +65,8 @@ class EvaluateCommand:
     """Classes that are the anomalies; default: each in turn, thinned out to a twentieth of the whole."""
     fine_tune: int = 0
     """Steps of fine-tuning the whole network, and of the same from random weights; 0: none."""
+    step: int | None = None
+    """Checkpoint to score; default: the last."""
     student: bool = False
     """Score the student instead of the teacher."""
     output: Annotated[Path | None, arg(aliases=["-o"])] = None
@@ -134,6 +136,7 @@ def _evaluate(command: EvaluateCommand, progress: Progress) -> Evaluation:
         fine_tune=command.fine_tune,
         rare=command.rare,
         pictures=command.output is not None,
+        step=command.step,
         role="student" if command.student else "teacher",
     )
     if command.train is None:
