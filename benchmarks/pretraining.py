@@ -84,7 +84,7 @@ def curves(options: argparse.Namespace) -> None:
     config = run_config(options.work, "curves", options.steps, 0)
     train_to_the_end(config, progress=lambda step, steps, m: print(f"{step}/{steps} loss {m['loss']:.3f}", flush=True))
     patches = patches_of(config)
-    rows = [(0, *accuracies(random_encoders(config, 1)[0], patches))]
+    rows = [(0, *accuracies(random_encoders(config, [0])[0], patches))]
     with CheckpointStore(Path(config.out) / "checkpoints", keep_every=config.keep_every) as store:
         steps = store.steps()
     for step in steps:

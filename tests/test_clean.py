@@ -13,13 +13,17 @@ from vis2img.image_field import fits_draw
 from vis2img.measurementset import open_ms
 
 
+def needs_wsclean(test):
+    missing = shutil.which("wsclean") is None
+    return pytest.mark.wsclean(pytest.mark.skipif(missing, reason="WSClean is not installed")(test))
+
+
 @pytest.fixture
 def observed(make_ms):
     return make_ms(antennas=16, times=8, channels=4, sources=((3.0, 8e-4, -4e-4), (1.0, -9e-4, 5e-4)))
 
 
-@pytest.mark.wsclean
-@pytest.mark.skipif(shutil.which("wsclean") is None, reason="WSClean is not installed")
+@needs_wsclean
 def test_sources_are_where_they_are_and_sidelobes_are_gone(observed, tmp_path):
     ms = open_ms(observed.path)
     params = ms.imaging_params(npix=128)
@@ -41,8 +45,7 @@ def test_sources_are_where_they_are_and_sidelobes_are_gone(observed, tmp_path):
         clean_image(observed.path, params, out)
 
 
-@pytest.mark.wsclean
-@pytest.mark.skipif(shutil.which("wsclean") is None, reason="WSClean is not installed")
+@needs_wsclean
 def test_what_wsclean_says_of_a_failure_is_passed_on(observed, tmp_path):
     params = open_ms(observed.path).imaging_params(npix=128)
     with pytest.raises(Vis2imgError, match=r"wsclean failed on .*nothere\.ms") as error:

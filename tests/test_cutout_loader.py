@@ -16,7 +16,7 @@ from scipy import ndimage
 from train.step import turn_views
 from vis2img.cutout_augment import CutoutAugment, ViewChange, change_pixels
 from vis2img.cutout_loader import CutoutBatch, CutoutLoader
-from vis2img.cutouts import Square, central_views, cut_picture, open_pictures, picture_noise
+from vis2img.cutouts import Pictures, Square, cut_picture, open_pictures, picture_noise
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader import Loader
 from vis2img.loader_config import LoaderConfig
@@ -34,6 +34,14 @@ def pictures(count: int = 7, npix: int = 48, seed: int = 0) -> np.ndarray:
     source = np.exp(-((x / 3) ** 2 + (y / 1.5) ** 2) / 2)
     noise = np.random.default_rng(seed).normal(scale=4.0, size=(count, npix, npix))
     return np.rint(noise + 200 * np.arange(1, count + 1)[:, None, None] * source).astype(np.int16)
+
+
+def central_views(pictures: Pictures, patch_npix: int, size: int, stretch: Stretch) -> np.ndarray:
+    """Cut the whole patch of each picture, neither turned nor changed."""
+    views = np.empty((len(pictures), size, size, 1), np.float32)
+    for number in range(len(pictures)):
+        cut_picture(pictures, number, Square(0.0, 0.0, float(patch_npix)), views[number, :, :, 0], stretch)
+    return views
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def run_demo(config: DemoConfig, report: Report) -> tuple[Path, list[Score]]:
     report("evaluating", 0, 1, "")
     patches = source_patches(settings, read_truths(settings), tuple(QUERIES))
     _, trained = run_encoders([settings.out])
-    encoders = [*trained, *random_encoders(settings, 3), pixel_encoder(patches.seen[ALIKE])]
+    encoders = [*trained, *random_encoders(settings, range(3)), pixel_encoder(patches.seen[ALIKE])]
     scores: list[Score] = []
     for i, encoder in enumerate(encoders):
         scores += score_queries(encoder.name, encoder.encode, patches, tuple(QUERIES), encoder.seed)

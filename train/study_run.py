@@ -17,7 +17,8 @@ from train.tasks.report import write_report
 from train.tasks.scores import Score, differences, from_csv, to_csv
 from train.tasks.simulated import ALIKE, SHIFTED, SourcePatches, TilePatches, source_patches, tile_patches
 from vis2img.clean import clean_image
-from vis2img.errors import OutputError, Vis2imgError
+from vis2img.errors import Vis2imgError
+from vis2img.fits import atomic_output
 from vis2img.measurementset import open_ms
 from vis2img.truth import Truth
 
@@ -100,31 +101,32 @@ class Study:
             scores = self._score(arm, encoders[0], own, seed)
             if CLEAN in self.config.arms and arm in (CLEAN, BASE, "full"):
                 scores += self._score(f"{arm}, asked of {other} images", encoders[0], other, seed)
-        _write_whole(self.scores_path(arm, seed), to_csv(scores))
+        path = self.scores_path(arm, seed)
+        path.parent.mkdir(exist_ok=True)
+        with atomic_output(path, overwrite=True) as temporary:
+            temporary.write_text(to_csv(scores))
 
     def _baselines(self, seed: int) -> Iterator[Score]:
         for kind in (DIRTY_IMAGES, CLEAN_IMAGES) if CLEAN in self.config.arms else (DIRTY_IMAGES,):
             note = "" if kind == DIRTY_IMAGES else f", {kind} images"
             patches = self.clean if kind == CLEAN_IMAGES else self.dirty
-            network = random_encoders(patches.config, self.config.seeds)[seed]
+            network = random_encoders(patches.config, [seed])[0]
             images, label, field = patches.sources.seen[ALIKE], patches.sources.label, patches.sources.field
             yield from self._score(f"{RANDOM}{note}", network, kind, seed)
             yield from self._score(f"{PIXELS}{note}", pixel_encoder(images), kind, seed)
             if self.config.supervised_steps:
                 settings = FineTuneConfig(steps=self.config.supervised_steps)
                 folds = min(5, self.config.test_fields)
-                # As many empty places before it as make it the seed that it is.
-                found = fine_tuned(
-                    f"{SUPERVISED}{note}", network.model, [network.variables] * (seed + 1), images, label, field,
+                yield from fine_tuned(
+                    f"{SUPERVISED}{note}", network.model, {seed: network.variables}, images, label, field,
                     folds=folds, config=settings,
                 )  # fmt: skip
-                yield from (score for score in found if score.seed == seed)
 
     def _score(self, name: str, encoder: Encoder, kind: str, seed: int) -> list[Score]:
         patches = self.clean if kind == CLEAN_IMAGES else self.dirty
         shares, folds = (0.1, 1.0), self.config.folds
         return score_fields(
-            name, encoder.encode, patches.sources, patches.tiles, TASKS, shares=shares, folds=folds, seed=seed
+            name, encoder.encode, patches.sources, patches.tiles, TASKS, shares=shares, folds=folds, seeds=[seed]
         )
 
     @cached_property
@@ -182,13 +184,3 @@ def _facts(config: StudyConfig) -> dict[str, str]:
         "differences": f"NAME minus {BASE}: seed by seed",
         "vis2img": __version__,
     }
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error

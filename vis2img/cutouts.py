@@ -293,23 +293,3 @@ def _mirrored(i: int, n: int) -> int:  # pragma: no cover - compiled
     i = -1 - i if i < 0 else i
     i = 2 * n - 1 - i if i >= n else i
     return min(max(i, 0), n - 1)
-
-
-def central_views(pictures: Pictures, patch_npix: int, size: int, stretch: Stretch) -> np.ndarray:
-    """Return the whole patch of each picture, neither turned nor changed: what is embedded.
-
-    Parameters
-    ----------
-    pictures : Pictures
-    patch_npix, size : int
-        Side of a patch in pixels of the picture, and of a view.
-    stretch : Stretch
-
-    Returns
-    -------
-    float32 [picture, size, size, 1]
-    """
-    views = np.empty((len(pictures), size, size, 1), np.float32)
-    for number in range(len(pictures)):
-        cut_picture(pictures, number, Square(0.0, 0.0, float(patch_npix)), views[number, :, :, 0], stretch)
-    return views

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
+from tests.train.conftest import assert_same_end, stop_at
 from train.config import ModelConfig, OptimConfig
-from train.run import load_run, read_metrics, train
+from train.run import load_run, train
 from train.run_config import TrainConfig, from_record, load_config, to_record
 from vis2img.cutout_augment import CutoutAugment
 from vis2img.errors import ParameterError, Vis2imgError
@@ -48,18 +47,10 @@ def test_an_interrupted_run_on_cutouts_ends_where_an_uninterrupted_one_does(conf
     done = train(whole)
     assert done.finished and done.unused == {}
 
-    def interrupt(step: int, *_: object) -> None:
-        if step == 4:
-            signal.raise_signal(signal.SIGTERM)
-
-    stopped = train(config, progress=interrupt)
+    stopped = train(config, progress=stop_at(4))
     assert (stopped.step, stopped.finished) == (4, False)
     assert train(replace(config, data=replace(config.data, cutters=1, prefetch=1))).finished
-    for ours, theirs in zip(
-        jax.tree.leaves(load_run(config.out)[1]), jax.tree.leaves(load_run(whole.out)[1]), strict=True
-    ):
-        assert np.array_equal(ours, theirs)
-    assert np.array_equal(read_metrics(config.out)["loss"], read_metrics(whole.out)["loss"])
+    assert_same_end(config.out, whole.out)
     assert load_run(config.out)[0] == config
     with pytest.raises(Vis2imgError, match=r"data\.augment\.noise"):
         train(replace(config, data=replace(config.data, augment=CutoutAugment())))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.train.conftest import assert_same_end, stop_at
 from train.config import ModelConfig, OptimConfig
 from train.run import RunResult, _check_batch, load_run, read_metrics, train
 from train.run_config import TrainConfig, from_record, load_config, to_record
@@ -61,22 +61,14 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config: TrainCo
     assert train(whole, progress=lambda step, *_: seen.append(step)).finished
     assert seen == [2, 3, 4, 6]  # every second step, and before each checkpoint
 
-    def interrupt(step: int, *_: object) -> None:
-        if step == 4:
-            signal.raise_signal(signal.SIGTERM)
-
-    stopped = train(config, progress=interrupt)
+    stopped = train(config, progress=stop_at(4))
     assert (stopped.step, stopped.finished) == (4, False)
     # Which workers make the draws may change, and with them nothing else.
     assert train(replace(config, data=replace(config.data, workers=2, cutters=1))).finished
-    for ours, theirs in zip(
-        jax.tree.leaves(load_run(config.out)[1]), jax.tree.leaves(load_run(whole.out)[1]), strict=True
-    ):
-        assert np.array_equal(ours, theirs)
+    assert_same_end(config.out, whole.out)
     metrics = read_metrics(config.out)
     assert list(metrics["step"]) == [1, 2, 3, 4, 5, 6]
     assert (metrics["draw_reuse"] > 0).all() and (metrics["draw_age"] > 0).all()
-    assert np.array_equal(metrics["loss"], read_metrics(whole.out)["loss"])
     # A finished run does nothing when asked again, and another run does not overwrite it.
     assert train(config).step == 6
     with pytest.raises(OutputError, match=r"optim\.base_lr"):

@@ -28,7 +28,8 @@ import numpy as np
 
 from train.tasks.anomaly import HEADLINE, components, outlier_scores, patches, recall_curve
 from train.tasks.scores import Score
-from vis2img.errors import OutputError, ParameterError, Vis2imgError
+from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.fits import atomic_output
 
 METHODS = ("astronomaly", "protege")
 HIGHEST = 5.0
@@ -149,13 +150,8 @@ class ActiveSession:
             "vectors_sha256": self._fingerprint,
             "human": [[index, value] for index, value in self.human.items()],
         }
-        partial_path = path.with_name(f".{path.name}.partial")
-        try:
-            partial_path.write_text(json.dumps(content, indent=1) + "\n")
-            partial_path.replace(path)
-        except OSError as error:
-            partial_path.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        with atomic_output(path, overwrite=True) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path, vectors: np.ndarray, raw_scores: np.ndarray) -> ActiveSession:

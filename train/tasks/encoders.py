@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,12 @@ def run_encoders(
     return configs[0], found
 
 
-def random_encoders(config: TrainConfig, seeds: int) -> list[Encoder]:
-    """Return the networks of ``config`` as they are before training with its seed and those that follow."""
+def random_encoders(config: TrainConfig, seeds: Iterable[int]) -> list[Encoder]:
+    """Return the networks of ``config`` as they are before training: ``seeds`` count from its own."""
     size = config.data.views.global_size
     model = build_model(config.model, size, config.optim)
     found = []
-    for seed in range(seeds):
+    for seed in seeds:
         key = jax.random.key(config.seed + seed)
         state = create_state(key, model, config.optim, (size, size, config.data.channels))
         found.append(network_encoder(RANDOM, seed, model, backbone_variables(state)))

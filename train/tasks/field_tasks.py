@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -45,9 +45,9 @@ def score_fields(
     shares: Sequence[float] = (0.05, 0.1, 0.3, 1.0),
     folds: int = 5,
     rare: Sequence[str] = (),
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
 ) -> list[Score]:
-    """Score one representation by several tasks; its seed is also that of folds, labels and what is planted.
+    """Score one representation by several tasks, once for each seed.
 
     Parameters
     ----------
@@ -67,7 +67,8 @@ def score_fields(
         Parts of the fields; fewer where there are fewer fields.
     rare : sequence of str
         Classes that are the anomalies; default: each in turn, see :func:`rare_classes`.
-    seed : int
+    seeds : sequence of int
+        Of folds, labels and what is planted; of the representation, if it has one.
 
     Returns
     -------
@@ -82,35 +83,54 @@ def score_fields(
     if unknown:
         raise ParameterError(f"unknown task {unknown[0]!r}; choose from {', '.join(TASKS)}")
     vectors = {name: encode(images) for name, images in sources.seen.items()}
+    of_tiles = encode(tiles.images) if tiles is not None and "regression" in tasks else None
+    parts = min(folds, len(np.unique(sources.field)))
+    scores: list[Score] = []
+    for seed in seeds:
+        scores += _of_sources(representation, vectors, sources, tasks, shares, parts, rare, seed)
+        if tiles is not None and of_tiles is not None:
+            scores += _of_tiles(representation, of_tiles, tiles, parts, seed)
+    return scores
+
+
+def _of_sources(
+    representation: str,
+    vectors: Mapping[str, np.ndarray],
+    sources: SourcePatches,
+    tasks: Sequence[str],
+    shares: Sequence[float],
+    folds: int,
+    rare: Sequence[str],
+    seed: int,
+) -> list[Score]:
     alike, label, field = vectors[ALIKE], sources.label, sources.field
-    parts = min(folds, len(np.unique(field)))
     scores: list[Score] = []
     if "classification" in tasks:
-        scores += classify(representation, alike, label, field, shares=shares, folds=parts, seeds=[seed])
+        scores += classify(representation, alike, label, field, shares=shares, folds=folds, seeds=[seed])
     if "similarity" in tasks:
         scores += precision_at(representation, alike, label, field, seed=seed)
     if "anomaly" in tasks:
         scores += rare_classes(representation, alike, label, rare, seed)
-    if "regression" in tasks and tiles is not None:
-        of_tiles = encode(tiles.images)
-        for name, target in (
-            ("compact sources", tiles.compact),
-            ("flux", np.where(tiles.flux > 0, tiles.flux, np.nan)),
-        ):
-            scores += regress(
-                representation, of_tiles, target, tiles.field, target_name=name, folds=parts, seeds=[seed],
-                log=name == "flux",
-            )  # fmt: skip
     if "transfer" in tasks:
         pairs = [(f"to {name}", ALIKE, name) for name in (SHIFTED, "full")]
         pairs += [(name, f"{name} [0]", f"{name} [1]") for name in ENDS]
         for name, learnt, asked in (pair for pair in pairs if {*pair[1:]} <= vectors.keys()):
             scores += transfer(
-                representation, name, vectors[learnt], vectors[asked], label, field, folds=parts, seeds=[seed]
+                representation, name, vectors[learnt], vectors[asked], label, field, folds=folds, seeds=[seed]
             )
     if "invariance" in tasks:
         otherwise = {name: vectors[name] for name in (*PARAMETERS, "full") if name in vectors}
         scores += invariance(representation, alike, otherwise, seed)
+    return scores
+
+
+def _of_tiles(representation: str, vectors: np.ndarray, tiles: TilePatches, folds: int, seed: int) -> list[Score]:
+    scores: list[Score] = []
+    for name, target in (("compact sources", tiles.compact), ("flux", np.where(tiles.flux > 0, tiles.flux, np.nan))):
+        scores += regress(
+            representation, vectors, target, tiles.field, target_name=name, folds=folds, seeds=[seed],
+            log=name == "flux",
+        )  # fmt: skip
     return scores
 
 
@@ -121,22 +141,24 @@ def score_queries(
 
     Parameters
     ----------
-    representation, encode, sources, seed
+    representation, encode, sources
         As for :func:`score_fields`.
     ways : sequence of str
         How the queries are seen; the gallery is always centred and imaged in the fixed way.
+    seed : int
+        Of the representation.
 
     Returns
     -------
     list of Score
         Task "transfer", settings "WAY, k-NN", "balanced accuracy".
     """
-    gallery, label, field = encode(sources.seen[ALIKE]), sources.label, sources.field
+    vectors = {way: encode(sources.seen[way]) for way in dict.fromkeys((ALIKE, *ways))}
+    folds = len(np.unique(sources.field))
     scores = []
     for way in ways:
-        asked = encode(sources.seen[way])
         scores += transfer(
-            representation, way, gallery, asked, label, field, folds=len(np.unique(field)), seeds=[seed],
+            representation, way, vectors[ALIKE], vectors[way], sources.label, sources.field, folds=folds, seeds=[seed],
             fits={"k-NN": knn_classifier},
         )  # fmt: skip
     return scores

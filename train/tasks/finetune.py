@@ -7,7 +7,7 @@ told of a picture is the mean over the eight symmetries of the square.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -163,7 +163,7 @@ def _probabilities(model: Any, variables: Variables, head: Any, images: np.ndarr
 def fine_tuned(
     representation: str,
     model: Any,
-    variables: Sequence[Variables],
+    variables: Mapping[int, Variables],
     images: np.ndarray,
     label: np.ndarray,
     group: np.ndarray,
@@ -174,15 +174,15 @@ def fine_tuned(
     config: FineTuneConfig | None = None,
     progress: Callable[[], None] | None = None,
 ) -> list[Score]:
-    """Score fine-tuning from each of ``variables``, which are the seeds.
+    """Score fine-tuning from each of ``variables``, by their seeds.
 
     Parameters
     ----------
     representation : str
         Name in the table.
     model : DINOModel
-    variables : list of dict
-        Of the backbone, one for each seed.
+    variables : dict of int to dict
+        Of the backbone, for each seed.
     images : float32 [n, y, x, channel]
     label : [n]
         Class.
@@ -206,7 +206,7 @@ def fine_tuned(
 
     names, number = np.unique(label, return_inverse=True)
     scores = []
-    for seed, start in enumerate(variables):
+    for seed, start in variables.items():
         train = np.arange(len(label))
         asked = test
         if asked is None:

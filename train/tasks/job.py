@@ -95,11 +95,11 @@ def evaluate_fields(
     encoders = _encoders(trained, settings, config.seeds, sources.seen[ALIKE])
     scores: list[Score] = []
     for i, encoder in enumerate(encoders):
-        for seed in _seeds_of(encoder, encoders, config.seeds):
-            scores += score_fields(
-                encoder.name, encoder.encode, sources, tiles, config.tasks, shares=config.shares, folds=config.folds,
-                rare=config.rare, seed=seed,
-            )  # fmt: skip
+        seeds = _seeds_of(encoder, encoders, config.seeds)
+        scores += score_fields(
+            encoder.name, encoder.encode, sources, tiles, config.tasks, shares=config.shares, folds=config.folds,
+            rare=config.rare, seeds=seeds,
+        )  # fmt: skip
         tell("scoring", i + 1, len(encoders))
     images, label = sources.seen[ALIKE], sources.label
     if config.fine_tune and "classification" in config.tasks:
@@ -219,7 +219,7 @@ def _score_labelled(
 
 
 def _encoders(trained: list[Encoder], settings: TrainConfig, seeds: int, images: np.ndarray) -> list[Encoder]:
-    return [*trained, *random_encoders(settings, seeds), pixel_encoder(images)]
+    return [*trained, *random_encoders(settings, range(seeds)), pixel_encoder(images)]
 
 
 def _seeds_of(encoder: Encoder, encoders: Sequence[Encoder], seeds: int) -> list[int]:
@@ -249,7 +249,7 @@ def _fine_tune(
     for name in names:
         own = [encoder for encoder in encoders if encoder.name == name]
         # One run is fine-tuned with each seed of labels and folds; several are seeds themselves.
-        starts = [own[seed % len(own)].variables for seed in range(config.seeds)]
+        starts = {seed: own[seed % len(own)].variables for seed in range(config.seeds)}
         scores += fine_tuned(
             name, own[0].model, starts, images, label, group, test, shares=config.shares, folds=config.folds,
             config=FineTuneConfig(steps=config.fine_tune), progress=count,

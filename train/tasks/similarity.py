@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from train.tasks.scores import Score
-from vis2img.errors import OutputError, ParameterError, Vis2imgError
+from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.fits import atomic_output
 
 # Up to here an exact search takes seconds; a graph misses neighbours and takes longer to build.
 EXACT_UP_TO = 100_000
@@ -159,14 +160,8 @@ class Index:
         arrays = {"vectors": self.vectors, "ids": self.ids, "group": self.group}
         if self._graph is not None:
             arrays["graph"] = np.frombuffer(self._graph.save(), np.uint8)
-        partial_path = path.with_name(f".{path.name}.partial")
-        try:
-            with partial_path.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-            partial_path.replace(path)
-        except OSError as error:
-            partial_path.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        with atomic_output(path, overwrite=True) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Index:

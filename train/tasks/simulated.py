@@ -19,7 +19,6 @@ from vis2img.draws import Draw, FieldSource, image_draw
 from vis2img.errors import Vis2imgError
 from vis2img.phase import direction_cosines, sky_position
 from vis2img.prior import draw_rng
-from vis2img.prior_presets import PRESETS
 from vis2img.sources import field_sources, patch_angle
 from vis2img.truth import Truth
 
@@ -202,6 +201,3 @@ def read_truths(config: TrainConfig, catalogues: Sequence[Path] = ()) -> list[Tr
         count = len(config.data.ms)
         raise Vis2imgError(f"{len(catalogues)} catalogues for {count} measurement sets; give one for each")
     return [Truth.read(path) for path in (catalogues or config.data.ms)]
-
-
-KNOWN_WAYS = (ALIKE, SHIFTED, *PRESETS, *ENDS)

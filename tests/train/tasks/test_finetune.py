@@ -56,14 +56,16 @@ def test_a_seed_tests_on_a_fold_of_its_own_sources(network, pictures):
     model, variables = network
     images, label = pictures
     names = np.array(["one", "two"])[label]
-    found = fine_tuned("x", model, [variables] * 2, images, names, np.arange(120), shares=(0.1, 1.0), config=CONFIG)
+    found = fine_tuned(
+        "x", model, {0: variables, 1: variables}, images, names, np.arange(120), shares=(0.1, 1.0), config=CONFIG
+    )
     assert [(s.seed, s.x, s.metric) for s in found[:3]] == [
         (0, 0.1, "accuracy"), (0, 0.1, "balanced accuracy"), (0, 1.0, "accuracy"),
     ]  # fmt: skip
     assert len(found) == 8 and all(s.value > 0.8 for s in found if s.x == 1.0)
     # Labels that say nothing are not learnt: what is tested was not trained on.
     shuffled = np.random.default_rng(1).permutation(names)
-    chance = fine_tuned("x", model, [variables], images, shuffled, np.arange(120), config=CONFIG)
+    chance = fine_tuned("x", model, {0: variables}, images, shuffled, np.arange(120), config=CONFIG)
     assert chance[0].value < 0.75
 
 
@@ -72,7 +74,7 @@ def test_a_test_set_of_its_own_is_what_is_tested(network, pictures):
     images, label = pictures
     wrong = 1 - label[80:]
     found = fine_tuned(
-        "x", model, [variables], images[:80], label[:80], np.arange(80), (images[80:], wrong), config=CONFIG
+        "x", model, {0: variables}, images[:80], label[:80], np.arange(80), (images[80:], wrong), config=CONFIG
     )
     assert found[0].value < 0.1
 
