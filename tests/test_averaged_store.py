@@ -20,11 +20,11 @@ from tests.conftest import CENTRE, Synthetic, build_ms, fingerprint, tracks
 from vis2img import averaged, averaged_folder
 from vis2img.averaged import average
 from vis2img.averaged_contents import channels_of
-from vis2img.averaged_folder import locked
 from vis2img.averaged_store import read_averaged
 from vis2img.averaging import AveragingParams
 from vis2img.errors import MeasurementSetError, OutputError, ParameterError
 from vis2img.imaging import make_image
+from vis2img.locking import locked
 from vis2img.measurementset import open_ms
 from vis2img.metadata import Metadata, read_metadata
 from vis2img.params import ImagingParams, Selection

@@ -113,6 +113,8 @@ def to_record(config: Any) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Path):
+        return str(value)
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 

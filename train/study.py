@@ -5,8 +5,8 @@ views are made: by augmentation of one dirty image of each field (image-only), b
 them, or by augmentation of CLEAN images. All are judged on other fields, by the same tasks, beside random weights, raw
 pixels and a network that was trained with the labels.
 
-The folder holds everything, and the same command goes on with what is missing: ``data/`` (measurement sets and CLEAN
-images), ``runs/ARM-SEED/``, ``scores/ARM-SEED.csv`` and in the end the report.
+The folder holds everything, and the same command goes on with what is missing: ``study.yaml``, ``data/`` (measurement
+sets and CLEAN images), ``runs/ARM-SEED/``, ``scores/ARM-SEED.csv`` and in the end the report.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,7 +10,9 @@ from pathlib import Path
 
 from train.run import train
 from train.run_config import TrainConfig
+from train.run_folder import keep_compiled
 from train.study import CLEAN, StudyConfig, clean_path
+from train.study_folder import scores_path, settle
 from train.tasks.encoders import PIXELS, RANDOM, Encoder, pixel_encoder, random_encoders, run_encoders
 from train.tasks.field_tasks import TASKS, score_fields, wanted_ways
 from train.tasks.finetune import FineTuneConfig, fine_tuned
@@ -19,12 +22,14 @@ from train.tasks.simulated import ALIKE, SHIFTED, SourcePatches, TilePatches, so
 from vis2img.clean import clean_image
 from vis2img.errors import Vis2imgError
 from vis2img.fits import atomic_output
+from vis2img.locking import claimed
 from vis2img.measurementset import open_ms
 from vis2img.truth import Truth
 
 BASE = "image-only"  # what the others are compared with
 DIRTY_IMAGES, CLEAN_IMAGES = "dirty", "CLEAN"
 SUPERVISED = "supervised"
+_PATIENCE = 2.0  # s between two looks at whether data are there
 Report = Callable[[str, int, int, str], None]
 
 
@@ -50,22 +55,45 @@ class Study:
     def __init__(self, config: StudyConfig, report: Report) -> None:
         self.config, self.report = config, report
 
-    def run(self) -> Path:
+    def run(self) -> Path | None:
         """Do what is missing, and return the path of the report.
+
+        Several processes may work on one study: each takes what nobody has begun, and the last one writes the report.
+
+        Returns
+        -------
+        Path or None
+            None where other processes are still at work.
 
         Raises
         ------
         Vis2imgError
-            If data cannot be made or a run fails; what is done is kept.
+            If the folder holds another study, data cannot be made, or a run fails; what is done is kept.
         """
-        self.prepare()
-        jobs = [(arm, seed) for seed in range(self.config.seeds) for arm in (*self.config.arms, RANDOM)]
+        config = self.config
+        settle(config)
+        keep_compiled(config.out)  # by the first run, for all of them
+        while not self._prepared():
+            self.report("data", 0, 1, "another process makes them")
+            time.sleep(_PATIENCE)
+        jobs = [(arm, seed) for seed in range(config.seeds) for arm in (*config.arms, RANDOM)]
         for i, (arm, seed) in enumerate(jobs):
             self.report("arms and seeds", i, len(jobs), f"{arm}, seed {seed}")
-            if not self.scores_path(arm, seed).exists():
-                self.do(arm, seed)
+            path = scores_path(config, arm, seed)
+            with claimed(path) as free:
+                if free and not path.exists():
+                    self.do(arm, seed)
         self.report("arms and seeds", len(jobs), len(jobs), "")
+        if not all(scores_path(config, arm, seed).exists() for arm, seed in jobs):
+            return None
         return self.write()
+
+    def _prepared(self) -> bool:
+        """Make the data, unless another process is at it; return whether they are there."""
+        with claimed(self.config.out / "data") as free:
+            if free:
+                self.prepare()
+        return free
 
     def prepare(self) -> None:
         """Simulate the fields, and make CLEAN images where an arm needs them."""
@@ -101,8 +129,7 @@ class Study:
             scores = self._score(arm, encoders[0], own, seed)
             if CLEAN in self.config.arms and arm in (CLEAN, BASE, "full"):
                 scores += self._score(f"{arm}, asked of {other} images", encoders[0], other, seed)
-        path = self.scores_path(arm, seed)
-        path.parent.mkdir(exist_ok=True)
+        path = scores_path(self.config, arm, seed)
         with atomic_output(path, overwrite=True) as temporary:
             temporary.write_text(to_csv(scores))
 
@@ -150,16 +177,12 @@ class Study:
         )
         return TestPatches(config, sources, tile_patches(config, self._truths))
 
-    def scores_path(self, arm: str, seed: int) -> Path:
-        """Return where the scores of an arm and seed are kept."""
-        return self.config.out / "scores" / f"{arm.lower().replace(' ', '-')}-{seed}.csv"
-
     def write(self) -> Path:
         """Write the report of all scores, and return its path."""
         scores: list[Score] = []
         for arm in (*self.config.arms, RANDOM):
             for seed in range(self.config.seeds):
-                scores += from_csv(self.scores_path(arm, seed).read_text())
+                scores += from_csv(scores_path(self.config, arm, seed).read_text())
         if BASE in self.config.arms:
             for arm in self.config.arms:
                 scores += differences(scores, arm, BASE) if arm not in (BASE, CLEAN) else []

@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from vis2img import __version__
-from vis2img.averaged_folder import abandon, locked, prepare, publish
+from vis2img.averaged_folder import abandon, prepare, publish
 from vis2img.averaged_store import FORMAT, FORMAT_VERSION, attributes_of, blocks_of, write_block
 from vis2img.averaging import AveragingParams
 from vis2img.averaging_cells import CellTable, TableFull, check_range
 from vis2img.errors import MeasurementSetError, ParameterError
+from vis2img.locking import locked
 from vis2img.machine import resident
 from vis2img.metadata import Metadata
 from vis2img.params import Selection

@@ -12,77 +12,23 @@ So OUT is whole whenever it is there, and one that is being replaced stays until
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import json
-import os
 import shutil
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vis2img.averaged_store import FORMAT, STAGE, attributes_of, block_trouble, blocks_of, partial_path
 from vis2img.errors import OutputError
+from vis2img.locking import hidden
 
 # What must be the same for a run to go on with the blocks of another.
 _SAME = ("format", "version", "source", "selection", "parameters", "chan_freq", "edges", "meta")
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems that cannot lock
-
-
-@contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Keep other runs from writing ``out`` for as long as the block lasts.
-
-    Raises
-    ------
-    OutputError
-        If another run is writing it, or there is no folder for it.
-    """
-    if out.name in ("", ".."):
-        raise OutputError(f"{out} is no name for a store of averaged visibilities")
-    if not out.parent.is_dir():
-        raise OutputError(f"the folder {out.parent} for {out.name} does not exist")
-    path = _hidden(out, "lock")
-    try:
-        file = _lock(path, out)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(file)
-
-
-def _lock(path: Path, out: Path) -> int:
-    """Return the descriptor of the lock file; locks end with it, or with the process."""
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(file, 200).decode(errors="replace").strip() or "an unknown process"
-            os.close(file)
-            raise OutputError(f"{out} is being written by {owner}; wait for it, or choose another name") from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                os.close(file)
-                raise
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file), path.stat()):  # else its owner has just removed it
-                os.ftruncate(file, 0)
-                os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-                return file
-        os.close(file)
 
 
 def prepare(out: Path, record: dict[str, Any], overwrite: bool) -> Path:
     """Return the folder to write blocks into, or ``out`` itself if it is there, whole, and the same.
 
-    Call this under :func:`locked`. Nothing of ``out`` is lost, whatever happens next.
+    Call this under :func:`vis2img.locking.locked`. Nothing of ``out`` is lost, whatever happens next.
 
     Parameters
     ----------
@@ -130,7 +76,7 @@ def prepare(out: Path, record: dict[str, Any], overwrite: bool) -> Path:
 
 def publish(out: Path) -> None:
     """Move the finished store into its place; the one that was there stays until that is done."""
-    old = _hidden(out, "old")
+    old = hidden(out, "old")
     try:
         if out.exists():
             out.rename(old)
@@ -145,13 +91,9 @@ def abandon(out: Path) -> None:
     _discard(partial_path(out), out)
 
 
-def _hidden(out: Path, what: str) -> Path:
-    return out.with_name(f".{out.name}.{what}")
-
-
 def _tidy(out: Path) -> None:
     """Put right what a killed run left between two steps."""
-    old = _hidden(out, "old")
+    old = hidden(out, "old")
     if old.is_dir() and not out.exists():
         old.rename(out)
     _discard(old, out)
@@ -159,7 +101,7 @@ def _tidy(out: Path) -> None:
 
 def _discard(path: Path, out: Path) -> None:
     """Delete a folder: first out of its place at once, then file by file."""
-    trash = _hidden(out, "trash")
+    trash = hidden(out, "trash")
     shutil.rmtree(trash, ignore_errors=True)  # of a run that was killed here
     if path.is_dir():
         try:
@@ -172,7 +114,7 @@ def _discard(path: Path, out: Path) -> None:
 def _create(partial: Path, out: Path, record: dict[str, Any]) -> None:
     import zarr
 
-    stage = _hidden(out, "trash")
+    stage = hidden(out, "trash")
     try:
         zarr.open_group(stage, mode="w", attributes=record)
         stage.rename(partial)

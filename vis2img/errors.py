@@ -23,3 +23,7 @@ class EmptyImageError(ParameterError):
 
 class OutputError(Vis2imgError):
     """An output that exists already or cannot be written."""
+
+
+class BusyError(OutputError):
+    """An output that another process is writing."""

@@ -12,8 +12,12 @@ import pytest
 pytest.importorskip("simms", reason="the study simulates its data")
 
 from train.study import CLEAN, StudyConfig, clean_path
+from train.study_folder import scores_path, settle
 from train.study_run import Study
-from vis2img.errors import ParameterError
+from train.tasks.encoders import RANDOM
+from train.tasks.scores import to_csv
+from vis2img.errors import OutputError, ParameterError
+from vis2img.locking import locked
 
 ARMS = ("image-only", "full")
 
@@ -78,8 +82,34 @@ def test_a_study_is_made_once_and_goes_on_with_what_is_missing(tmp_path: Path) -
         assert {"CLEAN minus image-only", "full, asked of CLEAN images", "random weights, CLEAN images"} <= names
         assert clean_path(config.measurement_sets(True)[0]).exists()
     # What is there is left alone; what is missing, and that alone, is made again, to the same numbers.
-    gone, kept = (Study(config, lambda *_: None).scores_path(arm, 0) for arm in ARMS)
+    gone, kept = (scores_path(config, arm, 0) for arm in ARMS)
     before, stamp = gone.read_text(), kept.stat().st_mtime_ns
     gone.unlink()
     Study(config, lambda *_: None).run()
     assert gone.read_text() == before and kept.stat().st_mtime_ns == stamp
+
+
+def test_a_folder_holds_one_study_that_may_grow(tmp_path: Path) -> None:
+    settle(small(tmp_path))
+    settle(small(tmp_path, seeds=3, arms=(*ARMS, "taper-only"), workers=2))
+    with pytest.raises(OutputError, match="another steps"):
+        settle(small(tmp_path, steps=9))
+    with pytest.raises(OutputError, match="another model"):
+        settle(small(tmp_path, model=dataclasses.replace(StudyConfig().model, patch=4)))
+
+
+def test_a_process_leaves_what_another_has_begun_and_writes_no_report_without_it(tmp_path: Path, monkeypatch) -> None:
+    config, done = small(tmp_path, seeds=2), []
+
+    def do(self: Study, arm: str, seed: int) -> None:
+        done.append((arm, seed))
+        scores_path(config, arm, seed).write_text(to_csv([]))
+
+    monkeypatch.setattr(Study, "do", do)
+    monkeypatch.setattr(Study, "prepare", lambda self: None)
+    settle(config)
+    with locked(scores_path(config, "full", 1)):
+        assert Study(config, lambda *_: None).run() is None
+    everything = {(arm, seed) for arm in (*ARMS, RANDOM) for seed in range(2)}
+    assert {*done} == everything - {("full", 1)} and len(done) == len(everything) - 1
+    assert not (tmp_path / "report").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 HELP = """usage: vis2img study [CONFIG.yaml] [--out DIR] [--arms ARM ...] [--seeds N] [--steps N] [--KEY VALUE ...]
@@ -11,11 +10,14 @@ Train one network with views made in different ways and compare what it is worth
 that vary (each alone, and all), by augmentation of fixed dirty images (image-only), and of CLEAN images
 (WSClean); beside random weights, pixels and a network trained with labels. Fields are simulated, with
 labels. Everything is kept in DIR, and the same command goes on with what is missing: DIR/report/report.html.
+The same command, started several times (as an array of Slurm jobs, or one for each core or device), shares
+the work.
 
 examples:
   vis2img study
   vis2img study --out quick --arms image-only full --seeds 2 --steps 300 --fields 4 --test-fields 4
   vis2img study examples/study.yaml --out /data/study
+  sbatch --array=1-9 --wrap "vis2img study examples/study.yaml --out /data/study"
   vis2img study examples/study.yaml --help
 """
 
@@ -40,5 +42,8 @@ def run(argv: list[str], prog: str) -> int:
     config = parse(StudyConfig, [*given, *options], prog)
     with Bars(quiet) as bars:
         report = Study(config, bars.update).run()
-    print(f"report: {report}", file=sys.stdout)
+    if report is None:
+        print("other processes are still at work on this study; the last of them writes the report")
+    else:
+        print(f"report: {report}")
     return 0
