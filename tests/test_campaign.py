@@ -20,8 +20,9 @@ pytest.importorskip("simms")
 from vis2img.campaign import observations, simulate_many
 from vis2img.cli import main
 from vis2img.empty_ms import start_time
-from vis2img.errors import OutputError
+from vis2img.errors import OutputError, ParameterError
 from vis2img.simulate import PRESETS, SimulateConfig, is_done, simulate
+from vis2img.simulated_sky import simulated_sky
 
 SMALL = {"telescope": "kat-7", "ntimes": 3, "nchan": 2, "n_sources": 2, "fov": 0.02, "sefd": 300.0}
 
@@ -88,6 +89,37 @@ def test_what_is_not_whole_is_not_done(tmp_path):
     assert is_done(one)
     result.catalogue_path.unlink()
     assert not is_done(one)
+
+
+def test_what_an_older_version_made_is_done_where_the_new_parameters_have_their_defaults(tmp_path):
+    one = config(tmp_path, out=tmp_path / "one.ms")
+    path = simulate(one).parameters_path
+    there = json.loads(path.read_text())
+    del there["config"]["cutout_part"]
+    path.write_text(json.dumps(there))
+    assert is_done(one) and not is_done(dataclasses.replace(one, cutout_part=(0, 2)))
+
+
+def test_parts_of_the_cutouts_share_none_and_make_up_all(tmp_path):
+    images = np.zeros((23, 24, 24))
+    images[:, 8:15, 9:16] = 1
+    path = tmp_path / "real.npz"
+    np.savez(path, images=images, label=np.array(["FRI"] * 12 + ["FRII"] * 11))
+    base = config(
+        tmp_path, n_sources=0, cutouts=(path,), n_cutouts=8, fov=math.radians(1.0), cutout_part=(2, 3), seed=5
+    )
+    parts = observations(base, 3)
+    assert [one.cutout_part for one in parts] == [(2, 3), (0, 3), (1, 3)]
+    origins = [
+        {s.cutout.origin for s in simulated_sky(one, np.random.default_rng(seed))} for seed, one in enumerate(parts)
+    ]
+    assert sum(len(part) for part in origins) == 23 == len(set().union(*origins))
+    labels = [[s.class_name for s in simulated_sky(one, np.random.default_rng(0))] for one in parts]
+    assert all(set(part) == {"fri", "frii"} for part in labels)  # though the file is sorted by class
+    with pytest.raises(ParameterError, match="cutout_part = 3 3"):
+        dataclasses.replace(base, cutout_part=(3, 3))
+    with pytest.raises(ParameterError, match="23 cutouts only"):
+        simulated_sky(dataclasses.replace(base, cutout_part=(0, 24)), np.random.default_rng(0))
 
 
 def test_files_count_by_what_is_in_them(tmp_path):

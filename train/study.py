@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from train.config import ModelConfig, OptimConfig
-from train.demo import DemoConfig, observation, train_config
+from train.demo import ARCSEC, DemoConfig, observation, train_config
 from train.run_config import TrainConfig
 from vis2img.errors import ParameterError
 from vis2img.loader_config import LoaderConfig
 from vis2img.measurementset import open_ms
+from vis2img.options import Angle
 from vis2img.prior_presets import PRESETS
 from vis2img.simulate_config import SimulateConfig
 from vis2img.views import ViewConfig
@@ -49,7 +50,15 @@ class StudyConfig:
     sources: int = 48
     """Labelled sources in each."""
     classes: tuple[str, ...] = ("compact", "fri", "frii", "bent")
-    """Their classes."""
+    """Their classes; of cutouts, those that are scored."""
+    flux_range: tuple[float, float] = (1e-2, 1e-1)
+    """Their flux densities in Jy."""
+    size_range: tuple[Angle, Angle] = (30 * ARCSEC, 90 * ARCSEC)
+    """Largest angular sizes of the extended ones."""
+    cutouts: tuple[Path, ...] = ()
+    """Pictures of real sources to observe instead of drawn ones (npz, FITS); each field has its own share of them."""
+    cutout_pixsize: Angle = 0.0
+    """Their pixel size, for npz files with catalogued sizes (FIRST: 1.8arcsec)."""
     primary_beam: bool = False
     """Whether the sources are seen through the primary beam."""
     steps: int = 2000
@@ -95,12 +104,21 @@ class StudyConfig:
 
     def observation(self, index: int, test: bool) -> SimulateConfig:
         """Return the simulation of a field: 64 MeerKAT dishes, a short track, 8 channels over a wide band."""
+        one = observation(DemoConfig(sources=self.sources), index)
+        if self.cutouts:
+            part = index + self.fields * test
+            one = replace(
+                one, n_sources=0, n_cutouts=self.sources, cutouts=self.cutouts, cutout_pixsize=self.cutout_pixsize,
+                cutout_part=(part, self.fields + self.test_fields),
+            )  # fmt: skip
         return replace(
-            observation(DemoConfig(sources=self.sources), index),
+            one,
             out=self.measurement_sets(test)[index],
             phase_centre=(np.radians(30.0 + 7 * index + 3 * test), np.radians(-25.0 - index % 12 - 12 * test)),
-            classes=self.classes,
+            classes=observation(DemoConfig(), 0).classes if self.cutouts else self.classes,
             primary_beam=self.primary_beam,
+            flux_range=self.flux_range,
+            size_range=self.size_range,
             seed=5000 * test + index,
         )
 

@@ -18,7 +18,7 @@ from train.tasks.field_tasks import TASKS, score_fields, wanted_ways
 from train.tasks.finetune import FineTuneConfig, fine_tuned
 from train.tasks.report import write_report
 from train.tasks.scores import Score, differences, from_csv, to_csv
-from train.tasks.simulated import ALIKE, SHIFTED, SourcePatches, TilePatches, source_patches, tile_patches
+from train.tasks.simulated import ALIKE, SHIFTED, SourcePatches, TilePatches, field_patches
 from vis2img.clean import clean_image
 from vis2img.errors import Vis2imgError
 from vis2img.fits import atomic_output
@@ -39,7 +39,7 @@ class TestPatches:
 
     config: TrainConfig
     sources: SourcePatches
-    tiles: TilePatches
+    tiles: TilePatches | None
 
 
 class Study:
@@ -172,10 +172,12 @@ class Study:
 
     def _patches(self, arm: str, ways: tuple[str, ...]) -> TestPatches:
         config = replace(self.config.run_config(arm, 0), data=self.config.data_config(arm, test=True))
-        sources = source_patches(
-            config, self._truths, ways, lambda done, total: self.report(f"test images ({arm})", done, total, "")
-        )
-        return TestPatches(config, sources, tile_patches(config, self._truths))
+
+        def tell(done: int, total: int) -> None:
+            self.report(f"test images ({arm})", done, total, "")
+
+        sources, tiles = field_patches(config, self._truths, ways, tell, tiles=True)
+        return TestPatches(config, sources.of_classes(self.config.classes), tiles)
 
     def write(self) -> Path:
         """Write the report of all scores, and return its path."""

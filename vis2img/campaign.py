@@ -37,14 +37,16 @@ def observations(config: SimulateConfig, count: int, *, scatter: bool = False) -
     Parameters
     ----------
     config : SimulateConfig
-        ``out`` is a folder; observation i is ``out/NAME-0000i.ms`` with seed ``config.seed + i``.
+        ``out`` is a folder; observation i is ``out/NAME-0000i.ms`` with seed ``config.seed + i`` and the i-th part of
+        the cutouts after that of ``config``.
     count : int
     scatter : bool
         Point each somewhere else, evenly over the sky from declination -75 to 5 degrees.
     """
     result = []
     for i in range(count):
-        one = dataclasses.replace(config, out=config.out / f"{config.out.name}-{i:05d}.ms", seed=config.seed + i)
+        out, (part, parts) = config.out / f"{config.out.name}-{i:05d}.ms", config.cutout_part
+        one = dataclasses.replace(config, out=out, seed=config.seed + i, cutout_part=((part + i) % parts, parts))
         if scatter:
             rng = np.random.default_rng([_POINTING_STREAM, one.seed])
             low, high = map(math.sin, _DEC_RANGE)

@@ -73,6 +73,9 @@ class SimulateConfig:
     """Pixel size of npz cutouts, for their catalogued sizes to tell source from neighbours (FIRST: 1.8arcsec)."""
     n_cutouts: int = 0
     """Number of labelled sources that are such pictures, besides n-sources."""
+    cutout_part: tuple[int, int] = (0, 1)
+    """Take them from one part, counted from 0, of so many parts that share no picture, so that fields of other parts
+    can test what was learnt on this one. Of several observations each takes the next part."""
     counts_flux: float = 0.0
     """Fill the field with galaxies from this flux density in Jy on, as published 1.4 GHz counts say; 0: none.
     They may overlap each other and the labelled sources, which come on top."""
@@ -130,6 +133,9 @@ class SimulateConfig:
             raise ParameterError(f"classes = {','.join(self.classes)}: choose from {', '.join(ALL_CLASSES)}")
         if bool(self.n_cutouts) != bool(self.cutouts):
             raise ParameterError(f"n_cutouts = {self.n_cutouts} with {len(self.cutouts)} files of cutouts: give both")
+        part, parts = self.cutout_part
+        if not 0 <= part < parts:
+            raise ParameterError(f"cutout_part = {part} {parts} must be a part from 0 on, below the number of parts")
         if not abs(self.phase_centre[1]) <= math.pi / 2:
             raise ParameterError("phase_centre: the declination lies beyond the pole")
         if self.start_time is not None:

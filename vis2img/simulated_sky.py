@@ -82,7 +82,7 @@ def _pictures(config: SimulateConfig, rng: np.random.Generator, others: list[Sky
     if not config.n_cutouts:
         return []
     files = [read_cutouts(path, pixsize=config.cutout_pixsize) for path in config.cutouts]
-    templates = [(one, row) for one in files for row in range(len(one))]
+    templates = _part([(one, row) for one in files for row in range(len(one))], *config.cutout_part)
     order = iter(np.tile(rng.permutation(len(templates)), -(-config.n_cutouts // len(templates)) + 1))
     flux = power_law(rng, config.flux_range, config.n_cutouts)
     low, high = map(math.log, config.size_range)
@@ -97,6 +97,14 @@ def _pictures(config: SimulateConfig, rng: np.random.Generator, others: list[Sky
         ra, dec = map(float, sky_position(place[0], place[1], config.phase_centre))
         result.append(_picture(templates, order, (ra, dec, one_flux, one_size, rng.uniform(0, 2 * math.pi)), config))
     return result
+
+
+def _part(templates: list[tuple[CutoutSet, int]], part: int, parts: int) -> list[tuple[CutoutSet, int]]:
+    """Return every one of the ``parts``-th pictures, shuffled alike whatever the seed; files may be sorted by class."""
+    if parts > len(templates):
+        raise ParameterError(f"cutout_part = {part} {parts}: there are {len(templates)} cutouts only; use fewer parts")
+    order = np.random.default_rng(len(templates)).permutation(len(templates)) if parts > 1 else range(len(templates))
+    return [templates[i] for i in order[part::parts]]
 
 
 def _picture(

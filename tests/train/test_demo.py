@@ -16,10 +16,12 @@ from train.demo import DemoConfig, run_demo
 from train.embed import cut_patches, evaluation_draw
 from train.run import load_run
 from train.tasks.field_tasks import score_fields
-from train.tasks.simulated import ALIKE, SHIFTED, read_truths, source_patches, tile_patches
+from train.tasks.simulated import ALIKE, SHIFTED, field_patches, linked_fields, read_truths, source_patches
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.phase import direction_cosines
+from vis2img.sky import SkyComponent, SkyCutout, SkySource, single_component_source
 from vis2img.sources import field_sources, patch_angle
+from vis2img.truth import Truth
 
 pytestmark = [pytest.mark.usefixtures("compile_once"), pytest.mark.timeout(900)]
 WAYS = (ALIKE, SHIFTED, "full", "robust -1 and 1")
@@ -81,7 +83,7 @@ def test_a_source_is_one_row_under_every_way_of_imaging(settings, patches) -> No
 
 def test_tiles_hold_the_sources_whose_positions_they_cover(settings) -> None:
     truths = read_truths(settings)
-    tiles = tile_patches(settings, truths)
+    _, tiles = field_patches(settings, truths, (), tiles=True)
     source = field_sources(settings.data)[0]
     count = int((tiles.field == 0).sum())
     side, rows = patch_angle(source, settings.data.views), round(np.sqrt(count))
@@ -94,6 +96,29 @@ def test_tiles_hold_the_sources_whose_positions_they_cover(settings) -> None:
     assert tiles.flux[tiles.field == 0].sum() == pytest.approx(flux[inside].sum())
     small = np.array([s.class_name == "compact" for s in truths[0].sources])
     assert tiles.compact[tiles.field == 0].sum() == (small & inside).sum() > 0
+
+
+def test_fields_that_show_one_cutout_are_one_group() -> None:
+    def truth(*origins: str) -> Truth:
+        pixels = np.ones((2, 2), np.float32)
+        pictures = [SkyCutout(pixels, 1e-5, 0.0, 0.0, 1e9, origin=origin) for origin in origins]
+        parts = [SkySource(i, "fri", 0.0, 0.0, 4.0, 1e-5, cutout=cutout) for i, cutout in enumerate(pictures)]
+        return Truth([*parts, single_component_source(9, "compact", SkyComponent(0.0, 0.0, 1.0, 1e9))], {}, {})
+
+    assert linked_fields([truth(), truth(), truth()]).tolist() == [0, 1, 2]
+    assert linked_fields([truth("a", "b"), truth("c"), truth("b", "d"), truth("e", "d"), truth("")]).tolist() == [
+        0, 1, 0, 0, 2,
+    ]  # fmt: skip
+
+
+def test_classes_are_chosen_and_unknown_ones_named(patches) -> None:
+    some = patches.of_classes(["fri", "frii"])
+    rows = np.flatnonzero(np.isin(patches.label, ["fri", "frii"]))
+    assert set(some.label) == {"fri", "frii"} and 0 < len(rows) < len(patches.label)
+    np.testing.assert_array_equal(some.seen[SHIFTED], patches.seen[SHIFTED][rows])
+    np.testing.assert_array_equal(some.position, patches.position[rows])
+    with pytest.raises(ParameterError, match=r"class 'spiral'; there are .*fri"):
+        patches.of_classes(["fri", "spiral"])
 
 
 def test_what_imaging_does_not_change_is_invariant_and_what_it_does_is_told(patches) -> None:

@@ -15,7 +15,7 @@ from train.tasks.regression import regress
 from train.tasks.scores import Score
 from train.tasks.similarity import precision_at
 from train.tasks.simulated import ALIKE, ENDS, PARAMETERS, SHIFTED, SourcePatches, TilePatches
-from train.tasks.transfer import transfer
+from train.tasks.transfer import transfer, transfer_to_others
 from vis2img.errors import ParameterError
 
 Encode = Callable[[np.ndarray], np.ndarray]
@@ -46,6 +46,7 @@ def score_fields(
     folds: int = 5,
     rare: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
+    others: SourcePatches | None = None,
 ) -> list[Score]:
     """Score one representation by several tasks, once for each seed.
 
@@ -69,6 +70,8 @@ def score_fields(
         Classes that are the anomalies; default: each in turn, see :func:`rare_classes`.
     seeds : sequence of int
         Of folds, labels and what is planted; of the representation, if it has one.
+    others : SourcePatches, optional
+        Of other fields, seen alike: "transfer" learns on ``sources`` and is asked of these.
 
     Returns
     -------
@@ -85,11 +88,16 @@ def score_fields(
     vectors = {name: encode(images) for name, images in sources.seen.items()}
     of_tiles = encode(tiles.images) if tiles is not None and "regression" in tasks else None
     parts = min(folds, len(np.unique(sources.field)))
+    asked = encode(others.seen[ALIKE]) if others is not None and "transfer" in tasks else None
     scores: list[Score] = []
     for seed in seeds:
         scores += _of_sources(representation, vectors, sources, tasks, shares, parts, rare, seed)
         if tiles is not None and of_tiles is not None:
             scores += _of_tiles(representation, of_tiles, tiles, parts, seed)
+        if others is not None and asked is not None:
+            scores += transfer_to_others(
+                representation, vectors[ALIKE], sources.label, sources.field, asked, others.label, seeds=[seed]
+            )
     return scores
 
 

@@ -19,7 +19,7 @@ from train.tasks.folds import position_groups
 from train.tasks.regression import regress
 from train.tasks.scores import Score
 from train.tasks.similarity import precision_at
-from train.tasks.simulated import ALIKE, read_truths, source_patches, tile_patches
+from train.tasks.simulated import ALIKE, field_patches, read_truths, source_patches
 from vis2img.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class EvaluateConfig:
     role: str = "teacher"
     rare: tuple[str, ...] = ()
     """Classes that are the anomalies; default: each in turn, thinned out to a twentieth."""
+    classes: tuple[str, ...] = ()
+    """Classes of the sources of fields that are scored; default: all."""
     step: int | None = None
     """Checkpoint of the runs; default: the last of each."""
     pictures: bool = True
@@ -74,9 +76,25 @@ def evaluate_fields(
     config: EvaluateConfig,
     ms: Sequence[str] = (),
     catalogues: Sequence[Path] = (),
+    other_ms: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score runs on fields with a truth, by default those that they were trained on.
+
+    Parameters
+    ----------
+    runs : list of Path
+        Seeds of one thing.
+    config : EvaluateConfig
+    ms : sequence of str
+        Measurement sets; default: those of the first run.
+    catalogues : sequence of Path
+        Their truth, one for each; default: beside each measurement set.
+    other_ms : sequence of str
+        Of another telescope or band: "transfer" learns on ``ms`` and is asked of these. A patch has as many pixels on
+        both, and each its own suggested pixel.
+    progress : callable, optional
+        Called with (stage, done, total).
 
     Raises
     ------
@@ -85,20 +103,28 @@ def evaluate_fields(
     """
     tell = progress or (lambda stage, done, total: None)
     settings, trained = run_encoders(runs, role=config.role, step=config.step)
-    # A catalogue goes with each measurement set, so with one field of it; images of evaluation do not vary.
-    data = replace(settings.data, ms=tuple(ms) or settings.data.ms, weights=(), fields="one", bands="one")
-    settings = replace(settings, data=data)
+    settings = _on_fields(settings, ms or settings.data.ms)
     truths = read_truths(settings, catalogues)
-    ways = wanted_ways(config.tasks)
-    sources = source_patches(settings, truths, ways, lambda done, total: tell("imaging", done, total))
-    tiles = tile_patches(settings, truths) if "regression" in config.tasks else None
+    sources, tiles = field_patches(
+        settings, truths, wanted_ways(config.tasks), lambda done, total: tell("imaging", done, total),
+        tiles="regression" in config.tasks,
+    )  # fmt: skip
+    others = None
+    if other_ms:
+        there = _on_fields(settings, other_ms)
+        others = source_patches(
+            there, read_truths(there), (ALIKE,), lambda done, total: tell("imaging others", done, total)
+        )
+    if config.classes:
+        sources = sources.of_classes(config.classes)
+        others = others.of_classes(config.classes) if others else None
     encoders = _encoders(trained, settings, config.seeds, sources.seen[ALIKE])
     scores: list[Score] = []
     for i, encoder in enumerate(encoders):
         seeds = _seeds_of(encoder, encoders, config.seeds)
         scores += score_fields(
             encoder.name, encoder.encode, sources, tiles, config.tasks, shares=config.shares, folds=config.folds,
-            rare=config.rare, seeds=seeds,
+            rare=config.rare, seeds=seeds, others=others,
         )  # fmt: skip
         tell("scoring", i + 1, len(encoders))
     images, label = sources.seen[ALIKE], sources.label
@@ -106,9 +132,16 @@ def evaluate_fields(
         scores += _fine_tune(encoders, config, images, label, sources.field, None, tell)
     facts = {
         "data": f"{len(truths)} fields, {len(label)} labelled sources of {len(np.unique(label))} classes",
-        "fields": ", ".join(Path(path).name for path in data.ms),
+        "fields": ", ".join(Path(path).name for path in settings.data.ms),
     }
+    if others:
+        facts["other fields"] = ", ".join(Path(path).name for path in other_ms) + f": {len(others.label)} sources"
     return Evaluation(scores, _facts(runs, settings, facts), _pictures(config, trained[0], images, label))
+
+
+def _on_fields(settings: TrainConfig, ms: Sequence[str]) -> TrainConfig:
+    """Return the configuration with other data. A catalogue goes with each measurement set, so with one field of it."""
+    return replace(settings, data=replace(settings.data, ms=tuple(ms), weights=(), fields="one", bands="one"))
 
 
 def evaluate_labelled(

@@ -16,7 +16,7 @@ import numpy as np
 from train.embed import cut_patches, evaluation_draw, grid_positions
 from train.run_config import TrainConfig
 from vis2img.draws import Draw, FieldSource, image_draw
-from vis2img.errors import Vis2imgError
+from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.phase import direction_cosines, sky_position
 from vis2img.prior import draw_rng
 from vis2img.sources import field_sources, patch_angle
@@ -44,7 +44,7 @@ class SourcePatches:
     label : str [source]
         Class.
     field : int [source]
-        Which field: sources of one are never on both sides of a split.
+        Which field, or group of :func:`linked_fields`: sources of one are never on both sides of a split.
     position : float64 [source, 2]
         RA and Dec in rad.
     flux : float64 [source]
@@ -56,6 +56,24 @@ class SourcePatches:
     field: np.ndarray
     position: np.ndarray
     flux: np.ndarray
+
+    def of_classes(self, names: Sequence[str]) -> SourcePatches:
+        """Return the sources of some classes.
+
+        Raises
+        ------
+        ParameterError
+            If no source is of one of them.
+        """
+        for name in names:
+            if name not in self.label:
+                known = ", ".join(np.unique(self.label))
+                raise ParameterError(f"no source is of the class {name!r}; there are {known}")
+        rows = np.isin(self.label, names)
+        return SourcePatches(
+            {name: images[rows] for name, images in self.seen.items()},
+            self.label[rows], self.field[rows], self.position[rows], self.flux[rows],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +114,19 @@ def source_patches(
     names: Sequence[str] = (ALIKE, SHIFTED, "full"),
     progress: Progress | None = None,
 ) -> SourcePatches:
-    """Cut the labelled sources of each field, seen in each of the ways of ``names``.
+    """Return the sources of :func:`field_patches`."""
+    return field_patches(config, truths, names, progress)[0]
+
+
+def field_patches(
+    config: TrainConfig,
+    truths: Sequence[Truth],
+    names: Sequence[str] = (ALIKE, SHIFTED, "full"),
+    progress: Progress | None = None,
+    *,
+    tiles: bool = False,
+) -> tuple[SourcePatches, TilePatches | None]:
+    """Cut the labelled sources of each field, seen in each of the ways of ``names``, and tiles if wanted.
 
     Parameters
     ----------
@@ -110,30 +140,48 @@ def source_patches(
         ways each, called NAME [0] and NAME [1].
     progress : callable, optional
         Called with (fields done, fields in all).
+    tiles : bool
+        Whether to tile the fields, too, in the fixed way.
 
     Raises
     ------
     Vis2imgError
-        If fewer than two classes or fields with labelled sources are left.
+        If fewer than two classes or two groups of fields with labelled sources are left.
     """
     fixed, ways = field_sources(config.data), ways_of(names)
     presets = {way for way in ways.values() if isinstance(way, str)}
     drawn = {name: field_sources(replace(config.data, imaging=name)) for name in presets}
-    parts = []
+    parts, tiled = [], []
     for i, (source, truth) in enumerate(zip(fixed, truths, strict=True)):
         draws = {ALIKE: evaluation_draw(source)}
         for name, way in ways.items():
             draws[name] = _drawn(drawn[way][i], i) if isinstance(way, str) else changed_draw(source, way)
         parts.append(_of_field(config, source, truth, i, draws, SHIFTED in names))
+        if tiles:
+            tiled.append(_tiles_of(config, source, truth, i, draws[ALIKE]))
         if progress:
             progress(i + 1, len(fixed))
-    found = SourcePatches(
-        {name: np.concatenate([part.seen[name] for part in parts]) for name in parts[0].seen},
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("label", "field", "position", "flux")),
-    )
+    found = _joined(parts)
+    found = replace(found, field=linked_fields(truths)[found.field])
     if len(np.unique(found.label)) < 2 or len(np.unique(found.field)) < 2:
-        raise Vis2imgError("evaluation needs labelled sources of at least two classes in at least two fields")
-    return found
+        raise Vis2imgError(
+            "evaluation needs labelled sources of at least two classes in at least two fields that share no cutout"
+        )
+    return found, _joined_tiles(tiled) if tiles else None
+
+
+def linked_fields(truths: Sequence[Truth]) -> np.ndarray:
+    """Return the group [field] of each field: fields that show the same cutout of a real source are one group."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = [(i, s.cutout.origin) for i, truth in enumerate(truths) for s in truth.sources if s.cutout]
+    pairs = [(i, origin) for i, origin in pairs if origin]
+    _, code = np.unique([origin for _, origin in pairs], return_inverse=True)
+    nodes = len(truths) + int(code.max(initial=-1)) + 1
+    links = coo_array((np.ones(len(pairs)), ([i for i, _ in pairs], len(truths) + code)), shape=(nodes, nodes))
+    group = connected_components(links, directed=False)[1][: len(truths)]
+    return np.unique(group, return_inverse=True)[1]
 
 
 def changed_draw(source: FieldSource, changes: Mapping[str, object]) -> Draw:
@@ -173,26 +221,36 @@ def off_centre(position: np.ndarray, draw: Draw, patch: float) -> np.ndarray:
     return np.stack(sky_position(moved[:, 0], moved[:, 1], draw.phase_centre), axis=-1)
 
 
-def tile_patches(config: TrainConfig, truths: Sequence[Truth]) -> TilePatches:
-    """Cut patches that tile each field, in the fixed way, with what its truth says of them.
+def _joined(parts: Sequence[SourcePatches]) -> SourcePatches:
+    return SourcePatches(
+        {name: np.concatenate([part.seen[name] for part in parts]) for name in parts[0].seen},
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("label", "field", "position", "flux")),
+    )
+
+
+def _tiles_of(config: TrainConfig, source: FieldSource, truth: Truth, field: int, draw: Draw) -> TilePatches:
+    """Cut patches that tile a field, with what its truth says of them.
 
     A source lies in the patch that its position lies in. Compact is what the class says, and what has no class but is
     no wider than two suggested pixels: it looks like the beam.
     """
-    parts = []
     views = config.data.views
-    for i, (source, truth) in enumerate(zip(field_sources(config.data), truths, strict=True)):
-        draw, side = evaluation_draw(source), patch_angle(source, views)
-        patches = cut_patches(draw, source, views, grid_positions(draw, source, views))
-        catalogue = np.array([[s.ra, s.dec, s.flux] for s in truth.sources]).reshape(-1, 3)
-        small = np.array([s.class_name == "compact" or (not s.class_name and s.size <= 2 * source.pixsize)
-                          for s in truth.sources], bool)  # fmt: skip
-        bright = small & (catalogue[:, 2] > 5 * draw.noise[0])
-        centres = direction_cosines(patches.position[:, 0], patches.position[:, 1], draw.phase_centre)[:, :2]
-        places = direction_cosines(catalogue[:, 0], catalogue[:, 1], draw.phase_centre)[:, :2]
-        inside = (np.abs(places[None] - centres[:, None]) <= side / 2).all(axis=2)  # [patch, source]
-        parts.append((patches.images, np.full(len(centres), i), inside @ bright.astype(int), inside @ catalogue[:, 2]))
-    return TilePatches(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    patches = cut_patches(draw, source, views, grid_positions(draw, source, views))
+    catalogue = np.array([[s.ra, s.dec, s.flux] for s in truth.sources]).reshape(-1, 3)
+    small = [s.class_name == "compact" or (not s.class_name and s.size <= 2 * source.pixsize) for s in truth.sources]
+    bright = np.array(small, bool) & (catalogue[:, 2] > 5 * draw.noise[0])
+    centres = direction_cosines(patches.position[:, 0], patches.position[:, 1], draw.phase_centre)[:, :2]
+    places = direction_cosines(catalogue[:, 0], catalogue[:, 1], draw.phase_centre)[:, :2]
+    half = patch_angle(source, views) / 2
+    inside = (np.abs(places[None] - centres[:, None]) <= half).all(axis=2)  # [patch, source]
+    return TilePatches(
+        patches.images, np.full(len(centres), field), inside @ bright.astype(int), inside @ catalogue[:, 2]
+    )
+
+
+def _joined_tiles(parts: Sequence[TilePatches]) -> TilePatches:
+    names = ("images", "field", "compact", "flux")
+    return TilePatches(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def read_truths(config: TrainConfig, catalogues: Sequence[Path] = ()) -> list[Truth]:

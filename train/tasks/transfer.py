@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from train.tasks.classification import FITS, as_views
-from train.tasks.folds import validation_folds
+from train.tasks.folds import few_labels, validation_folds
 from train.tasks.scores import Score
 from vis2img.errors import ParameterError
 
@@ -75,4 +75,58 @@ def transfer(
             value = float(balanced_accuracy_score(label, guess))
             row = ("transfer", representation, f"{name}, {setting}", "balanced accuracy", float("nan"), seed, value)
             scores.append(Score(*row))
+    return scores
+
+
+def transfer_to_others(
+    representation: str,
+    learnt: np.ndarray,
+    label: np.ndarray,
+    group: np.ndarray,
+    asked: np.ndarray,
+    asked_label: np.ndarray,
+    *,
+    share: float = 0.8,
+    seeds: Sequence[int] = range(5),
+) -> list[Score]:
+    """Fit k-NN and a linear probe to sources of some fields, and test them on those of another telescope or band.
+
+    Parameters
+    ----------
+    representation : str
+        Name in the table.
+    learnt, label, group
+        As for :func:`transfer`.
+    asked : float ([view,] m, dim)
+        Vectors of the other sources.
+    asked_label : [m]
+        Their classes.
+    share : float
+        Share of the labels that each seed draws, so that seeds differ.
+    seeds : sequence of int
+
+    Returns
+    -------
+    list of Score
+        Settings "to other fields, k-NN" and "to other fields, linear probe"; "balanced accuracy" of ``asked``.
+
+    Raises
+    ------
+    ParameterError
+        If a class of the other sources was not learnt.
+    """
+    from sklearn.metrics import balanced_accuracy_score
+
+    views, label, group = as_views(learnt), np.asarray(label), np.asarray(group)
+    strange = np.setdiff1d(asked_label, label)
+    if len(strange):
+        raise ParameterError(f"the other fields have sources of the class '{strange[0]}', of which none can be learnt")
+    scores = []
+    for seed in seeds:
+        kept = few_labels(label, share, seed)
+        for setting, fit in FITS.items():
+            guess = fit(views[:, kept], label[kept], group[kept], unlabelled=views).predict(asked)
+            value = float(balanced_accuracy_score(asked_label, guess))
+            setting = f"to other fields, {setting}"
+            scores.append(Score("transfer", representation, setting, "balanced accuracy", float("nan"), seed, value))
     return scores

@@ -24,6 +24,7 @@ class EvaluateCommand:
 
     examples:
       vis2img evaluate runs/first --ms c.ms d.ms -o report
+      vis2img evaluate runs/first --task transfer --ms meerkat1.ms meerkat2.ms --other-ms vla1.ms vla2.ms
       vis2img evaluate runs/seed0 runs/seed1 runs/seed2 --task classification transfer
       vis2img evaluate runs/first --task mirabest --train mirabest_train.npz
       vis2img evaluate runs/first --task mirabest --train A.npz --test B.npz --fine-tune 300
@@ -45,6 +46,8 @@ class EvaluateCommand:
     """Measurement sets with a catalogue; default: those of the run."""
     catalogue: tuple[Path, ...] = ()
     """Catalogues, one for each measurement set; default: NAME.ms.truth.fits."""
+    other_ms: tuple[str, ...] = ()
+    """Fields of another telescope or band, with catalogues: transfer learns on --ms and is asked of these."""
     train: Path | None = None
     """Labelled pictures: .npz, a folder or table of FITS images, or MiraBest's published batches."""
     test: Path | None = None
@@ -63,6 +66,8 @@ class EvaluateCommand:
     """Shares of the labels that are learnt."""
     rare: tuple[str, ...] = ()
     """Classes that are the anomalies; default: each in turn, thinned out to a twentieth of the whole."""
+    classes: tuple[str, ...] = ()
+    """Classes of the sources of fields that are scored, such as fri frii; default: all."""
     fine_tune: int = 0
     """Steps of fine-tuning the whole network, and of the same from random weights; 0: none."""
     step: int | None = None
@@ -119,8 +124,10 @@ def _check(command: EvaluateCommand) -> None:
         raise ParameterError("give a run folder, such as runs/first")
     if command.train is None and (command.test or MIRABEST in command.task):
         raise ParameterError("labelled pictures are learnt from --train FILE; give it (vis2img evaluate --help)")
-    if command.train is not None and (command.ms or command.catalogue):
-        raise ParameterError("--ms and --catalogue are for fields, --train is for pictures; give one of the two")
+    if command.train is not None and (command.ms or command.catalogue or command.other_ms or command.classes):
+        raise ParameterError(
+            "--ms, --other-ms, --classes and --catalogue are for fields, --train is for pictures; give one of the two"
+        )
 
 
 def _evaluate(command: EvaluateCommand, progress: Progress) -> Evaluation:
@@ -135,12 +142,13 @@ def _evaluate(command: EvaluateCommand, progress: Progress) -> Evaluation:
         shares=command.shares,
         fine_tune=command.fine_tune,
         rare=command.rare,
+        classes=command.classes,
         pictures=command.output is not None,
         step=command.step,
         role="student" if command.student else "teacher",
     )
     if command.train is None:
-        return evaluate_fields(command.runs, config, command.ms, command.catalogue, progress)
+        return evaluate_fields(command.runs, config, command.ms, command.catalogue, command.other_ms, progress)
     return evaluate_labelled(
         command.runs,
         config,

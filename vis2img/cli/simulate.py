@@ -34,6 +34,7 @@ class SimulateCommand(SimulateConfig):
       vis2img simulate -o clusters --preset mgcls-like --observations 20 --scatter
       vis2img simulate -o vla.ms --telescope vla-b --band L --phase-centre 180,30
       vis2img simulate -o real.ms --cutouts mirabest.npz --n-cutouts 40 --n-sources 0
+      vis2img simulate -o real --observations 12 --cutouts mirabest.npz --n-cutouts 60 --cutout-part 0 12 --n-sources 0
     """
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from train.tasks.classification import knn_classifier
-from train.tasks.transfer import transfer
+from train.tasks.transfer import transfer, transfer_to_others
 from vis2img.errors import ParameterError
 
 
@@ -40,3 +40,15 @@ def test_other_sources_are_refused(sources):
     vectors, label, group = sources
     with pytest.raises(ParameterError, match="one shape"):
         transfer("x", "n", vectors, vectors[:-1], label, group)
+
+
+def test_what_was_learnt_on_some_fields_is_asked_of_others(sources):
+    vectors, label, group = sources
+    other = np.array([3, 1, 0, 40, 2])
+    found = values(transfer_to_others("x", vectors, label, group, vectors[other], label[other], seeds=[0]))
+    assert found == {"to other fields, k-NN": 1.0, "to other fields, linear probe": 1.0}
+    swapped = vectors[other][:, [1, 0, 2, 3]]  # all but those of c look like something else
+    found = values(transfer_to_others("x", vectors, label, group, swapped, label[other], seeds=[0]))
+    assert list(found.values()) == pytest.approx([1 / 3] * 2)
+    with pytest.raises(ParameterError, match="class 'd'"):
+        transfer_to_others("x", vectors, label, group, vectors[:1], np.array(["d"]))
