@@ -116,6 +116,8 @@ def _arguments(
             if value != defaults[key]:
                 yield f"--{prefix}{leaf if value else 'no-' + leaf}".replace("_", "-")
         elif isinstance(value, list):
+            if value and all(item is None for item in value):
+                continue  # no limit at either end, as saved configurations say it
             yield from (f"--{prefix}{leaf}".replace("_", "-"), *map(str, value))
         elif value is not None:
             yield f"--{prefix}{leaf}".replace("_", "-")

@@ -26,11 +26,12 @@ ANGLE_UNITS = {
     "masec": 1e-3 * _ARCSEC,
 }
 _BYTE_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_ZERO = re.compile(r"\s*0(\.0*)?\s*")
 _ANGLE = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([a-z]+)\s*")
 
 
 def parse_angle(text: str) -> float:
-    """Return the angle ``text`` (``2arcsec``, ``0.5deg``, ``1.5mas``) in radians.
+    """Return the angle ``text`` (``2arcsec``, ``0.5deg``, ``1.5mas``, or 0 in any unit) in radians.
 
     Raises
     ------
@@ -38,6 +39,8 @@ def parse_angle(text: str) -> float:
         If the number or the unit is missing: a bare number would be degrees to WSClean and
         arcseconds to CASA, so none is assumed.
     """
+    if _ZERO.fullmatch(text):
+        return 0.0
     match = _ANGLE.fullmatch(text)
     if not match or match[2] not in ANGLE_UNITS:
         units = ", ".join(ANGLE_UNITS)

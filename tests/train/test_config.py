@@ -4,10 +4,15 @@ import ast
 import dataclasses
 import inspect
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from train import config
+from train.demo import DemoConfig, train_config
+from train.run_config import TrainConfig, to_record
+from vis2img.cli.app import parse
+from vis2img.config_file import config_arguments
 from vis2img.cutout_augment import CutoutAugment
 from vis2img.errors import ParameterError
 from vis2img.views import ViewConfig
@@ -76,3 +81,10 @@ def explained(make):
         for first, second in itertools.pairwise(body)
         if isinstance(first, ast.AnnAssign) and isinstance(second, ast.Expr) and isinstance(second.value, ast.Constant)
     }
+
+
+def test_a_saved_configuration_is_one_that_can_be_given_again(tmp_path):
+    """As runs/first/config.yaml is, to train the same from another seed."""
+    first = replace(train_config(DemoConfig()), steps=123, seed=4)
+    again = parse(TrainConfig, config_arguments(to_record(first), TrainConfig, tmp_path / "config.yaml"), "vis2img")
+    assert again == first
