@@ -46,6 +46,18 @@ def test_sources_are_where_they_are_and_sidelobes_are_gone(observed, tmp_path):
 
 
 @needs_wsclean
+def test_views_are_stretched_by_the_noise_that_is_given_and_multiscale_keeps_the_flux(observed, tmp_path):
+    ms = open_ms(observed.path)
+    params = ms.imaging_params(npix=128)
+    plain, told = (
+        fits_draw(clean_image(observed.path, params, tmp_path / f"{noise}.fits", noise=noise, multiscale=noise > 0))
+        for noise in (0.0, 0.25)
+    )
+    assert told.noise[0] == 0.25 and 0 < plain.noise[0] < 0.1
+    assert told.data.max() == pytest.approx(plain.data.max(), rel=0.05)
+
+
+@needs_wsclean
 def test_what_wsclean_says_of_a_failure_is_passed_on(observed, tmp_path):
     params = open_ms(observed.path).imaging_params(npix=128)
     with pytest.raises(Vis2imgError, match=r"wsclean failed on .*nothere\.ms") as error:

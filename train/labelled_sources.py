@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,14 @@ from vis2img.sky_cutouts import CutoutSet, read_cutouts
 FITS_SUFFIXES = (".fits", ".fit", ".fts")
 LABELS_FILE = "labels.csv"
 _RA, _DEC = ("ra_deg", "ra"), ("dec_deg", "dec")
-_NO_TARGET = {*_RA, *_DEC, "scale_mJy"}
+# Labels, flags, names, places and units: without the unit that a name may end with, in small letters.
+_NO_TARGET = {
+    *("fr", "label", "label10", "class", "code", "name", "filename", "id", "index", "row", "ra", "dec", "rms", "scale"),
+    *("confident", "in_mirabest", "has_blank", "split", "fold", "train", "test"),
+}
+_UNIT = re.compile(r"_(deg|rad|arcsec|u?m?jy)$")
+_NUMBERS = ("scale_mJy", "size_arcsec")
+_OBJECTS = "Object arrays cannot be loaded"  # as NumPy says it
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +49,8 @@ class RawCutouts:
         Arrays [n]: labels, flags and numbers.
     label_names : tuple of str
         Of the numbers in ``label10`` or ``label``; empty if the file does not tell.
+    named : bool
+        Whether the file names each cutout; else ``names`` count them, and say nothing about another file.
     """
 
     path: Path
@@ -49,6 +59,7 @@ class RawCutouts:
     rows: tuple[str, ...] = field(repr=False)
     columns: dict[str, np.ndarray] = field(repr=False)
     label_names: tuple[str, ...] = ()
+    named: bool = True
 
     def __len__(self) -> int:
         return len(self.images)
@@ -60,11 +71,11 @@ class RawCutouts:
         Raises
         ------
         Vis2imgError
-            If one is no position; the message names column and row.
+            If one is no position, or there is one coordinate without the other; the message names column and row.
         """
         found = np.full((len(self), 2), np.nan)
-        for axis, (names, low, high) in enumerate(((_RA, -360.0, 360.0), (_DEC, -90.0, 90.0))):
-            name = next((name for name in names if name in self.columns), None)
+        ra, dec = (next((name for name in names if name in self.columns), None) for names in (_RA, _DEC))
+        for axis, (name, low, high) in enumerate(((ra, -360.0, 360.0), (dec, -90.0, 90.0))):
             if name is None:
                 continue
             value = self.columns[name]
@@ -76,18 +87,29 @@ class RawCutouts:
                     f"{self.rows[wrong[0]]}: {name} = {value[wrong[0]]:g} deg is outside {low:g}:{high:g}"
                 )
             found[:, axis] = np.radians(value.astype(np.float64))
+        if (ra is None) != (dec is None):
+            lacking = f"right ascension ({' or '.join(_RA)})" if ra is None else f"declination ({' or '.join(_DEC)})"
+            raise Vis2imgError(f"{self.path} has {ra or dec} and no {lacking}")
         found[:, 0] %= 2 * np.pi
         found[~np.isfinite(found).all(axis=1)] = np.nan
         return found
 
     @property
     def targets(self) -> dict[str, np.ndarray]:
-        """Columns of real numbers float64 [n] that are no position: redshift, size_arcsec and the like."""
+        """Columns of real numbers float64 [n] to ask for: redshift, size_arcsec and the like.
+
+        Left out are labels, positions, names and units by the name of the column, and whatever is 0 or 1 only.
+        """
         return {
             name: values.astype(np.float64)
             for name, values in self.columns.items()
-            if values.dtype.kind == "f" and name not in _NO_TARGET
+            if values.dtype.kind == "f" and _UNIT.sub("", name.lower()) not in _NO_TARGET and not _is_flag(values)
         }
+
+
+def _is_flag(values: np.ndarray) -> bool:
+    known = values[~np.isnan(values)]
+    return len(known) > 0 and bool(np.isin(known, (0, 1)).all())
 
 
 def read_raw(path: str | Path) -> RawCutouts:
@@ -130,24 +152,68 @@ def read_raw(path: str | Path) -> RawCutouts:
 
 
 def _npz(path: Path) -> RawCutouts:
-    cutouts = read_cutouts(path)
+    columns = _columns(path)
+    label_names = columns.pop("label_names", np.array([], "U1"))
+    if label_names.ndim != 1:
+        raise Vis2imgError(f"{path}: label_names must be a list, not of the shape {list(label_names.shape)}")
+    for name in _NUMBERS:
+        if name in columns and columns[name].dtype.kind not in "iuf":
+            raise Vis2imgError(f"{path}: {name} must be numbers, not {columns[name].dtype}")
+    cutouts = _npz_cutouts(path)
     n = len(cutouts)
-    with np.load(path, allow_pickle=False) as file:
-        columns = {name: file[name] for name in file.files if not name.startswith("images") and name != "label_names"}
-        label_names = tuple(map(str, file["label_names"])) if "label_names" in file.files else ()
     for name, values in columns.items():
         if values.ndim != 1 or len(values) != n:
             raise Vis2imgError(f"{path}: {name} has the shape {list(values.shape)} for {n} images")
     names = columns.pop("filename", None)
     own = tuple(f"{path.stem} {i}" for i in range(n)) if names is None else tuple(map(str, names))
-    return RawCutouts(path, cutouts.images, own, cutouts.names, columns, label_names)
+    return RawCutouts(
+        path, cutouts.images, own, cutouts.names, columns, tuple(map(str, label_names)), names is not None
+    )
+
+
+def _columns(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a file other than its pictures; bytes become text."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: _column(path, file, name) for name in file.files if not name.startswith("images")}
+    except Vis2imgError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen types for a damaged file
+        raise Vis2imgError(f"cannot read the cutouts {path}: {_first_line(error)}") from error
+
+
+def _column(path: Path, file: Any, name: str) -> np.ndarray:
+    try:
+        values = np.asarray(file[name])
+    except ValueError as error:
+        if _OBJECTS not in str(error):
+            raise
+        raise Vis2imgError(f"{path}: the column {name} holds Python objects; save numbers or text") from error
+    return np.char.decode(values, "latin1") if values.dtype.kind == "S" else values
+
+
+def _npz_cutouts(path: Path) -> CutoutSet:
+    try:
+        cutouts = read_cutouts(path)
+    except Vis2imgError as error:
+        if _OBJECTS not in str(error):
+            raise
+        why = "images are Python objects, as are pictures of several sizes; make them of one size, or FITS files"
+        raise Vis2imgError(f"{path}: {why}") from error
+    if np.iscomplexobj(cutouts.images):
+        raise Vis2imgError(f"{path}: pictures must be real numbers, not {np.asarray(cutouts.images).dtype}")
+    return cutouts
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _batches(path: Path, files: list[Path]) -> RawCutouts:
     batches = read_batches(files)
     rows = tuple(f"{path} picture {i} ({name})" for i, name in enumerate(batches.names))
     columns = {"label": batches.label, "label10": batches.label, **told_by_name(batches.names)}
-    return RawCutouts(path, batches.images, batches.names, rows, columns, batches.label_names)
+    return RawCutouts(path, batches.images, batches.names, rows, columns, batches.label_names, batches.named)
 
 
 def _folder(path: Path) -> RawCutouts:
@@ -182,7 +248,8 @@ def read_csv(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
     Raises
     ------
     Vis2imgError
-        If the table cannot be read, is empty, has rows of other lengths, or lacks a column of ``needed``.
+        If the table cannot be read, is empty, has rows of other lengths or a column twice, or lacks a column of
+        ``needed``.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -190,6 +257,9 @@ def read_csv(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise Vis2imgError(f"cannot read the table {path}: {getattr(error, 'strerror', None) or error}") from error
     header = [name.lower() for name in rows[0]] if rows else []
+    twice = next((name for i, name in enumerate(header) if name in header[:i]), None)
+    if twice is not None:
+        raise Vis2imgError(f"{path} has the column {twice or 'without a name'} twice")
     missing = [name for name in needed if name not in header]
     if missing:
         raise Vis2imgError(f"{path} lacks the column {missing[0]}; it has {', '.join(header) or 'none'}")
@@ -217,7 +287,8 @@ def _fits(path: Path, files: list[Path], columns: dict[str, np.ndarray]) -> RawC
     if not any(name in columns for name in _RA):
         ra, dec = zip(*map(_centre_deg, files), strict=True)
         columns = {**columns, "ra_deg": np.array(ra), "dec_deg": np.array(dec)}
-    names = tuple(str(file.relative_to(path if path.is_dir() else path.parent)) for file in files)
+    folder = path if path.is_dir() else path.parent
+    names = tuple(str(file.relative_to(folder) if file.is_relative_to(folder) else file) for file in files)
     return RawCutouts(path, images, names, tuple(map(str, files)), columns)
 
 

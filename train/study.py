@@ -20,6 +20,7 @@ import numpy as np
 from train.config import ModelConfig, OptimConfig
 from train.demo import ARCSEC, DemoConfig, observation, train_config
 from train.run_config import TrainConfig
+from vis2img.cutout_augment import CutoutAugment
 from vis2img.errors import ParameterError
 from vis2img.loader_config import LoaderConfig
 from vis2img.measurementset import open_ms
@@ -29,7 +30,11 @@ from vis2img.simulate_config import SimulateConfig
 from vis2img.views import ViewConfig
 
 CLEAN = "CLEAN"
-ARMS = ("image-only", "full", CLEAN, *(name for name in PRESETS if name.endswith("-only") and name != "image-only"))
+STRONG = "-strong"
+ARMS = (
+    "image-only", "full", CLEAN, f"image-only{STRONG}", f"{CLEAN}{STRONG}",
+    *(name for name in PRESETS if name.endswith("-only") and name != "image-only"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,11 @@ class StudyConfig:
     """Folder for data, runs and report; the same command goes on with what is missing."""
     arms: tuple[str, ...] = ARMS
     """What makes the views: presets of the imaging prior (full: all parameters, NAME-only: one of them, image-only:
-    none), and CLEAN, which is image-only on images that WSClean restored."""
+    none), and CLEAN, image-only on images that WSClean restored; NAME-strong: views vary by ``strong``, too."""
+    strong: CutoutAugment = field(
+        default_factory=lambda: CutoutAugment(gain=(0.5, 2.0), noise=(0.0, 1.0), blur_probability=0.3)
+    )
+    """How finished pictures vary in arms NAME-strong, besides crops, flips and quarter turns."""
     seeds: int = 5
     """Runs of each arm, and random networks."""
     fields: int = 12
@@ -89,8 +98,10 @@ class StudyConfig:
     def __post_init__(self) -> None:
         known = (*PRESETS, CLEAN)
         for arm in self.arms:
-            if arm not in known:
-                raise ParameterError(f"arms: {arm} is unknown; choose from {', '.join(known)}")
+            if arm.removesuffix(STRONG) not in known:
+                raise ParameterError(
+                    f"arms: {arm} is unknown; choose from {', '.join(known)}, or one of them with {STRONG} behind"
+                )
         for name in ("seeds", "fields", "steps", "sources"):
             if getattr(self, name) < 1:
                 raise ParameterError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -128,7 +139,10 @@ class StudyConfig:
         return min(open_ms(path).imaging_params().pixsize for path in self.measurement_sets(test=False)[:1])
 
     def run_config(self, arm: str, seed: int) -> TrainConfig:
-        """Return the run of an arm with a seed: nothing but the views differs between the arms."""
+        """Return the run of an arm with a seed: nothing but the views differs between the arms.
+
+        Views of CLEAN images are stretched by the noise of the dirty images, so that brightness looks alike in both.
+        """
         return TrainConfig(
             out=str(self.out / "runs" / f"{arm.lower()}-{seed}"),
             data=self.data_config(arm, test=False),
@@ -143,22 +157,29 @@ class StudyConfig:
 
     def data_config(self, arm: str, test: bool) -> LoaderConfig:
         """Return the fields of an arm, as measurement sets or CLEAN images."""
-        sets = self.measurement_sets(test)
+        sets, base = self.measurement_sets(test), arm.removesuffix(STRONG)
         images = [clean_path(ms) for ms in sets]
         return LoaderConfig(
-            ms=tuple(str(path) for path in (images if arm == CLEAN else sets)),
+            ms=tuple(str(path) for path in (images if base == CLEAN else sets)),
             batch_size=self.batch_size,
             field_npix=self.field_npix,
             near_peaks=0.9,
             draws_per_field=self.draws_per_field,
             refresh_every=self.refresh_every,
             mode="sync",
-            imaging="image-only" if arm == CLEAN else arm,
-            image_pixsize=self.pixsize if arm == CLEAN else 0.0,
+            imaging="image-only" if base == CLEAN else base,
+            image_pixsize=self.pixsize if base == CLEAN else 0.0,
+            augment_fields=arm.endswith(STRONG),
+            augment=self.strong,
             pb_limit=0.0,  # of a CLEAN image nobody knows the beam, and all arms are to look at the same sky
             views=self.views,
             workers=self.workers,
         )
+
+    @property
+    def has_clean(self) -> bool:
+        """Whether an arm needs CLEAN images."""
+        return any(arm.removesuffix(STRONG) == CLEAN for arm in self.arms)
 
 
 def clean_path(ms: Path) -> Path:

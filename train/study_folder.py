@@ -8,6 +8,7 @@ import yaml
 
 from train.run_config import to_record
 from train.study import StudyConfig
+from vis2img import __version__
 from vis2img.config_file import read_config
 from vis2img.errors import OutputError
 from vis2img.fits import atomic_output
@@ -27,6 +28,8 @@ def settle(config: StudyConfig) -> None:
     """
     path = config.out / "study.yaml"
     record = {key: value for key, value in to_record(config).items() if key not in _FREE}
+    # Scores that are there were made with CLEAN images to ask, or without.
+    record |= {"clean": config.has_clean, "vis2img": __version__}
     try:
         scores_path(config, "arm", 0).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

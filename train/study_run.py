@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from train.run import train
 from train.run_config import TrainConfig
 from train.run_folder import keep_compiled
-from train.study import CLEAN, StudyConfig, clean_path
+from train.study import CLEAN, STRONG, StudyConfig, clean_path
 from train.study_folder import scores_path, settle
 from train.tasks.encoders import PIXELS, RANDOM, Encoder, pixel_encoder, random_encoders, run_encoders
-from train.tasks.field_tasks import TASKS, score_fields, wanted_ways
+from train.tasks.field_tasks import TASKS as ALL_TASKS
+from train.tasks.field_tasks import score_fields, wanted_ways
 from train.tasks.finetune import FineTuneConfig, fine_tuned
 from train.tasks.report import write_report
 from train.tasks.scores import Score, differences, from_csv, to_csv
@@ -23,12 +26,14 @@ from vis2img.clean import clean_image
 from vis2img.errors import Vis2imgError
 from vis2img.fits import atomic_output
 from vis2img.locking import claimed
+from vis2img.machine import cores
 from vis2img.measurementset import open_ms
 from vis2img.truth import Truth
 
 BASE = "image-only"  # what the others are compared with
 DIRTY_IMAGES, CLEAN_IMAGES = "dirty", "CLEAN"
 SUPERVISED = "supervised"
+TASKS = tuple(task for task in ALL_TASKS if task != "anomaly")  # rare sources need more sources than a study has
 _PATIENCE = 2.0  # s between two looks at whether data are there
 Report = Callable[[str, int, int, str], None]
 
@@ -106,13 +111,15 @@ class Study:
         if result.failed:
             path, why = next(iter(result.failed.items()))
             raise Vis2imgError(f"{len(result.failed)} observations failed; the first, {path}: {why}")
-        if CLEAN in config.arms:
+        if config.has_clean:
             paths = [*config.measurement_sets(False), *config.measurement_sets(True)]
             for i, ms in enumerate(paths):
                 self.report("CLEAN images", i, len(paths), "")
                 if not clean_path(ms).exists():
                     opened = open_ms(ms)
-                    clean_image(ms, opened.imaging_params(npix=config.field_npix), clean_path(ms), nthreads=2)
+                    params = opened.imaging_params(npix=config.field_npix)
+                    noise = opened.image(params).noise()
+                    clean_image(ms, params, clean_path(ms), multiscale=True, noise=noise, nthreads=cores())
             self.report("CLEAN images", len(paths), len(paths), "")
 
     def do(self, arm: str, seed: int) -> None:
@@ -125,25 +132,29 @@ class Study:
             if not done.finished:
                 raise Vis2imgError(f"{settings.out}: stopped; the same command goes on")
             _, encoders = run_encoders([settings.out])
-            own, other = (CLEAN_IMAGES, DIRTY_IMAGES) if arm == CLEAN else (DIRTY_IMAGES, CLEAN_IMAGES)
+            own, other = DIRTY_IMAGES, CLEAN_IMAGES
+            if arm.removesuffix(STRONG) == CLEAN:
+                own, other = other, own
             scores = self._score(arm, encoders[0], own, seed)
-            if CLEAN in self.config.arms and arm in (CLEAN, BASE, "full"):
+            if self.config.has_clean and arm in (CLEAN, BASE, "full"):
                 scores += self._score(f"{arm}, asked of {other} images", encoders[0], other, seed)
         path = scores_path(self.config, arm, seed)
         with atomic_output(path, overwrite=True) as temporary:
             temporary.write_text(to_csv(scores))
 
     def _baselines(self, seed: int) -> Iterator[Score]:
-        for kind in (DIRTY_IMAGES, CLEAN_IMAGES) if CLEAN in self.config.arms else (DIRTY_IMAGES,):
+        for kind in (DIRTY_IMAGES, CLEAN_IMAGES) if self.config.has_clean else (DIRTY_IMAGES,):
             note = "" if kind == DIRTY_IMAGES else f", {kind} images"
             patches = self.clean if kind == CLEAN_IMAGES else self.dirty
             network = random_encoders(patches.config, [seed])[0]
             images, label, field = patches.sources.seen[ALIKE], patches.sources.label, patches.sources.field
             yield from self._score(f"{RANDOM}{note}", network, kind, seed)
-            yield from self._score(f"{PIXELS}{note}", pixel_encoder(images), kind, seed)
+            tiles = patches.tiles.images if patches.tiles else images[:0]
+            pixels = pixel_encoder(np.concatenate([images, tiles]))
+            yield from self._score(f"{PIXELS}{note}", pixels, kind, seed)
             if self.config.supervised_steps:
                 settings = FineTuneConfig(steps=self.config.supervised_steps)
-                folds = min(5, self.config.test_fields)
+                folds = min(self.config.folds, self.config.test_fields)
                 yield from fine_tuned(
                     f"{SUPERVISED}{note}", network.model, {seed: network.variables}, images, label, field,
                     folds=folds, config=settings,
@@ -185,10 +196,10 @@ class Study:
         for arm in (*self.config.arms, RANDOM):
             for seed in range(self.config.seeds):
                 scores += from_csv(scores_path(self.config, arm, seed).read_text())
-        if BASE in self.config.arms:
-            for arm in self.config.arms:
-                scores += differences(scores, arm, BASE) if arm not in (BASE, CLEAN) else []
-            scores += differences(scores, CLEAN, BASE)
+        for base in (BASE, f"{BASE}{STRONG}"):
+            if base in self.config.arms:
+                found = [differences(scores, arm, base) for arm in self.config.arms if arm != base]
+                scores += [score for some in found for score in some]
         return write_report(
             self.config.out / "report",
             scores,
@@ -206,6 +217,6 @@ def _facts(config: StudyConfig) -> dict[str, str]:
         f"{len(config.arms)} arms and {config.seeds} seeds; {config.model.variant}/{config.model.patch}",
         "test": f"{config.test_fields} other fields of {config.sources} labelled sources "
         f"({', '.join(config.classes)}); intervals are over seeds of network, draws, views, folds and labels",
-        "differences": f"NAME minus {BASE}: seed by seed",
+        "differences": "NAME minus OTHER: seed by seed",
         "vis2img": __version__,
     }

@@ -11,13 +11,16 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from vis2img.cutout_augment import CutoutAugment
 from vis2img.draws import Draw
+from vis2img.field_augment import cut_changed
 from vis2img.phase import sky_position
 from vis2img.pool import DrawPool, Held
 from vis2img.positions import WeightMap, random_position, without_blanks
 from vis2img.sources import Sources
 from vis2img.views import Crop, ViewConfig, cut, plan_crops
 
+_CHANGES = 1  # keeps the generators of changes apart from that of the plan
 _STREAM = 1 << 32  # keeps the generator of batches apart from those of draws
 
 
@@ -68,6 +71,8 @@ class Plan:
     patches: list[tuple[float, float]]
     state: dict[str, Any]
     """Of the loader when this batch has been delivered."""
+    entropy: tuple[int, ...] = ()
+    """Of what varies in the views besides."""
 
 
 class Planner:
@@ -101,7 +106,8 @@ class Planner:
         weights = np.array([self._sources.weights[f] if self._weighted else 1.0 for f in names])
         chosen = rng.choice(len(names), size=size, p=weights / weights.sum())
         samples = [self._sample(rng, fields[names[i]]) for i in chosen]
-        return Plan([crops for crops, _ in samples], [patch for _, patch in samples], state)
+        crops, patches = map(list, zip(*samples, strict=True))
+        return Plan(crops, patches, state, (*self._entropy, number, _CHANGES))
 
     def _sample(self, rng: np.random.Generator, held: list[Held]) -> tuple[list[Crop], tuple[float, float]]:
         draws = [each.draw for each in held]
@@ -132,17 +138,21 @@ class Planner:
         return self._maps[draw]
 
 
-def cut_batch(plan: Plan, views: ViewConfig, channels: int) -> Batch:
-    """Cut what was planned; any number of threads may do so at a time."""
+def cut_batch(plan: Plan, views: ViewConfig, channels: int, augment: CutoutAugment | None = None) -> Batch:
+    """Cut what was planned, and vary the pictures if ``augment`` says how; many threads may do so at a time."""
     size = len(plan.crops)
     globals_ = np.empty((views.n_global, size, views.global_size, views.global_size, channels), np.float32)
     locals_ = np.empty((views.n_local, size, views.local_size, views.local_size, channels), np.float32)
     positions = []
     for sample, crops in enumerate(plan.crops):
+        rng = np.random.default_rng(np.random.SeedSequence([*plan.entropy, sample])) if augment else None
         for number, crop in enumerate(crops):
             is_global = number < views.n_global
             out: Any = globals_[number, sample] if is_global else locals_[number - views.n_global, sample]
-            cut(crop.draw, crop.l, crop.m, crop.side, out.shape[0], views.stretch, out)
+            if augment and rng:
+                cut_changed(crop, out.shape[0], views.stretch, augment.draw(rng), rng, out)
+            else:
+                cut(crop.draw, crop.l, crop.m, crop.side, out.shape[0], views.stretch, out)
         l, m = np.array(plan.patches[sample])
         positions.append(sky_position(l, m, crops[0].draw.phase_centre))
     every = [[(c.l, c.m, c.side) for c in crops] for crops in plan.crops]

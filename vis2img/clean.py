@@ -8,6 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from astropy.io import fits
+
 from vis2img.errors import OutputError, Vis2imgError
 from vis2img.params import ImagingParams
 
@@ -23,6 +25,7 @@ def clean_image(
     auto_threshold: float = 3.0,
     auto_mask: float | None = 5.0,
     multiscale: bool = False,
+    noise: float = 0.0,
     nthreads: int = 1,
     overwrite: bool = False,
 ) -> Path:
@@ -43,6 +46,8 @@ def clean_image(
         CLEAN stops at this many times the noise, and beyond the mask threshold only in what was found before.
     multiscale : bool
         For extended emission.
+    noise : float
+        Jy/beam, written as NOISE into the header if above 0: views of the image are then stretched by it.
     nthreads : int
     overwrite : bool
 
@@ -91,5 +96,7 @@ def clean_image(
         if done.returncode or not made.exists():
             said = (done.stderr or done.stdout).strip().splitlines()
             raise Vis2imgError(f"wsclean failed on {ms}: {said[-1] if said else f'exit code {done.returncode}'}")
+        if noise > 0:
+            fits.setval(made, "NOISE", value=noise, comment="Jy/beam, to stretch pictures by")
         made.replace(out)
     return out

@@ -197,7 +197,7 @@ def cut_picture(
         margin = _MARGIN + math.ceil(step)
         width = math.ceil(square.side) + 2 * margin
         region = np.empty((width, width), np.float32)
-        _turn(image, square.x, square.y, square.side / 2 + margin, change.angle, background, region)
+        fill_turned(image, square.x, square.y, square.side / 2 + margin, change.angle, background, region)
         left = lower = float(margin)
     else:
         region, left, lower = _straight(image, square, background, step)
@@ -228,7 +228,7 @@ def _straight(image: np.ndarray, square: Square, background: float, step: float)
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "arcp", "nsz"})
-def _turn(
+def fill_turned(
     image: np.ndarray, x: float, y: float, half: float, angle: float, background: float, out: np.ndarray
 ) -> None:  # pragma: no cover - compiled
     """Fill ``out`` with a square about the middle of ``image``, turned about it, above the background.

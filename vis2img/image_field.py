@@ -59,6 +59,8 @@ class ImageField:
         FWHM of the restoring beam, BMAJ and BMIN, rad; 0 where the header has none.
     freq : float
         Hz; NaN where the header has none.
+    noise : float
+        NOISE of the header, Jy/beam, by which views are stretched; 0 where it has none.
     """
 
     path: str
@@ -70,6 +72,7 @@ class ImageField:
     phase_centre: tuple[float, float]
     beam: tuple[float, float]
     freq: float
+    noise: float
 
     @property
     def suggested_pixsize(self) -> float:
@@ -128,8 +131,8 @@ def fits_draw(path: str | Path, field: int = 0, index: int = 0, *, fov: float = 
     Returns
     -------
     Draw
-        ``data`` as in the file, NaN where blank; ``noise`` is the robust noise. ``params`` are those that vis2img wrote
-        into the file; of other files, only ``npix`` and ``pixsize`` mean something.
+        ``data`` as in the file, NaN where blank; ``noise`` is that of the header (NOISE), else the robust noise.
+        ``params`` are those that vis2img wrote into the file; of other files, only ``npix`` and ``pixsize`` count.
 
     Raises
     ------
@@ -138,7 +141,7 @@ def fits_draw(path: str | Path, field: int = 0, index: int = 0, *, fov: float = 
     """
     image = open_image(path, fov)
     data = _pixels(image)
-    noise = robust_noise(data)
+    noise = image.noise or robust_noise(data)
     if not (noise > 0 and math.isfinite(noise)):
         raise MeasurementSetError(
             f"{path}: most pixels are alike or blank, so that it has no noise to stretch by (is it a model or a mask?)"
@@ -186,7 +189,7 @@ def open_image(path: str | Path, fov: float = math.inf) -> ImageField:
             f"{path} has {npix[0]} x {npix[1]} pixels to use, and a field needs {MIN_NPIX} at least"
         )
     image = ImageField(
-        str(path), number, shape, npix, flips, rough, (0.0, 0.0), (major, minor), _frequency(header)
+        str(path), number, shape, npix, flips, rough, (0.0, 0.0), (major, minor), _frequency(header), _noise(header)
     )  # fmt: skip
     pixsize, centre = _as_sin(image, sky)
     return replace(image, pixsize=pixsize, phase_centre=centre)
@@ -248,6 +251,11 @@ def _frequency(header: Header) -> float:
     axis = next((i for i in axes if str(header.get(f"CTYPE{i}", "")).strip().startswith("FREQ")), None)
     value = header.get(f"CRVAL{axis}") if axis else header.get("RESTFRQ", header.get("FREQ"))
     return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _noise(header: Header) -> float:
+    value = header.get("NOISE")
+    return float(value) if isinstance(value, int | float) and 0 < value < math.inf else 0.0
 
 
 def _axes(path: str | Path, sky: WCS, shape: tuple[int, int]) -> tuple[tuple[bool, bool], float]:

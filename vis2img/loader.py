@@ -188,7 +188,8 @@ class Loader:
             self._failure = error
 
     def _cut(self, plan: Any) -> tuple[Batch, dict[str, int]]:
-        return cut_batch(plan, self.config.views, self.config.channels), plan.state
+        augment = self.config.augment if self.config.augment_fields else None
+        return cut_batch(plan, self.config.views, self.config.channels, augment), plan.state
 
     def _put(self, item: Future[Any]) -> None:
         while not self._stopped.is_set():

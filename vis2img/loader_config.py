@@ -54,7 +54,9 @@ class LoaderConfig:
     views: ViewConfig = field(default_factory=ViewConfig)
     """How views are cut."""
     augment: CutoutAugment = field(default_factory=CutoutAugment)
-    """How views of cutouts vary besides; measurement sets and FITS images do not use it."""
+    """How views of cutouts vary besides, and those of fields where augment_fields is set."""
+    augment_fields: bool = False
+    """Whether views of measurement sets and FITS images vary by augment, too: as images, besides how they are made."""
     near_peaks: float = 0.5
     """Share of the patches placed near a bright peak of the field; the others lie anywhere."""
     pb_limit: float = 0.1

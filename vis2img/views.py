@@ -156,12 +156,9 @@ def cut(
         If the square reaches beyond the image.
     """
     count, ny, nx = draw.data.shape
-    pixsize = draw.params.pixsize
-    x, y = lm_to_pixel(l, m, (nx, ny), pixsize)
-    width = side / pixsize
-    # Pixel centres are whole numbers to the WCS; to the resampler a pixel spans [i, i + 1].
-    left, lower = x + 0.5 - width / 2, y + 0.5 - width / 2
-    if min(left, lower) < -1e-6 or left + width > nx + 1e-6 or lower + width > ny + 1e-6:
+    left, lower, width = _square(draw, l, m, side)
+    if not fits(draw, l, m, side):
+        x, y = left + width / 2 - 0.5, lower + width / 2 - 0.5
         raise ParameterError(f"the patch at pixel ({x:.1f}, {y:.1f}) reaches beyond the {nx} x {ny} image")
     if out is None:
         out = np.empty((size, size, count), np.float32)
@@ -169,6 +166,23 @@ def cut(
         factors = (LINEAR, 1.0, 1.0, 1.0) if stretch is None else stretch.factors(float(draw.noise[channel]))
         resample(draw.data[channel], left, lower, width, *factors, out[:, :, channel])
     return out
+
+
+def fits(draw: Draw, l: float, m: float, side: float) -> bool:
+    """Return whether a square, as :func:`cut` takes it, lies within the image."""
+    ny, nx = draw.data.shape[1:]
+    left, lower, width = _square(draw, l, m, side)
+    return min(left, lower) >= -1e-6 and left + width <= nx + 1e-6 and lower + width <= ny + 1e-6
+
+
+def _square(draw: Draw, l: float, m: float, side: float) -> tuple[float, float, float]:
+    """Return left and lower edge and width of a square in pixels of the draw."""
+    ny, nx = draw.data.shape[1:]
+    pixsize = draw.params.pixsize
+    x, y = lm_to_pixel(l, m, (nx, ny), pixsize)
+    width = side / pixsize
+    # Pixel centres are whole numbers to the WCS; to the resampler a pixel spans [i, i + 1].
+    return x + 0.5 - width / 2, y + 0.5 - width / 2, width
 
 
 @dataclass(frozen=True, eq=False)

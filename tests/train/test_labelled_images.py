@@ -11,7 +11,7 @@ import pytest
 from astropy.io import fits
 
 from train.cutout_pickles import read_pickle
-from train.labelled_images import LabelledImages, read_labelled, symmetric_views
+from train.labelled_images import LabelledImages, read_labelled, shared_sources, source_groups, symmetric_views
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.views import Stretch, ViewConfig
 
@@ -331,3 +331,167 @@ def test_the_real_sets_hold_what_their_notes_say(shared_data: Path) -> None:
         sure = file["confident"]
         assert np.array_equal(mirabest.label, file["label10"][sure])
         np.testing.assert_allclose(mirabest.targets["redshift"], file["redshift"][sure])
+
+
+def told(path: Path, **options: Any) -> str:
+    """The one line in which a file is refused."""
+    with pytest.raises(Vis2imgError) as error:
+        read_labelled(path, views=VIEWS, **options)
+    assert str(error.value).isprintable()
+    return str(error.value)
+
+
+def test_columns_of_objects_are_refused_by_name(tmp_path: Path) -> None:
+    mixed = np.array(["x", None, 2, 3, 4, 5], object)
+    for name in ("host", "label", "filename"):
+        path = write_npz(tmp_path / f"{name}.npz", fr=np.zeros(6, int), **{name: mixed})
+        assert f"{name}.npz: the column {name} holds Python objects" in told(path)
+    ragged = np.empty(2, object)
+    ragged[:] = [np.zeros((16, 16)), np.zeros((20, 20))]
+    assert "a.npz: images are Python objects" in told(write_npz(tmp_path / "a.npz", images=ragged), label=None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"images": pictures(6) + 1j}, "bad.npz: pictures must be real numbers, not complex"),
+        ({"images": np.zeros((0, 16, 16))}, r"bad.npz: images must be numbers [n, y, x], not float64 [0, 16, 16]"),
+        ({"label_names": np.array("a")}, "bad.npz: label_names must be a list, not of the shape []"),
+        ({"scale_mJy": np.array(list("abcdef"))}, "bad.npz: scale_mJy must be numbers, not <U1"),
+        ({"size_arcsec": np.array(list("abcdef"))}, "bad.npz: size_arcsec must be numbers, not <U1"),
+        ({"ra": np.zeros(6)}, "bad.npz has ra and no declination (dec_deg or dec)"),
+        ({"dec_deg": np.zeros(6)}, "bad.npz has dec_deg and no right ascension (ra_deg or ra)"),
+        ({"confident": np.array([0, 1, 2, 0, 1, 1])}, "row 2: confident 2 is neither yes nor no"),
+        ({"confident": np.array(["yes", "no", "may", "", "", ""])}, "row 2: confident may is neither yes nor no"),
+    ],
+)
+def test_columns_of_the_wrong_kind_are_told(tmp_path: Path, columns: dict, words: str) -> None:
+    assert words in told(write_npz(tmp_path / "bad.npz", **{"fr": np.arange(6) % 2, **columns}))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.full(6, 2**40), "row 0: kind 1099511627776 is beyond"),
+        (np.full(6, 2**64 - 1, np.uint64), "row 0: kind 18446744073709551615 is beyond"),
+        (np.array([0, 1, -2, 0, 0, 0]), "row 2: kind -2 is none of the 2 label_names"),
+        (np.array([0, np.inf, 0, 0, 0, 0]), "kind holds real numbers, which are no labels"),
+        (np.full(6, 1e300), "kind holds real numbers, which are no labels"),
+        (np.full(6, 1j), "kind must be whole numbers or words, not complex128"),
+    ],
+)
+def test_labels_that_are_none_are_told(tmp_path: Path, values: np.ndarray, words: str) -> None:
+    assert words in told(write_npz(tmp_path / "a.npz", kind=values), label="kind")
+
+
+def test_labels_of_any_type_are_read(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "a.npz", fr=np.array([0, 1, 2, 1, 0, 9], np.uint8), name=np.full(6, b"caf\xe9"))
+    assert read_labelled(path, views=VIEWS).label.tolist() == [0, 1, 1, 0]
+    assert read_labelled(path, views=VIEWS, label="name").label_names == ("caf\xe9",)
+    path = write_npz(tmp_path / "c.npz", kind=np.array([0, 1, 2, 1, 0, 2], np.uint64))
+    assert read_labelled(path, views=VIEWS, label="kind").label.tolist() == [0, 1, 2, 1, 0, 2]
+    path = write_npz(tmp_path / "b.npz", kind=np.array([0, np.nan, 2, 1, 0, 2.0]))
+    assert read_labelled(path, views=VIEWS, label="kind").label.tolist() == [0, -1, 2, 1, 0, 2]
+
+
+def write_table(folder: Path, text: str, n: int = 4) -> Path:
+    for i in range(n):
+        write_fits(folder / f"s{i}.fits", pictures(1, seed=i)[0])
+    (folder / "labels.csv").write_text(text)
+    return folder / "labels.csv"
+
+
+def test_targets_are_neither_labels_nor_flags_nor_places(tmp_path: Path) -> None:
+    head = "filename,fr,confident,alpha,code,in_mirabest,scale_mJy,rms,id,ra_deg,dec_deg,kind,odd"
+    rows = [f"s{i}.fits,{i % 2},1,{0.1 * i},{100 + i},0,2.5,0.3,{i},{i},{i},{i},{i % 2}" for i in range(4)]
+    path = write_table(tmp_path / "t", "\n".join([head, *rows]))
+    assert list(read_labelled(path, views=VIEWS).targets) == ["alpha", "kind"]
+    assert list(read_labelled(path, views=VIEWS, label="kind").targets) == ["alpha"]
+
+
+def test_words_of_confidence_are_understood(tmp_path: Path) -> None:
+    rows = [f"s{i}.fits,0,{word}" for i, word in enumerate(("True", "false", "YES", ""))]
+    path = write_table(tmp_path / "t", "\n".join(["filename,fr,confident", *rows]))
+    assert read_labelled(path, views=VIEWS).name == ("s0.fits", "s2.fits")
+    path.write_text("filename,fr,confident\ns0.fits,0,1\ns1.fits,0,\ns2.fits,,1\n")
+    assert read_labelled(path, views=VIEWS).name == ("s0.fits",)
+
+
+def test_tables_with_files_elsewhere_and_with_columns_twice(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "t", "filename,kind\n", 1)
+    other = tmp_path / "other" / "x.fits"
+    write_fits(other, pictures(1)[0])
+    path.write_text(f"filename,kind\n{other},a\ns0.fits,b\n")
+    assert read_labelled(path, views=VIEWS, label="kind").name == (str(other), "s0.fits")
+    path.write_text("filename,kind,Kind\ns0.fits,a,b\n")
+    assert "labels.csv has the column kind twice" in told(path, label="kind")
+
+
+def test_only_the_labels_that_are_asked_for_need_be_right(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "a.npz", label=np.linspace(0, 1, 6), kind=np.arange(6))
+    assert read_labelled(path, views=VIEWS, label="kind").label.tolist() == list(range(6))
+    assert len(read_labelled(path, views=VIEWS, label=None)) == 6
+
+
+ARCMINUTE = np.radians(1 / 60)
+
+
+def labelled(n: int = 5, seed: int = 0, **parts: Any) -> LabelledImages:
+    """Pictures that all differ, without positions and names."""
+    images = pictures(n, SIZE, seed)[..., None]
+    blank = {"images": images, "label": np.zeros(n, int), "position": np.full((n, 2), np.nan), "name": ("",) * n}
+    return LabelledImages(**{**blank, "label_names": ("a",), "targets": {}, "path": Path("p"), **parts})
+
+
+def pairs(group: np.ndarray) -> list[tuple[int, int]]:
+    return [(i, j) for j in range(len(group)) for i in range(j) if group[i] == group[j]]
+
+
+def test_groups_join_places_pixels_and_names(tmp_path: Path) -> None:
+    assert source_groups(labelled(), ARCMINUTE).dtype == np.int64 and not pairs(source_groups(labelled(), ARCMINUTE))
+    place = np.radians([[0, 0], [10, 0], [10 + 1 / 120, 0], [359.999, 0], [np.nan, np.nan]])
+    assert pairs(source_groups(labelled(position=place), ARCMINUTE)) == [(1, 2), (0, 3)]
+    assert not pairs(source_groups(labelled(position=place), 0.0))
+    same = labelled().images.copy()
+    same[3] = same[1]
+    assert pairs(source_groups(labelled(images=same), ARCMINUTE)) == [(1, 3)]
+    both = labelled(images=same, position=place)
+    assert source_groups(both, ARCMINUTE).tolist() == [0, 0, 0, 0, 1]
+    names = ("x", "", "x", "", "y")
+    assert pairs(source_groups(labelled(name=names), ARCMINUTE)) == [(0, 2)]
+    assert pairs(source_groups(labelled(name=names, position=place), ARCMINUTE)) == [(1, 2), (0, 3)]
+    assert not pairs(source_groups(labelled(name=names, named=False), ARCMINUTE))
+    # Pictures of nothing are 0 everywhere, and that they are alike tells nothing.
+    assert not pairs(source_groups(labelled(images=np.zeros_like(same)), ARCMINUTE))
+    assert source_groups(labelled(0), ARCMINUTE).shape == (0,)
+
+
+def test_sources_of_one_set_are_found_in_another() -> None:
+    a, b = labelled(5, 0), labelled(4, 1)
+    assert shared_sources(a, b, ARCMINUTE).tolist() == [False] * 4
+    images = b.images.copy()
+    images[2] = a.images[4]
+    assert shared_sources(a, labelled(4, 1, images=images), ARCMINUTE).tolist() == [False, False, True, False]
+    place, other = np.full((5, 2), np.nan), np.full((4, 2), np.nan)
+    place[2] = 1.0
+    other[1], other[3] = (1.0, 1.0 + ARCMINUTE / 2), (1.0, 1.1)
+    found = shared_sources(labelled(5, 0, position=place), labelled(4, 1, position=other), ARCMINUTE)
+    assert found.tolist() == [False, True, False, False]
+    found = shared_sources(labelled(5, 0, name=tuple("abcde")), labelled(4, 1, name=("z", "c", "", "")), ARCMINUTE)
+    assert found.tolist() == [False, True, False, False] and found.dtype == bool
+    # Two of the second set that are alike are not in the first.
+    images = b.images.copy()
+    images[1] = images[0]
+    assert not shared_sources(a, labelled(4, 1, images=images), ARCMINUTE).any()
+
+
+def test_a_file_without_positions_shares_all_its_sources_with_itself(tmp_path: Path) -> None:
+    twice = np.concatenate([pictures(6), pictures(6)[:1]])
+    path = write_npz(tmp_path / "a.npz", images=twice, fr=np.zeros(7, int))
+    found = read_labelled(path, views=VIEWS)
+    assert pairs(source_groups(found, ARCMINUTE)) == [(0, 6)] and not found.named
+    assert shared_sources(found, read_labelled(path, views=VIEWS, channels=1), ARCMINUTE).all()
+    # Names that only count the rows of a file say nothing about another file.
+    (tmp_path / "b").mkdir()
+    other = read_labelled(write_npz(tmp_path / "b" / "a.npz", images=pictures(6, seed=9)), views=VIEWS, label=None)
+    assert other.name[0] == found.name[0] and not shared_sources(found, other, ARCMINUTE).any()

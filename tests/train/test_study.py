@@ -16,6 +16,8 @@ from train.study_folder import scores_path, settle
 from train.study_run import Study
 from train.tasks.encoders import RANDOM
 from train.tasks.scores import to_csv
+from vis2img.cli.app import parse
+from vis2img.config_file import config_arguments, read_config
 from vis2img.errors import OutputError, ParameterError
 from vis2img.locking import locked
 
@@ -57,6 +59,21 @@ def test_fields_to_train_and_to_test_on_are_other_skies(tmp_path: Path) -> None:
     )
 
 
+def test_strong_arms_vary_pictures_besides(tmp_path: Path) -> None:
+    config = small(tmp_path, arms=("image-only", "image-only-strong", "full-strong"))
+    plain, strong, both = (config.run_config(arm, 0).data for arm in config.arms)
+    assert not plain.augment_fields and strong.augment_fields and both.augment_fields
+    assert dataclasses.replace(strong, augment_fields=False) == plain and strong.augment.gain == (0.5, 2.0)
+    assert both.imaging == "full"
+
+
+def test_each_field_of_a_study_of_cutouts_has_its_own_share(tmp_path: Path) -> None:
+    config = small(tmp_path, cutouts=(tmp_path / "real.npz",), fields=3, test_fields=2)
+    ones = [config.observation(i, test) for test, count in ((False, 3), (True, 2)) for i in range(count)]
+    assert [one.cutout_part for one in ones] == [(i, 5) for i in range(5)]
+    assert {(one.n_sources, one.n_cutouts) for one in ones} == {(0, 12)}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"arms": ("imagined",)}, "imagined is unknown"), ({"seeds": 0}, "seeds"), ({"test_fields": 1}, "test_fields")],
@@ -92,6 +109,8 @@ def test_a_study_is_made_once_and_goes_on_with_what_is_missing(tmp_path: Path) -
 def test_a_folder_holds_one_study_that_may_grow(tmp_path: Path) -> None:
     settle(small(tmp_path))
     settle(small(tmp_path, seeds=3, arms=(*ARMS, "taper-only"), workers=2))
+    with pytest.raises(OutputError, match="another clean"):
+        settle(small(tmp_path, arms=(*ARMS, "CLEAN-strong")))
     with pytest.raises(OutputError, match="another steps"):
         settle(small(tmp_path, steps=9))
     with pytest.raises(OutputError, match="another model"):
@@ -113,3 +132,10 @@ def test_a_process_leaves_what_another_has_begun_and_writes_no_report_without_it
     everything = {(arm, seed) for arm in (*ARMS, RANDOM) for seed in range(2)}
     assert {*done} == everything - {("full", 1)} and len(done) == len(everything) - 1
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("name", ["study.yaml", "study_cutouts.yaml"])
+def test_the_studies_of_the_examples_can_be_read(name: str) -> None:
+    path = Path(__file__).parents[2] / "examples" / name
+    config = parse(StudyConfig, config_arguments(read_config(path), StudyConfig, path), "vis2img study")
+    assert {"image-only", "full", CLEAN} <= {*config.arms} and config.seeds == 5

@@ -205,10 +205,9 @@ def simulated_session(
     rounds: int = 10,
     seeds: Sequence[int] = range(5),
 ) -> list[Score]:
-    """Score active learning with a human whose scores are known: recall in the first 5% after more and more scores.
+    """Score active learning with a human whose scores are known.
 
-    What was shown for scoring counts as looked at, and comes first; then the ranking. (Where more than 5% were
-    shown, the first 5% of those shown are what counts.)
+    Looked at is what was shown for scoring, in the order it was shown, and then the ranking.
 
     Parameters
     ----------
@@ -230,8 +229,10 @@ def simulated_session(
     Returns
     -------
     list of Score
-        "recall in the first 5%" of each method, with x the number of scores: 0, 20, 50 and 100, as far as ``batch``
-        and ``rounds`` reach them.
+        "recall" of each method, and of "no scores" (the raw order), with x the number of patches looked at, all of
+        them scored: 20, 50 and 100, as far as ``batch`` and ``rounds`` reach them. "recall in the first 5%" of each
+        method, with x the number of scores given, 0 and as far as they are at most half of these 5%: of more, it would
+        be decided before the learner has a say.
 
     Raises
     ------
@@ -242,29 +243,30 @@ def simulated_session(
         raise ParameterError(f"batch of {batch} patches must be at least 1")
     planted, human = np.asarray(planted, dtype=bool), np.asarray(human, dtype=float)
     first = patches(HEADLINE, len(planted))
-    scores = []
+    scores: list[Score] = []
+
+    def add(setting: str, metric: str, x: int, seed: int, value: float) -> None:
+        scores.append(Score("active learning", representation, setting, metric, x, seed, float(value)))
+
     for seed in seeds:
         raw = outlier_scores("isolation forest", vectors, seed)
+        unhelped = recall_curve(np.argsort(-raw, kind="stable"), planted)
+        for count in CHECKPOINTS:
+            if 0 < count <= min(batch * rounds, len(planted)):
+                add("no scores", "recall", count, seed, unhelped[count])
         for method in METHODS:
             session = ActiveSession(vectors, raw, method, seed)
             for done in range(rounds + 1):
                 if done:
                     shown = session.next(batch)
                     session.score(shown, human[shown])
-                if done * batch in CHECKPOINTS:
-                    ranking = session.ranking()
-                    seen = np.array(list(session.human), dtype=int)
-                    order = np.concatenate([seen, ranking[~np.isin(ranking, seen)]])
-                    value = float(recall_curve(order, planted)[first])
-                    scores.append(
-                        Score(
-                            "active learning",
-                            representation,
-                            method,
-                            "recall in the first 5%",
-                            done * batch,
-                            seed,
-                            value,
-                        )
-                    )
+                count = done * batch
+                if count not in CHECKPOINTS or count > len(planted):
+                    continue
+                ranking, seen = session.ranking(), np.array(list(session.human), dtype=int)
+                curve = recall_curve(np.concatenate([seen, ranking[~np.isin(ranking, seen)]]), planted)
+                if count:
+                    add(method, "recall", count, seed, curve[count])
+                if 2 * count <= first:
+                    add(method, "recall in the first 5%", count, seed, curve[first])
     return scores

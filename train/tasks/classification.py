@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -27,6 +28,7 @@ STRENGTHS = tuple(10.0**power for power in range(-5, 1))
 DEFAULT_STRENGTH = 1e-3
 # Rows (views times samples) that C is chosen on; more change the choice little and take their time.
 SELECTION_ROWS = 3000
+_QUERIES = 1024  # whose similarities are held at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +86,8 @@ def knn_classifier(
     Parameters
     ----------
     vectors : float ([view,] n, dim)
-        Training samples.
+        Training samples. Of several views of a sample the nearest counts, so that it has one vote however many there
+        are and however alike they look.
     label : [n]
         Their classes.
     group : [n], optional
@@ -92,17 +95,28 @@ def knn_classifier(
     unlabelled : float ([view,] m, dim), optional
         What the mean of the features is measured on; by default the training samples.
     k : int
-        Neighbours that vote (fewer where there are fewer). Each view of a sample counts as one.
+        Samples that vote (fewer where there are fewer).
     """
-    from sklearn.neighbors import KNeighborsClassifier
-
     views = as_views(vectors)
     known = as_rows(views if unlabelled is None else unlabelled)
     mean = known.mean(axis=0, dtype=np.float64).astype(np.float32)
-    gallery = unit_vectors(as_rows(views) - mean)
-    model = KNeighborsClassifier(min(k, len(gallery)), algorithm="brute", weights=similarity_weights)
-    model.fit(gallery, np.tile(np.asarray(label), len(views)))
-    return Classifier(model.classes_, lambda x: model.predict_proba(unit_vectors(x - mean)))
+    gallery = [unit_vectors(view - mean) for view in views]
+    classes, code = np.unique(np.asarray(label), return_inverse=True)
+    member = np.eye(len(classes), dtype=np.float32)[code]
+    count = min(k, len(code))
+
+    def probabilities(asked: np.ndarray) -> np.ndarray:
+        found = np.empty((len(asked), len(classes)), np.float32)
+        for start in range(0, len(asked), _QUERIES):
+            queries = unit_vectors(asked[start : start + _QUERIES] - mean)
+            cosine = reduce(np.maximum, [queries @ view.T for view in gallery])
+            nearest = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
+            votes = np.exp((np.take_along_axis(cosine, nearest, axis=1) - 1) / TEMPERATURE)
+            total = np.einsum("qk,qkc->qc", votes, member[nearest])
+            found[start : start + len(queries)] = total / total.sum(axis=1, keepdims=True)
+        return found
+
+    return Classifier(classes, probabilities)
 
 
 def linear_probe(
@@ -226,6 +240,7 @@ def classify(
         If the folds are impossible, a share is outside (0, 1], or the vectors are not finite.
     """
     views, label, group = as_views(vectors), np.asarray(label), np.asarray(group)
+    _check_classes(label)
     scores: list[Score] = []
     for seed in seeds:
         fold = validation_folds(label, group, folds, seed)
@@ -263,6 +278,7 @@ def classify_split(
         "accuracy" and "balanced accuracy" on the test set; x is the share.
     """
     views, label, group = as_views(train_vectors), np.asarray(train_label), np.asarray(train_group)
+    _check_classes(label)
     scores: list[Score] = []
     for share in shares:
         for seed in seeds if share < 1 else list(seeds)[:1]:
@@ -271,6 +287,11 @@ def classify_split(
                 guess = fit(views[:, kept], label[kept], group[kept], unlabelled=views).predict(test_vectors)
                 scores += _accuracies(representation, setting, share, seed, np.asarray(test_label), guess)
     return scores
+
+
+def _check_classes(label: np.ndarray) -> None:
+    if len(np.unique(label)) < 2:
+        raise ParameterError("classification needs sources of at least two classes")
 
 
 def _accuracies(
@@ -283,6 +304,6 @@ def _accuracies(
         "balanced accuracy": np.mean([right[label == name].mean() for name in np.unique(label)]),
     }
     return [
-        Score("classification", representation, setting, metric, float(share), seed, float(value))
-        for metric, value in values.items()
+        Score("classification", representation, setting, metric, float(share), seed, float(value), count)
+        for (metric, value), count in zip(values.items(), (len(label), 0), strict=True)
     ]

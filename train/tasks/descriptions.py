@@ -52,6 +52,14 @@ _DESCRIPTIONS = {
         "share of patches looked at",
         "patches looked at",
     ),
+    "active learning": Description(
+        "How many of the planted rare sources someone has found who scores batches of patches from 0 to 5 while a "
+        "learner chooses the next, against the number looked at; and beside it without a learner (no scores). And how "
+        "many are in the first 5%, scored ones first, after a few scores.",
+        "In random order the share found is the share looked at.",
+        "share of patches looked at",
+        "number of patches",
+    ),
     "regression": Description(
         "How well a physical quantity (number of sources, flux, redshift) of a source that was kept back is told "
         "from its vector.",
@@ -59,7 +67,8 @@ _DESCRIPTIONS = {
     ),
     "transfer": Description(
         "How well a classifier that learned on one telescope, band or weighting does on another that it never saw.",
-        "Chance is as in classification; what to compare with is the score where training and test are alike.",
+        "Chance is as in classification; what to compare with is the score 'as learnt': of other sources, imaged as "
+        "those that it learned on.",
     ),
     "invariance": Description(
         "How far a vector moves when nothing changes but how the patch was imaged, over the distance between "

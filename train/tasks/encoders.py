@@ -12,9 +12,11 @@ import numpy as np
 
 from train.embed import embed_images
 from train.run import load_run
-from train.run_config import TrainConfig
+from train.run_config import TrainConfig, to_record
 from train.state import backbone_variables, build_model, create_state
 from vis2img.errors import ParameterError
+from vis2img.loader_config import ENGINE_KEYS
+from vis2img.prior_presets import load_prior
 
 TRAINED, RANDOM, PIXELS = "trained", "random weights", "PCA of pixels"
 _COMPONENTS = 64
@@ -47,7 +49,7 @@ def run_encoders(
     Raises
     ------
     ParameterError
-        If the runs have different networks or cut their views otherwise; the message names both folders.
+        If the runs differ in more than their seeds, or do not differ in them; the message names both folders.
     Vis2imgError
         If a folder holds no run.
     """
@@ -56,12 +58,35 @@ def run_encoders(
         config, state, model = load_run(folder, step)
         configs.append(config)
         found.append(network_encoder(name, seed, model, backbone_variables(state, role)))
-        if (config.model, config.data.views) != (configs[0].model, configs[0].data.views):
-            raise ParameterError(
-                f"{folders[0]} and {folder} have different networks or views, so they are no seeds of one thing; "
-                "evaluate them one by one"
-            )
+    _check_seeds(folders, configs)
     return configs[0], found
+
+
+def _check_seeds(folders: Sequence[str | Path], configs: Sequence[TrainConfig]) -> None:
+    """Refuse runs that are no seeds of one thing: their mean and interval would mean nothing."""
+    records = [_what_counts(config) for config in configs]
+    for i, (folder, record) in enumerate(zip(folders, records, strict=True)):
+        for key in record:
+            if record[key] != records[0][key]:
+                raise ParameterError(
+                    f"{folders[0]} and {folder} have another {key}, so they are no seeds of one thing; "
+                    "evaluate them one by one"
+                )
+        for other, config in zip(folders[:i], configs[:i], strict=True):
+            if config.seed == configs[i].seed:
+                raise ParameterError(f"{other} and {folder} have the same seed, {config.seed}: they are one run, twice")
+
+
+def _what_counts(config: TrainConfig) -> dict[str, Any]:
+    """Return what makes a run what it is, but for its seed."""
+    record = to_record(config)
+    data = {key: value for key, value in record["data"].items() if key not in ENGINE_KEYS}
+    # Runs keep the prior that they were trained with in their own folders.
+    data["imaging"] = load_prior(config.data.imaging).to_dict()
+    return {
+        **{f"data.{key}": value for key, value in data.items()},
+        **{k: record[k] for k in ("model", "optim", "steps")},
+    }
 
 
 def random_encoders(config: TrainConfig, seeds: Iterable[int]) -> list[Encoder]:
@@ -79,7 +104,7 @@ def random_encoders(config: TrainConfig, seeds: Iterable[int]) -> list[Encoder]:
 def pixel_encoder(images: np.ndarray, seed: int = 0) -> Encoder:
     """Return the principal components of the pixels of ``images`` [n, y, x, channel], at most 64 of them.
 
-    They are fitted without labels, on all images that are scored: a help that the networks do not have.
+    They are fitted without labels, on images that are scored: a help that the networks do not have.
     """
     from sklearn.decomposition import PCA
 

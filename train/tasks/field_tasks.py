@@ -20,6 +20,7 @@ from vis2img.errors import ParameterError
 
 Encode = Callable[[np.ndarray], np.ndarray]
 TASKS = ("classification", "similarity", "anomaly", "regression", "transfer", "invariance")
+AS_LEARNT = "as learnt"  # asked of what was learnt on, but of other sources: what a transfer is compared with
 PLANTED_SHARE = 0.05
 # What a person would say of a patch on Astronomaly's scale: 5 of what is sought, 0 of all else.
 SOUGHT, DULL = 5.0, 0.0
@@ -48,7 +49,7 @@ def score_fields(
     seeds: Sequence[int] = (0,),
     others: SourcePatches | None = None,
 ) -> list[Score]:
-    """Score one representation by several tasks, once for each seed.
+    """Score one representation by several tasks, once for each seed where it draws something.
 
     Parameters
     ----------
@@ -89,15 +90,13 @@ def score_fields(
     of_tiles = encode(tiles.images) if tiles is not None and "regression" in tasks else None
     parts = min(folds, len(np.unique(sources.field)))
     asked = encode(others.seen[ALIKE]) if others is not None and "transfer" in tasks else None
-    scores: list[Score] = []
-    for seed in seeds:
-        scores += _of_sources(representation, vectors, sources, tasks, shares, parts, rare, seed)
-        if tiles is not None and of_tiles is not None:
-            scores += _of_tiles(representation, of_tiles, tiles, parts, seed)
-        if others is not None and asked is not None:
-            scores += transfer_to_others(
-                representation, vectors[ALIKE], sources.label, sources.field, asked, others.label, seeds=[seed]
-            )
+    scores = _of_sources(representation, vectors, sources, tasks, shares, parts, rare, seeds)
+    if tiles is not None and of_tiles is not None:
+        scores += _of_tiles(representation, of_tiles, tiles, parts, seeds)
+    if others is not None and asked is not None:
+        scores += transfer_to_others(
+            representation, vectors[ALIKE], sources.label, sources.field, asked, others.label, seeds=seeds
+        )
     return scores
 
 
@@ -109,34 +108,38 @@ def _of_sources(
     shares: Sequence[float],
     folds: int,
     rare: Sequence[str],
-    seed: int,
+    seeds: Sequence[int],
 ) -> list[Score]:
     alike, label, field = vectors[ALIKE], sources.label, sources.field
     scores: list[Score] = []
     if "classification" in tasks:
-        scores += classify(representation, alike, label, field, shares=shares, folds=folds, seeds=[seed])
+        scores += classify(representation, alike, label, field, shares=shares, folds=folds, seeds=seeds)
     if "similarity" in tasks:
-        scores += precision_at(representation, alike, label, field, seed=seed)
+        scores += precision_at(representation, alike, label, field, seed=seeds[0])
     if "anomaly" in tasks:
-        scores += rare_classes(representation, alike, label, rare, seed)
+        for seed in seeds:
+            scores += rare_classes(representation, alike, label, rare, seed)
     if "transfer" in tasks:
-        pairs = [(f"to {name}", ALIKE, name) for name in (SHIFTED, "full")]
-        pairs += [(name, f"{name} [0]", f"{name} [1]") for name in ENDS]
-        for name, learnt, asked in (pair for pair in pairs if {*pair[1:]} <= vectors.keys()):
-            scores += transfer(
-                representation, name, vectors[learnt], vectors[asked], label, field, folds=folds, seeds=[seed]
-            )
+        pairs = [(alike, {f"to {name}": vectors[name] for name in (SHIFTED, "full") if name in vectors})]
+        for name in ENDS:
+            ends = [vectors.get(f"{name} [{i}]") for i in (0, 1)]
+            if ends[0] is not None and ends[1] is not None:
+                pairs.append((ends[0], {name: ends[1], f"{name}, {AS_LEARNT}": ends[0]}))
+        for learnt, asked in pairs:
+            scores += transfer(representation, learnt, asked, label, field, folds=folds, seeds=seeds)
     if "invariance" in tasks:
         otherwise = {name: vectors[name] for name in (*PARAMETERS, "full") if name in vectors}
-        scores += invariance(representation, alike, otherwise, seed)
+        scores += invariance(representation, alike, otherwise, seeds[0])
     return scores
 
 
-def _of_tiles(representation: str, vectors: np.ndarray, tiles: TilePatches, folds: int, seed: int) -> list[Score]:
+def _of_tiles(
+    representation: str, vectors: np.ndarray, tiles: TilePatches, folds: int, seeds: Sequence[int]
+) -> list[Score]:
     scores: list[Score] = []
     for name, target in (("compact sources", tiles.compact), ("flux", np.where(tiles.flux > 0, tiles.flux, np.nan))):
         scores += regress(
-            representation, vectors, target, tiles.field, target_name=name, folds=folds, seeds=[seed],
+            representation, vectors, target, tiles.field, target_name=name, folds=folds, seeds=seeds,
             log=name == "flux",
         )  # fmt: skip
     return scores
@@ -162,14 +165,10 @@ def score_queries(
         Task "transfer", settings "WAY, k-NN", "balanced accuracy".
     """
     vectors = {way: encode(sources.seen[way]) for way in dict.fromkeys((ALIKE, *ways))}
-    folds = len(np.unique(sources.field))
-    scores = []
-    for way in ways:
-        scores += transfer(
-            representation, way, vectors[ALIKE], vectors[way], sources.label, sources.field, folds=folds, seeds=[seed],
-            fits={"k-NN": knn_classifier},
-        )  # fmt: skip
-    return scores
+    return transfer(
+        representation, vectors[ALIKE], {way: vectors[way] for way in ways}, sources.label, sources.field,
+        folds=len(np.unique(sources.field)), seeds=[seed], fits={"k-NN": knn_classifier},
+    )  # fmt: skip
 
 
 def rare_classes(
@@ -183,8 +182,10 @@ def rare_classes(
     Raises
     ------
     ParameterError
-        If no source is of a rare class.
+        If no source is of a rare class, or there is nothing else.
     """
+    if len(np.unique(label)) < 2:
+        raise ParameterError("a search for rare sources needs sources of at least two classes")
     unknown = [name for name in rare if name not in label]
     if unknown:
         known = ", ".join(np.unique(label))

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from train.labelled_images import LabelledImages, read_labelled, symmetric_views
+from train.labelled_images import (
+    LabelledImages,
+    read_labelled,
+    shared_sources,
+    source_groups,
+    symmetric_views,
+)
 from train.run_config import TrainConfig
 from train.tasks.classification import classify, classify_split
 from train.tasks.encoders import Encoder, pixel_encoder, random_encoders, run_encoders
 from train.tasks.field_tasks import TASKS, rare_classes, score_fields, wanted_ways
 from train.tasks.finetune import FineTuneConfig, fine_tuned
-from train.tasks.folds import position_groups
-from train.tasks.regression import regress
+from train.tasks.regression import regress, regress_split
 from train.tasks.scores import Score
 from train.tasks.similarity import precision_at
 from train.tasks.simulated import ALIKE, field_patches, read_truths, source_patches
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 LABELLED_TASKS = ("classification", "similarity", "anomaly", "regression")
 SAME_SOURCE = np.radians(1 / 60)  # two positions less than this apart may be parts of one radio source
 _SHOWN = 8  # pictures of a figure
+_POSITIVE = ("redshift", "size")  # numbers that are above 0 where they are known
 _LEAST_TARGETS = 50  # values of a number, for it to be regressed
 Progress = Callable[[str, int, int], None]
 
@@ -118,7 +124,8 @@ def evaluate_fields(
     if config.classes:
         sources = sources.of_classes(config.classes)
         others = others.of_classes(config.classes) if others else None
-    encoders = _encoders(trained, settings, config.seeds, sources.seen[ALIKE])
+    pixels = [sources.seen[ALIKE], *([tiles.images] if tiles else [])]
+    encoders = _encoders(trained, settings, config.seeds, np.concatenate(pixels))
     scores: list[Score] = []
     for i, encoder in enumerate(encoders):
         seeds = _seeds_of(encoder, encoders, config.seeds)
@@ -157,7 +164,7 @@ def evaluate_labelled(
 ) -> Evaluation:
     """Score runs on labelled pictures: by cross-validation, or trained on one file and tested on another.
 
-    Folds keep together what lies within an arcminute, so that no source is learnt and asked about.
+    Folds keep together what lies within an arcminute, or is one picture, so that no source is learnt and asked about.
 
     Parameters
     ----------
@@ -192,11 +199,15 @@ def evaluate_labelled(
         )
         return found.take(np.flatnonzero(found.label >= 0))
 
+    tasks = [task for task in config.tasks if task in LABELLED_TASKS]
+    if not tasks:
+        raise ParameterError(
+            f"labelled pictures allow {', '.join(LABELLED_TASKS)}; {', '.join(config.tasks)} need fields (--ms)"
+        )
     known, asked = read(train), read(test) if test else None
-    group = position_groups(known.position[:, 0], known.position[:, 1], SAME_SOURCE)
+    group = source_groups(known, SAME_SOURCE)
     if asked is not None:
         _check_split(known, asked)
-    tasks = [task for task in config.tasks if task in LABELLED_TASKS]
     encoders = _encoders(trained, settings, config.seeds, known.images)
     scores: list[Score] = []
     for i, encoder in enumerate(encoders):
@@ -204,8 +215,8 @@ def evaluate_labelled(
         views_asked = None
         if asked is not None:
             views_asked = np.stack([encoder.encode(view) for view in symmetric_views(asked.images)])
-        for seed in _seeds_of(encoder, encoders, config.seeds):
-            scores += _score_labelled(encoder.name, views, views_asked, known, asked, group, tasks, config, seed)
+        seeds = _seeds_of(encoder, encoders, config.seeds)
+        scores += _score_labelled(encoder.name, views, views_asked, known, asked, group, tasks, config, seeds)
         tell("scoring", i + 1, len(encoders))
     names = np.array(known.label_names)
     if config.fine_tune and "classification" in tasks:
@@ -228,27 +239,45 @@ def _score_labelled(
     group: np.ndarray,
     tasks: Sequence[str],
     config: EvaluateConfig,
-    seed: int,
+    seeds: Sequence[int],
 ) -> list[Score]:
-    label, scores = np.array(known.label_names)[known.label], list[Score]()
+    """Score vectors of all views; with other pictures, everything is learnt on the one set and asked of the other."""
+    names, vectors = np.array(known.label_names), views.mean(axis=0)
+    label, scores, split = names[known.label], list[Score](), None
+    if asked is not None and views_asked is not None:
+        split = asked, names[asked.label], views_asked
     if "classification" in tasks:
-        if asked is None or views_asked is None:
-            scores += classify(name, views, label, group, shares=config.shares, folds=config.folds, seeds=[seed])
+        shares = config.shares
+        if split is None:
+            scores += classify(name, views, label, group, shares=shares, folds=config.folds, seeds=seeds)
         else:
-            other = np.array(asked.label_names)[asked.label]
-            scores += classify_split(name, views, label, group, views_asked, other, shares=config.shares, seeds=[seed])
-    vectors = views.mean(axis=0)
+            scores += classify_split(name, views, label, group, split[2], split[1], shares=shares, seeds=seeds)
     if "similarity" in tasks:
-        scores += precision_at(name, vectors, label, group, seed=seed)
+        queries = None if split is None else (split[2].mean(axis=0), split[1])
+        scores += precision_at(name, vectors, label, group, asked=queries, seed=seeds[0])
     if "anomaly" in tasks:
-        scores += rare_classes(name, vectors, label, config.rare, seed)
+        ranked = (vectors, label) if split is None else (split[2].mean(axis=0), split[1])
+        for seed in seeds:
+            scores += rare_classes(name, *ranked, config.rare, seed)
     if "regression" in tasks:
-        for target, values in known.targets.items():
-            # Unknown redshifts and sizes are told as 0 or less.
-            values = np.where(values > 0, values, np.nan)
-            if np.isfinite(values).sum() >= _LEAST_TARGETS:
-                scores += regress(name, vectors, values, group, target_name=target, folds=config.folds, seeds=[seed])
+        for target in known.targets:
+            values = _known_target(known, target)
+            if split is None:
+                if np.isfinite(values).sum() >= _LEAST_TARGETS:
+                    scores += regress(name, vectors, values, group, target_name=target, folds=config.folds, seeds=seeds)
+            elif target in split[0].targets:
+                true = _known_target(split[0], target)
+                if min(np.isfinite(values).sum(), np.isfinite(true).sum()) >= _LEAST_TARGETS:
+                    scores += regress_split(
+                        name, vectors, values, group, split[2].mean(axis=0), true, target_name=target, seed=seeds[0]
+                    )
     return scores
+
+
+def _known_target(images: LabelledImages, target: str) -> np.ndarray:
+    """Return a number of each picture, NaN where it is not known: redshifts and sizes tell that as 0 or less."""
+    values = images.targets[target]
+    return np.where(values > 0, values, np.nan) if target.startswith(_POSITIVE) else values
 
 
 def _encoders(trained: list[Encoder], settings: TrainConfig, seeds: int, images: np.ndarray) -> list[Encoder]:
@@ -272,7 +301,7 @@ def _fine_tune(
 ) -> list[Score]:
     names = dict.fromkeys(encoder.name for encoder in encoders if encoder.model is not None)
     scores: list[Score] = []
-    done, total = 0, len(names) * config.seeds * len(config.shares)
+    done, total = 0, 0
 
     def count() -> None:
         nonlocal done
@@ -282,7 +311,9 @@ def _fine_tune(
     for name in names:
         own = [encoder for encoder in encoders if encoder.name == name]
         # One run is fine-tuned with each seed of labels and folds; several are seeds themselves.
-        starts = {seed: own[seed % len(own)].variables for seed in range(config.seeds)}
+        seeds = range(len(own) if len(own) > 1 else config.seeds)
+        starts = {seed: own[seed % len(own)].variables for seed in seeds}
+        total += len(starts) * len(config.shares)
         scores += fine_tuned(
             name, own[0].model, starts, images, label, group, test, shares=config.shares, folds=config.folds,
             config=FineTuneConfig(steps=config.fine_tune), progress=count,
@@ -293,9 +324,7 @@ def _fine_tune(
 def _check_split(known: LabelledImages, asked: LabelledImages) -> None:
     if known.label_names != asked.label_names:
         raise ParameterError(f"{known.path} and {asked.path} have other classes; give files of one layout")
-    both = np.concatenate([known.position, asked.position])
-    group = position_groups(both[:, 0], both[:, 1], SAME_SOURCE)
-    shared = np.isin(group[len(known.label) :], group[: len(known.label)])
+    shared = shared_sources(known, asked, SAME_SOURCE)
     if shared.any():
         first = asked.name[int(np.flatnonzero(shared)[0])]
         raise ParameterError(

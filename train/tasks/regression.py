@@ -107,16 +107,8 @@ def regress(
     ParameterError
         If the folds are impossible, or ``log`` is set and a target is not positive.
     """
-    target = np.asarray(target, dtype=np.float64)
-    known = np.isfinite(target)
-    # In float64, as the sums of squares of ridge regression lose digits of float32.
-    x, y, group = np.asarray(vectors, dtype=np.float64)[known], target[known], np.asarray(group)[known]
-    if not np.isfinite(x).all():
-        raise ParameterError("embeddings hold NaN or infinity; leave those rows out")
-    if log:
-        if (y <= 0).any():
-            raise ParameterError(f"{int((y <= 0).sum())} values of {target_name} are not positive; use log=False")
-        y = np.log10(y)
+    x, y, known = _usable(vectors, target, target_name, log)
+    group = np.asarray(group)[known]
     scores = []
     for seed in seeds:
         fold = validation_folds(np.zeros(len(y)), group, folds, seed)
@@ -125,14 +117,72 @@ def regress(
             for i in range(folds):
                 train = fold != i
                 guess[~train] = fit(x[train], y[train], group[train])(x[~train])
-            values = errors(y, guess)
-            if target_name == REDSHIFT:
-                values |= redshift_errors(10**y, 10**guess) if log else redshift_errors(y, guess)
-            scores += [
-                Score("regression", representation, f"{target_name}, {method}", metric, float("nan"), seed, value)
-                for metric, value in values.items()
-            ]
+            scores += _scores(representation, target_name, method, seed, y, guess, log)
     return scores
+
+
+def regress_split(
+    representation: str,
+    vectors: np.ndarray,
+    target: np.ndarray,
+    group: np.ndarray,
+    asked_vectors: np.ndarray,
+    asked_target: np.ndarray,
+    *,
+    target_name: str,
+    seed: int = 0,
+    log: bool = False,
+) -> list[Score]:
+    """Fit ridge regression and k-NN to one set and predict another.
+
+    Parameters are those of :func:`regress`, for either set; nothing is drawn, so that there is one score under
+    ``seed``.
+
+    Returns
+    -------
+    list of Score
+
+    Raises
+    ------
+    ParameterError
+        As :func:`regress`.
+    """
+    x, y, known = _usable(vectors, target, target_name, log)
+    asked, true, _ = _usable(asked_vectors, asked_target, target_name, log)
+    scores = []
+    for method, fit in FITS.items():
+        guess = fit(x, y, np.asarray(group)[known])(asked)
+        scores += _scores(representation, target_name, method, seed, true, guess, log)
+    return scores
+
+
+def _usable(
+    vectors: np.ndarray, target: np.ndarray, target_name: str, log: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return vectors and targets that are known, in float64, and which they are."""
+    target = np.asarray(target, dtype=np.float64)
+    known = np.isfinite(target)
+    # In float64, as the sums of squares of ridge regression lose digits of float32.
+    x, y = np.asarray(vectors, dtype=np.float64)[known], target[known]
+    if not np.isfinite(x).all():
+        raise ParameterError("embeddings hold NaN or infinity; leave those rows out")
+    if log:
+        if (y <= 0).any():
+            raise ParameterError(f"{int((y <= 0).sum())} values of {target_name} are not positive; use log=False")
+        y = np.log10(y)
+    return x, y, known
+
+
+def _scores(
+    representation: str, target_name: str, method: str, seed: int, y: np.ndarray, guess: np.ndarray, log: bool
+) -> list[Score]:
+    values = errors(y, guess)
+    if target_name == REDSHIFT:
+        values |= redshift_errors(10**y, 10**guess) if log else redshift_errors(y, guess)
+    return [
+        Score("regression", representation, f"{target_name}, {method}", metric, float("nan"), seed, value)
+        for metric, value in values.items()
+    ]
 
 
 def errors(true: np.ndarray, guess: np.ndarray) -> dict[str, float]:

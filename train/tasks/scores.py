@@ -35,6 +35,8 @@ class Score:
     seed : int
         Of what was drawn: labels, folds, weights.
     value : float
+    count : int
+        Of a share of sources that are independent of each other, their number; else 0.
     """
 
     task: str
@@ -44,11 +46,12 @@ class Score:
     x: float
     seed: int
     value: float
+    count: int = 0
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean over the seeds of one setting, with its confidence interval; low and high are NaN for a single value."""
+    """Mean over the seeds of one setting, with its confidence interval; low and high are NaN where it is not known."""
 
     task: str
     representation: str
@@ -69,7 +72,9 @@ def summaries(scores: Iterable[Score]) -> list[Summary]:
     """Return the mean of each setting over its seeds, in the order the settings come in.
 
     The interval is Student's t of the mean at 95%: it tells how far the mean of as many other seeds would lie,
-    and nothing of sources that were never seen.
+    and nothing of sources that were never seen. Of a single share of independent sources it is Wilson's (1927, JASA 22,
+    209), which tells how far the share of all such sources may lie. Values that are all alike have none: nothing that
+    was drawn changed them.
     """
     groups: dict[tuple[str, str, str, str, str], list[Score]] = {}
     for score in scores:
@@ -79,14 +84,29 @@ def summaries(scores: Iterable[Score]) -> list[Summary]:
     found = []
     for members in groups.values():
         values = np.array([score.value for score in members])
-        first, mean, half = members[0], float(values.mean()), half_width(values)
+        first, mean = members[0], float(values.mean())
+        if len(values) == 1 and first.count:
+            low, high = wilson(mean, first.count)
+        else:
+            half = half_width(values) if np.ptp(values) > 0 else math.nan
+            low, high = mean - half, mean + half
         found.append(
             Summary(
                 *(first.task, first.representation, first.setting, first.metric, first.x),
-                *(len(values), mean, mean - half, mean + half),
+                *(len(values), mean, low, high),
             )
         )
     return found
+
+
+def wilson(share: float, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return Wilson's confidence interval of a share of ``count`` independent trials."""
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + confidence) / 2))
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
+    return middle - half, middle + half
 
 
 def half_width(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> float:
@@ -113,7 +133,7 @@ def to_csv(rows: Sequence[Score] | Sequence[Summary]) -> str:
 
 def from_csv(text: str) -> list[Score]:
     """Return the scores that :func:`to_csv` wrote."""
-    number = {"x": float, "seed": int, "value": float}
+    number = {"x": float, "seed": int, "value": float, "count": int}
     return [
         Score(**{name: number.get(name, str)(cell or "nan") for name, cell in row.items()})
         for row in csv.DictReader(io.StringIO(text))
@@ -131,7 +151,7 @@ def differences(scores: Sequence[Score], first: str, second: str) -> list[Score]
 
     other = {key(score): score.value for score in scores if score.representation == second}
     return [
-        replace(score, representation=f"{first} minus {second}", value=score.value - other[key(score)])
+        replace(score, representation=f"{first} minus {second}", value=score.value - other[key(score)], count=0)
         for score in scores
         if score.representation == first and key(score) in other
     ]

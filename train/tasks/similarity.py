@@ -193,10 +193,13 @@ def precision_at(
     label: np.ndarray,
     group: np.ndarray,
     *,
+    asked: tuple[np.ndarray, np.ndarray] | None = None,
     ks: Sequence[int] = (1, 3, 5, 10),
     seed: int = 0,
 ) -> list[Score]:
     """Return the share of the nearest patches that are of the query's class, each patch being the query once.
+
+    Vectors are centred, as for k-NN: the cosine of vectors that have much in common tells little.
 
     Parameters
     ----------
@@ -208,8 +211,10 @@ def precision_at(
         Class.
     group : [n]
         The query and whatever is of its group are never found.
+    asked : (float [m, dim], [m]), optional
+        Vectors and classes of other sources that are the queries instead; all of ``vectors`` may be found.
     ks : sequence of int
-        How many of the nearest count.
+        How many of the nearest count; what is more than can be found is left out.
     seed : int
         Of the representation; nothing is drawn here.
 
@@ -222,12 +227,19 @@ def precision_at(
     Raises
     ------
     ParameterError
-        If a query has fewer than the largest k outside its group.
+        If not even the smallest k can be found for a query outside its group, or there is one class only.
     """
-    index = Index(vectors, group=group, exact_up_to=len(vectors))
-    _, code, size = np.unique(np.asarray(label), return_inverse=True, return_counts=True)
-    rows, _ = index.search(index.vectors, max(ks), exclude_group=index.group)
-    same = code[rows] == code[:, None]
+    label = np.asarray(label)
+    if len(np.unique(label)) < 2:
+        raise ParameterError("similarity needs sources of at least two classes: of one, all are alike")
+    mean = vectors.mean(axis=0)
+    index = Index(vectors - mean, group=group, exact_up_to=len(vectors))
+    queries, wanted = (vectors, label) if asked is None else (asked[0], np.asarray(asked[1]))
+    hidden = np.unique(np.asarray(group), return_counts=True)[1].max() if asked is None else 0
+    ks = [k for k in ks if k <= len(vectors) - hidden] or [min(ks)]
+    rows, _ = index.search(queries - mean, max(ks), exclude_group=index.group if asked is None else None)
+    same = label[rows] == wanted[:, None]
+    _, code, size = np.unique(wanted, return_inverse=True, return_counts=True)
     scores = []
     for k in ks:
         share = same[:, :k].mean(axis=1)

@@ -162,12 +162,16 @@ def field_patches(
         if progress:
             progress(i + 1, len(fixed))
     found = _joined(parts)
-    found = replace(found, field=linked_fields(truths)[found.field])
+    group = linked_fields(truths)
+    found = replace(found, field=group[found.field])
     if len(np.unique(found.label)) < 2 or len(np.unique(found.field)) < 2:
         raise Vis2imgError(
             "evaluation needs labelled sources of at least two classes in at least two fields that share no cutout"
         )
-    return found, _joined_tiles(tiled) if tiles else None
+    if not tiles:
+        return found, None
+    every = _joined_tiles(tiled)
+    return found, replace(every, field=group[every.field])
 
 
 def linked_fields(truths: Sequence[Truth]) -> np.ndarray:

@@ -15,9 +15,8 @@ from vis2img.errors import ParameterError
 
 def transfer(
     representation: str,
-    name: str,
     learnt: np.ndarray,
-    asked: np.ndarray,
+    asked: Mapping[str, np.ndarray],
     label: np.ndarray,
     group: np.ndarray,
     *,
@@ -25,7 +24,7 @@ def transfer(
     seeds: Sequence[int] = range(5),
     fits: Mapping[str, Any] = FITS,
 ) -> list[Score]:
-    """Cross-validate k-NN and a linear probe that are fitted to one set of vectors and tested on another.
+    """Cross-validate k-NN and a linear probe that are fitted to one set of vectors and tested on others.
 
     A source is never asked about by a classifier that learnt it, imaged in whatever way.
 
@@ -33,10 +32,10 @@ def transfer(
     ----------
     representation : str
         Name in the table.
-    name : str
-        What changes.
-    learnt, asked : float ([view,] n, dim)
-        Vectors of the same n sources, imaged in the two ways.
+    learnt : float ([view,] n, dim)
+        Vectors of the sources.
+    asked : dict of str to float ([view,] n, dim)
+        Vectors of the same n sources, imaged in other ways, by what changes.
     label : [n]
         Class.
     group : [n]
@@ -55,26 +54,30 @@ def transfer(
     Raises
     ------
     ParameterError
-        If the two sets of vectors differ in shape, or the folds are impossible.
+        If the sets of vectors differ in shape, or the folds are impossible.
     """
     from sklearn.metrics import balanced_accuracy_score
 
-    learnt, asked, label, group = as_views(learnt), as_views(asked), np.asarray(label), np.asarray(group)
-    if learnt.shape != asked.shape:
-        raise ParameterError(
-            f"transfer {name!r}: vectors of shape {learnt.shape} and {asked.shape} must be of one shape"
-        )
+    learnt, label, group = as_views(learnt), np.asarray(label), np.asarray(group)
+    others = {name: as_views(vectors) for name, vectors in asked.items()}
+    for name, vectors in others.items():
+        if vectors.shape != learnt.shape:
+            raise ParameterError(
+                f"transfer {name!r}: vectors of shape {learnt.shape} and {vectors.shape} must be of one shape"
+            )
     scores = []
     for seed in seeds:
         fold = validation_folds(label, group, folds, seed)
         for setting, fit in fits.items():
-            guess = np.empty_like(label)
+            guess = {name: np.empty_like(label) for name in others}
             for i in range(folds):
                 model = fit(learnt[:, fold != i], label[fold != i], group[fold != i])
-                guess[fold == i] = model.predict(asked[:, fold == i])
-            value = float(balanced_accuracy_score(label, guess))
-            row = ("transfer", representation, f"{name}, {setting}", "balanced accuracy", float("nan"), seed, value)
-            scores.append(Score(*row))
+                for name, vectors in others.items():
+                    guess[name][fold == i] = model.predict(vectors[:, fold == i])
+            for name in others:
+                value = float(balanced_accuracy_score(label, guess[name]))
+                row = ("transfer", representation, f"{name}, {setting}", "balanced accuracy", float("nan"), seed, value)
+                scores.append(Score(*row))
     return scores
 
 

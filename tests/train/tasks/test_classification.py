@@ -173,3 +173,47 @@ def test_an_embedding_of_20000_patches_is_evaluated_within_two_minutes():
     assert time.perf_counter() - start < 120
     assert np.isfinite([score.value for score in scores]).all()
     assert np.isfinite(strange).all()
+
+
+def test_views_of_a_source_are_one_neighbour_however_many_there_are():
+    vectors, label = blobs(90, distance=1.5)
+    once = knn_classifier(vectors, label).probabilities(vectors[:30])
+    eight = knn_classifier(np.stack([vectors] * 8), label).probabilities(vectors[:30])
+    np.testing.assert_allclose(eight, once, rtol=1e-5)
+    # Of several views the nearest counts: one that points elsewhere changes nothing.
+    views = np.stack([vectors, -vectors])
+    known = knn_classifier(views, label, unlabelled=np.zeros((1, 8), np.float32)).probabilities(vectors[:30])
+    plain = knn_classifier(vectors, label, unlabelled=np.zeros((1, 8), np.float32)).probabilities(vectors[:30])
+    assert np.abs(known - plain).max() < 0.35 and (known.argmax(1) == plain.argmax(1)).mean() > 0.9
+
+
+def test_what_is_tested_moves_neither_mean_nor_spread_of_the_features(monkeypatch):
+    vectors, label = blobs(60)
+    seen = []
+
+    def fit(views, label, group=None, *, unlabelled=None):
+        seen.append(np.abs(unlabelled).max())
+        return knn_classifier(views, label, unlabelled=unlabelled)
+
+    monkeypatch.setattr(classification, "FITS", {"k-NN": fit})
+    fold = classification.validation_folds(label, np.arange(60), 3, 0)
+    vectors[fold == 1] = 1e6
+    classify("r", vectors, label, np.arange(60), shares=(0.5,), folds=3, seeds=(0,))
+    assert [value > 1e5 for value in seen] == [True, False, True]  # fold 1 is far off, and is not seen when it is asked
+
+
+def test_the_penalty_is_chosen_on_groups_that_were_held_out():
+    # Each group has a direction of its own that tells its label: on samples of known groups weak penalties win,
+    # and on those of others nothing can be known.
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(20), 6)
+    label = (np.arange(20) % 2)[group]
+    vectors = np.concatenate([3 * np.eye(20)[group], rng.normal(size=(120, 4))], axis=1).astype(np.float32)
+    strict = classification._best_strength(vectors[None], label, group)
+    blind = classification._best_strength(vectors[None], label, np.arange(120))
+    assert strict < 0.01 * blind
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ParameterError, match="two classes"):
+        classify("r", np.ones((20, 3)), np.full(20, "a"), np.arange(20))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.tasks.regression import errors, knn_regressor, redshift_errors, regress, ridge
+from train.tasks.regression import errors, knn_regressor, redshift_errors, regress, regress_split, ridge
 from vis2img.errors import ParameterError
 
 
@@ -107,3 +107,25 @@ def test_impossible_folds_and_broken_embeddings_are_refused(vectors):
 def test_training_on_one_group_holds_out_samples_instead(vectors):
     found = regress("r", vectors, vectors[:, 0], np.arange(200) % 2, target_name="flux", folds=2, seeds=(0,))
     assert next(s.value for s in found if s.metric == "R2" and "ridge" in s.setting) > 0.99
+
+
+def test_one_set_is_predicted_from_another(vectors):
+    target = vectors @ [1.0, -2.0, 0.5, 0.0, 0.0]
+    found = values(
+        regress_split("r", vectors[:150], target[:150], np.arange(150), vectors[150:], target[150:], target_name="z")
+    )
+    assert found["z, ridge", "R2", 0] > 0.999
+    lied = values(
+        regress_split("r", vectors[:150], target[:150], np.arange(150), vectors[150:], -target[150:], target_name="z")
+    )
+    assert lied["z, ridge", "R2", 0] < 0
+
+
+def test_the_penalty_is_chosen_on_groups_that_were_held_out():
+    # Samples of a group are much alike: of known groups weak penalties tell the target, of others nothing does.
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(30), 4)
+    target = rng.normal(size=30)[group]
+    x = rng.normal(size=(30, 25))[group] + 0.05 * rng.normal(size=(120, 25))
+    spread = [np.std(ridge(x, target, g)(x)) for g in (group, np.arange(120))]
+    assert spread[0] < 0.5 * spread[1]

@@ -1,5 +1,6 @@
 """Tables of scores: means and intervals by hand, files that come back as they went, differences seed by seed."""
 
+import dataclasses
 import math
 
 import pytest
@@ -45,3 +46,19 @@ def test_differences_go_seed_by_seed_and_need_both():
     assert [(one.representation, one.seed, one.value) for one in found] == [
         ("ours minus base", 0, pytest.approx(0.1)), ("ours minus base", 1, pytest.approx(-0.1)),
     ]  # fmt: skip
+
+
+def test_a_single_share_of_sources_has_wilson_s_interval():
+    # Newcombe 1998, Stat. Med. 17, 857, table I: 81 of 263, 0.2553 to 0.3662 by Wilson's method without correction.
+    row = Score("classification", "x", "k-NN", "accuracy", 1.0, 0, 81 / 263, 263)
+    (found,) = summaries([row])
+    assert (found.low, found.high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
+    (unknown,) = summaries([dataclasses.replace(row, count=0)])
+    assert math.isnan(unknown.low)
+    assert from_csv(to_csv([row])) == [row]
+
+
+def test_values_that_nothing_drawn_has_changed_have_no_interval():
+    rows = [Score("similarity", "x", "cosine", "precision", 1.0, seed, 0.75) for seed in range(5)]
+    (found,) = summaries(rows)
+    assert found.mean == 0.75 and math.isnan(found.low) and str(found) == "0.750"

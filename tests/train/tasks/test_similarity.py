@@ -100,16 +100,17 @@ def test_vectors_are_made_of_length_one_and_zeros_stay_zero():
 
 
 def test_precision_is_the_share_of_neighbours_of_the_class_counted_by_hand():
-    # Directions in degrees: each query's nearest two are read off the circle.
-    angle = np.radians([0.0, 10.0, 25.0, 180.0, 190.0])
-    label = np.array(["a", "a", "b", "b", "b"])
-    scores = precision_at("r", np.stack([np.cos(angle), np.sin(angle)], axis=1), label, np.arange(5), ks=(1, 2), seed=7)
+    # Directions in degrees about the mean: each query's nearest two are read off the circle.
+    angle = np.radians([0.0, 10.0, 25.0, 180.0, 190.0, 205.0])
+    label = np.array(["a", "a", "b", "b", "b", "b"])
+    vectors = np.stack([5.0 + np.cos(angle), 3.0 + np.sin(angle)], axis=1)  # in common, and told apart by nothing
+    scores = precision_at("r", vectors, label, np.arange(6), ks=(1, 2), seed=7)
     found = {(s.metric, s.x): s.value for s in scores}
-    # Nearest: 0 -> 10; 10 -> 0; 25 -> 10; 180 -> 190; 190 -> 180. Second: 25; 25; 0; 25 (155 away); 25 (165 away).
-    assert found["precision", 1.0] == pytest.approx(4 / 5)
-    assert found["balanced precision", 1.0] == pytest.approx((1 + 2 / 3) / 2)
-    assert found["precision", 2.0] == pytest.approx((0.5 + 0.5 + 0 + 1 + 1) / 5)
-    assert found["balanced precision", 2.0] == pytest.approx((0.5 + 2 / 3) / 2)
+    # Nearest: 0 -> 10; 10 -> 0; 25 -> 10; 180 -> 190; 190 -> 180; 205 -> 190. Second: 25; 25; 0; 205; 205; 180.
+    assert found["precision", 1.0] == pytest.approx(5 / 6)
+    assert found["balanced precision", 1.0] == pytest.approx((1 + 3 / 4) / 2)
+    assert found["precision", 2.0] == pytest.approx((0.5 + 0.5 + 0 + 1 + 1 + 1) / 6)
+    assert found["balanced precision", 2.0] == pytest.approx((0.5 + 3 / 4) / 2)
     assert {(s.task, s.setting, s.seed) for s in scores} == {("similarity", "cosine", 7)}
 
 
@@ -120,3 +121,22 @@ def test_views_of_the_query_itself_are_no_hit():
     grouped = precision_at("r", vectors, label, np.arange(300) // 3, ks=(1,))[0].value
     assert alone == 1.0
     assert abs(grouped - 0.5) < 0.15
+
+
+def test_other_sources_are_asked_of_all_that_are_known():
+    rng = np.random.default_rng(5)
+    label = np.repeat(["a", "b"], 20)
+    vectors = np.where(label == "a", 1.0, -1.0)[:, None] + 0.1 * rng.normal(size=(40, 4))
+    other = np.array(["b", "a", "a"])
+    asked = np.where(other == "a", 1.0, -1.0)[:, None] * np.ones(4), other
+    right = {s.metric: s.value for s in precision_at("r", vectors, label, np.arange(40), asked=asked, ks=(10,))}
+    wrong = precision_at("r", vectors, label, np.arange(40), asked=(asked[0], other[[1, 0, 0]]), ks=(10,))
+    assert right == {"precision": 1.0, "balanced precision": 1.0} and {s.value for s in wrong} == {0.0}
+
+
+def test_more_neighbours_than_there_are_left_out_and_one_class_is_refused():
+    vectors = np.random.default_rng(6).normal(size=(8, 3))
+    label, group = np.array(["a", "b"] * 4), np.array([0, 0, 0, 1, 2, 3, 4, 5])
+    assert {s.x for s in precision_at("r", vectors, label, group)} == {1.0, 3.0, 5.0}
+    with pytest.raises(ParameterError, match="two classes"):
+        precision_at("r", vectors, np.full(8, "a"), group)
