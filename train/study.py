@@ -170,7 +170,7 @@ class StudyConfig:
             imaging="image-only" if base == CLEAN else base,
             image_pixsize=self.pixsize if base == CLEAN else 0.0,
             augment_fields=arm.endswith(STRONG),
-            augment=self.strong,
+            augment=self.strong if arm.endswith(STRONG) else CutoutAugment(),
             pb_limit=0.0,  # of a CLEAN image nobody knows the beam, and all arms are to look at the same sky
             views=self.views,
             workers=self.workers,
