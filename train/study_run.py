@@ -14,13 +14,14 @@ from train.run import train
 from train.run_config import TrainConfig
 from train.run_folder import keep_compiled
 from train.study import CLEAN, STRONG, StudyConfig, clean_path
+from train.study_figure import differences_figure
 from train.study_folder import scores_path, settle
 from train.tasks.encoders import PIXELS, RANDOM, Encoder, pixel_encoder, random_encoders, run_encoders
 from train.tasks.field_tasks import TASKS as ALL_TASKS
 from train.tasks.field_tasks import score_fields, wanted_ways
 from train.tasks.finetune import FineTuneConfig, fine_tuned
 from train.tasks.report import write_report
-from train.tasks.scores import Score, differences, from_csv, to_csv
+from train.tasks.scores import Score, differences, from_csv, summaries, to_csv
 from train.tasks.simulated import ALIKE, SHIFTED, SourcePatches, TilePatches, field_patches
 from vis2img.clean import clean_image
 from vis2img.errors import Vis2imgError
@@ -196,15 +197,17 @@ class Study:
         for arm in (*self.config.arms, RANDOM):
             for seed in range(self.config.seeds):
                 scores += from_csv(scores_path(self.config, arm, seed).read_text())
-        for base in (BASE, f"{BASE}{STRONG}"):
-            if base in self.config.arms:
-                found = [differences(scores, arm, base) for arm in self.config.arms if arm != base]
-                scores += [score for some in found for score in some]
+        bases = [base for base in (BASE, f"{BASE}{STRONG}") if base in self.config.arms]
+        for base in bases:
+            found = [differences(scores, arm, base) for arm in self.config.arms if arm != base]
+            scores += [score for some in found for score in some]
+        picture = ("Against augmentation of images", differences_figure(summaries(scores), bases))
         return write_report(
             self.config.out / "report",
             scores,
             title="Which augmentation gives the better representation?",
             facts=_facts(self.config),
+            pictures=[picture] if bases else [],
             overwrite=True,
         )
 

@@ -23,7 +23,7 @@ from train.tasks.descriptions import (
     round_positions,
     within_one,
 )
-from train.tasks.scores import Summary
+from train.tasks.scores import MINUS, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,8 @@ def figures(summaries: Sequence[Summary]) -> list[tuple[str, Figure]]:
     summaries : list of Summary
         Rows with positions x become curves, a panel for each setting and metric; rows without (NaN), or with one
         position only, become bars, a panel for each metric and a group for each setting. A representation named
-        "chance" and the setting "random order" become dotted lines.
+        "chance" and the setting "random order" become dotted lines. Differences between representations are left
+        out, as their zero is elsewhere.
 
     Returns
     -------
@@ -75,6 +76,7 @@ def figures(summaries: Sequence[Summary]) -> list[tuple[str, Figure]]:
 
 def task_figures(summaries: Sequence[Summary]) -> list[tuple[str, str, Figure]]:
     """Return (task, title, figure) of each of `figures`."""
+    summaries = [row for row in summaries if MINUS not in row.representation]
     look = looks([row.representation for row in summaries])
     found = []
     for task in dict.fromkeys(row.task for row in summaries):

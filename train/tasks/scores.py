@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 import numpy as np
 
 CONFIDENCE = 0.95
+MINUS = " minus "  # in the names of differences
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def differences(scores: Sequence[Score], first: str, second: str) -> list[Score]
 
     other = {key(score): score.value for score in scores if score.representation == second}
     return [
-        replace(score, representation=f"{first} minus {second}", value=score.value - other[key(score)], count=0)
+        replace(score, representation=f"{first}{MINUS}{second}", value=score.value - other[key(score)], count=0)
         for score in scores
         if score.representation == first and key(score) in other
     ]
