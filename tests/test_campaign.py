@@ -1,6 +1,7 @@
 """Many observations: side by side, resumed, each whole or not there; presets and files on the command line."""
 
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 from casacore.tables import table
@@ -20,7 +22,7 @@ pytest.importorskip("simms")
 from vis2img.campaign import observations, simulate_many
 from vis2img.cli import main
 from vis2img.empty_ms import start_time
-from vis2img.errors import OutputError, ParameterError
+from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.simulate import PRESETS, SimulateConfig, is_done, simulate
 from vis2img.simulated_sky import simulated_sky
 
@@ -130,6 +132,33 @@ def test_files_count_by_what_is_in_them(tmp_path):
     assert is_done(one)
     sky.write_text("ra_deg,dec_deg,flux_jy\n60,-30,2\n")
     assert not is_done(one)
+
+
+def test_a_failure_leaves_no_table_open(tmp_path, monkeypatch):
+    """Closed later, when their files have gone, casacore would end the process."""
+    from daskms.table_proxy import TableProxy
+    from simms.telescope import generate_ms
+
+    real, calls = dask.compute, []
+
+    def full(*values, **options):
+        calls.append(len(values))
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        return real(*values, **options)
+
+    gc.collect()
+    gc.disable()
+    try:
+        monkeypatch.setattr(generate_ms.dask, "compute", full)
+        try:
+            simulate(config(tmp_path, out=tmp_path / "one.ms"))
+        except Vis2imgError as error:
+            failure = error  # kept, as a campaign or a notebook does
+        left = [each for each in gc.get_objects() if isinstance(each, TableProxy)]
+    finally:
+        gc.enable()
+    assert failure and not left and not list(tmp_path.iterdir())
 
 
 def test_truth_that_lost_its_measurement_set_is_made_again(tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import math
 import os
+import traceback
 import warnings
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -88,7 +90,14 @@ def _contained() -> Iterator[Any]:
         setattr(make, "TqdmCallback", _Silent)  # noqa: B010  (the type checker knows no such name)
         stack.callback(_restore_logger, make.log, list(make.log.handlers), make.log.level)
         make.log.setLevel(logging.CRITICAL)
-        yield make
+        try:
+            yield make
+        except BaseException as error:
+            # Its frames keep tables open, in cycles of references. Closed some time later, when their files have gone,
+            # casacore would end the process.
+            traceback.clear_frames(error.__traceback__)
+            gc.collect()
+            raise
 
 
 def _restore_logger(log: logging.Logger, handlers: list[logging.Handler], level: int) -> None:
