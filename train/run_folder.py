@@ -166,7 +166,7 @@ def _check_same(folder: Path, config: TrainConfig) -> None:
     for key in _SAME_RUN:
         if old[key] != new[key]:
             advice = _STEPS if key == "steps" else _ANEW
-            raise OutputError(f"{folder} holds a run with another {_difference(key, old[key], new[key])}; {advice}")
+            raise OutputError(f"{folder} holds a run with another {difference(key, old[key], new[key])}; {advice}")
     if kept.exists() and load_prior(str(kept)) != load_prior(config.data.imaging):
         raise OutputError(f"{folder} holds a run with another prior than {config.data.imaging} has now; {_ANEW}")
 
@@ -209,11 +209,12 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _difference(key: str, old: Any, new: Any) -> str:
+def difference(key: str, old: Any, new: Any) -> str:
+    """Return the name of the first value that differs below ``key``, and both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in {**new, **old}:
             if old.get(name) != new.get(name):
-                return _difference(f"{key}.{name}", old.get(name), new.get(name))
+                return difference(f"{key}.{name}", old.get(name), new.get(name))
     return f"{key} ({old} there, {new} here)"
 
 

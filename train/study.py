@@ -105,6 +105,10 @@ class StudyConfig:
         for name in ("seeds", "fields", "steps", "sources"):
             if getattr(self, name) < 1:
                 raise ParameterError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.optim.warmup_steps >= self.steps:  # told before anything is simulated
+            raise ParameterError(
+                f"optim.warmup_steps = {self.optim.warmup_steps} must be less than steps = {self.steps}"
+            )
         if self.test_fields < 2:
             raise ParameterError(f"test_fields must be at least 2, got {self.test_fields}")
 

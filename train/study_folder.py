@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from train.run_config import to_record
+from train.run_folder import difference
 from train.study import StudyConfig
 from vis2img import __version__
 from vis2img.config_file import read_config
@@ -43,7 +44,8 @@ def settle(config: StudyConfig) -> None:
         for key, value in record.items():
             if there.get(key) != value:
                 raise OutputError(
-                    f"{config.out} holds a study with another {key}; choose another out, or the settings of {path}"
+                    f"{config.out} holds a study with another {difference(key, there.get(key), value)}; "
+                    f"choose another out, or the settings of {path}"
                 )
 
 

@@ -60,6 +60,7 @@ class Study:
 
     def __init__(self, config: StudyConfig, report: Report) -> None:
         self.config, self.report = config, report
+        self.stopped = False
 
     def run(self) -> Path | None:
         """Do what is missing, and return the path of the report.
@@ -69,7 +70,7 @@ class Study:
         Returns
         -------
         Path or None
-            None where other processes are still at work.
+            None where other processes are still at work, or this one was told to stop (``stopped``).
 
         Raises
         ------
@@ -87,8 +88,9 @@ class Study:
             self.report("arms and seeds", i, len(jobs), f"{arm}, seed {seed}")
             path = scores_path(config, arm, seed)
             with claimed(path) as free:
-                if free and not path.exists():
-                    self.do(arm, seed)
+                if free and not path.exists() and not self.do(arm, seed):
+                    self.stopped = True
+                    return None
         self.report("arms and seeds", len(jobs), len(jobs), "")
         if not all(scores_path(config, arm, seed).exists() for arm, seed in jobs):
             return None
@@ -123,15 +125,15 @@ class Study:
                     clean_image(ms, params, clean_path(ms), multiscale=True, noise=noise, nthreads=cores())
             self.report("CLEAN images", len(paths), len(paths), "")
 
-    def do(self, arm: str, seed: int) -> None:
-        """Train an arm with a seed, where it trains at all, and score it."""
+    def do(self, arm: str, seed: int) -> bool:
+        """Train an arm with a seed, where it trains at all, and score it; return whether it came to its end."""
         if arm == RANDOM:
             scores = list(self._baselines(seed))
         else:
             settings = self.config.run_config(arm, seed)
             done = train(settings, progress=lambda step, steps, m: self.report(f"{arm}, seed {seed}", step, steps, ""))
             if not done.finished:
-                raise Vis2imgError(f"{settings.out}: stopped; the same command goes on")
+                return False
             _, encoders = run_encoders([settings.out])
             own, other = DIRTY_IMAGES, CLEAN_IMAGES
             if arm.removesuffix(STRONG) == CLEAN:
@@ -142,6 +144,7 @@ class Study:
         path = scores_path(self.config, arm, seed)
         with atomic_output(path, overwrite=True) as temporary:
             temporary.write_text(to_csv(scores))
+        return True
 
     def _baselines(self, seed: int) -> Iterator[Score]:
         for kind in (DIRTY_IMAGES, CLEAN_IMAGES) if self.config.has_clean else (DIRTY_IMAGES,):

@@ -155,6 +155,7 @@ def test_evaluate_scores_a_run_on_fields(demo, cli, tmp_path: Path) -> None:
     with (tmp_path / "report" / "scores.csv").open() as file:
         assert len(list(csv.DictReader(file))) == sum(row["n"] for row in rows)
     page = (tmp_path / "report" / "report.html").read_text()
+    assert re.search(r"\d+ of 40 labelled sources of the catalogues, whose patches do not lie within", page)
     assert "Map of the embeddings" in page and "vis2img evaluate" in page
     assert "holds a report" in cli("evaluate", run, "-o", tmp_path / "report").error()
 
@@ -201,4 +202,6 @@ def test_fields_without_a_truth_are_told(demo, settings, cli, tmp_path: Path) ->
         read_truths(settings, [Path("one.fits")])
     bare = tmp_path / "bare.ms"
     bare.symlink_to(Path(settings.data.ms[0]).absolute())
+    missing = cli("evaluate", demo[0] / "run", "--ms", tmp_path / "missing.ms").error()
+    assert "missing.ms does not exist" in missing and "truth.fits" not in missing
     assert "bare.ms.truth.fits does not exist" in cli("evaluate", demo[0] / "run", "--ms", bare).error()

@@ -81,7 +81,12 @@ def test_each_field_of_a_study_of_cutouts_has_its_own_share(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"arms": ("imagined",)}, "imagined is unknown"), ({"seeds": 0}, "seeds"), ({"test_fields": 1}, "test_fields")],
+    [
+        ({"arms": ("imagined",)}, "imagined is unknown"),
+        ({"seeds": 0}, "seeds"),
+        ({"test_fields": 1}, "test_fields"),
+        ({"steps": 1}, r"warmup_steps = 1 must be less than steps = 1"),
+    ],
 )
 def test_a_study_that_cannot_be_is_refused(tmp_path: Path, changes, words) -> None:
     with pytest.raises(ParameterError, match=words):
@@ -125,9 +130,10 @@ def test_a_folder_holds_one_study_that_may_grow(tmp_path: Path) -> None:
 def test_a_process_leaves_what_another_has_begun_and_writes_no_report_without_it(tmp_path: Path, monkeypatch) -> None:
     config, done = small(tmp_path, seeds=2), []
 
-    def do(self: Study, arm: str, seed: int) -> None:
+    def do(self: Study, arm: str, seed: int) -> bool:
         done.append((arm, seed))
         scores_path(config, arm, seed).write_text(to_csv([]))
+        return True
 
     monkeypatch.setattr(Study, "do", do)
     monkeypatch.setattr(Study, "prepare", lambda self: None)
@@ -168,3 +174,19 @@ def test_the_picture_shows_the_differences_of_each_arm_with_their_intervals() ->
     # The figures of scores leave them out: their zero is elsewhere.
     shown = {text.get_text() for _, picture in figures(summaries(rows)) for text in picture.findobj(match=Text)}
     assert "full" in shown and not [text for text in shown if "minus" in text]
+
+
+def test_a_study_that_is_stopped_says_so_and_keeps_what_is_done(tmp_path: Path, monkeypatch) -> None:
+    config = small(tmp_path)
+
+    def do(self: Study, arm: str, seed: int) -> bool:
+        if arm == "full":
+            return False
+        scores_path(config, arm, seed).write_text(to_csv([]))
+        return True
+
+    monkeypatch.setattr(Study, "do", do)
+    monkeypatch.setattr(Study, "prepare", lambda self: None)
+    study = Study(config, lambda *_: None)
+    assert study.run() is None and study.stopped
+    assert scores_path(config, "image-only", 0).exists() and not scores_path(config, "full", 0).exists()

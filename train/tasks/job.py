@@ -24,8 +24,9 @@ from train.tasks.finetune import FineTuneConfig, fine_tuned
 from train.tasks.regression import regress, regress_split
 from train.tasks.scores import Score
 from train.tasks.similarity import precision_at
-from train.tasks.simulated import ALIKE, field_patches, read_truths, source_patches
+from train.tasks.simulated import ALIKE, field_patches, labelled_sources, read_truths, source_patches
 from vis2img.errors import ParameterError
+from vis2img.truth import Truth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,12 +116,11 @@ def evaluate_fields(
         settings, truths, wanted_ways(config.tasks), lambda done, total: tell("imaging", done, total),
         tiles="regression" in config.tasks,
     )  # fmt: skip
-    others = None
+    others, other_truths = None, list[Truth]()
     if other_ms:
         there = _on_fields(settings, other_ms)
-        others = source_patches(
-            there, read_truths(there), (ALIKE,), lambda done, total: tell("imaging others", done, total)
-        )
+        other_truths = read_truths(there)
+        others = source_patches(there, other_truths, (ALIKE,), lambda done, total: tell("imaging others", done, total))
     if config.classes:
         sources = sources.of_classes(config.classes)
         others = others.of_classes(config.classes) if others else None
@@ -137,13 +137,21 @@ def evaluate_fields(
     images, label = sources.seen[ALIKE], sources.label
     if config.fine_tune and "classification" in config.tasks:
         scores += _fine_tune(encoders, config, images, label, sources.field, None, tell)
+    known = labelled_sources(truths, config.classes)
     facts = {
         "data": f"{len(truths)} fields, {len(label)} labelled sources of {len(np.unique(label))} classes",
+        "left out": _left_out(known - len(label), known),
         "fields": ", ".join(Path(path).name for path in settings.data.ms),
     }
     if others:
+        there_are = labelled_sources(other_truths, config.classes)
         facts["other fields"] = ", ".join(Path(path).name for path in other_ms) + f": {len(others.label)} sources"
+        facts["left out of the others"] = _left_out(there_are - len(others.label), there_are)
     return Evaluation(scores, _facts(runs, settings, facts), _pictures(config, trained[0], images, label))
+
+
+def _left_out(count: int, known: int) -> str:
+    return f"{count} of {known} labelled sources of the catalogues, whose patches do not lie within the imaged fields"
 
 
 def _on_fields(settings: TrainConfig, ms: Sequence[str]) -> TrainConfig:
@@ -328,8 +336,8 @@ def _check_split(known: LabelledImages, asked: LabelledImages) -> None:
     if shared.any():
         first = asked.name[int(np.flatnonzero(shared)[0])]
         raise ParameterError(
-            f"{int(shared.sum())} sources of {asked.path} are in {known.path} too, such as {first}; "
-            "leave them out of one"
+            f"{int(shared.sum())} sources of {asked.path} are in {known.path} too, or lie within an arcminute of one "
+            f"that is, such as {first}; leave them out of one"
         )
 
 

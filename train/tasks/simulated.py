@@ -16,7 +16,7 @@ import numpy as np
 from train.embed import cut_patches, evaluation_draw, grid_positions
 from train.run_config import TrainConfig
 from vis2img.draws import Draw, FieldSource, image_draw
-from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgError
 from vis2img.phase import direction_cosines, sky_position
 from vis2img.prior import draw_rng
 from vis2img.sources import field_sources, patch_angle
@@ -174,6 +174,11 @@ def field_patches(
     return found, replace(every, field=group[every.field])
 
 
+def labelled_sources(truths: Sequence[Truth], classes: Sequence[str] = ()) -> int:
+    """Return how many labelled sources, of ``classes`` if any are named, the catalogues hold, seen or not."""
+    return sum(s.class_name in classes if classes else bool(s.class_name) for truth in truths for s in truth.sources)
+
+
 def linked_fields(truths: Sequence[Truth]) -> np.ndarray:
     """Return the group [field] of each field: fields that show the same cutout of a real source are one group."""
     from scipy.sparse import coo_array
@@ -262,4 +267,7 @@ def read_truths(config: TrainConfig, catalogues: Sequence[Path] = ()) -> list[Tr
     if catalogues and len(catalogues) != len(config.data.ms):
         count = len(config.data.ms)
         raise Vis2imgError(f"{len(catalogues)} catalogues for {count} measurement sets; give one for each")
+    for path in config.data.ms:
+        if not Path(path).exists():
+            raise MeasurementSetError(f"{path} does not exist (seen from {Path.cwd()})")
     return [Truth.read(path) for path in (catalogues or config.data.ms)]

@@ -98,6 +98,9 @@ def run(argv: list[str], prog: str) -> int:
         check_report_folder(command.output, command.overwrite)
     with Bars(command.quiet or command.json) as bars:
         found = _evaluate(command, lambda stage, done, total: bars.update(stage, done, total))
+    for name, text in found.facts.items():
+        if name.startswith("left out") and not text.startswith("0 "):
+            print(f"{name}: {text}", file=sys.stderr)
     rows = summaries(found.scores)
     if command.json:
         print(to_json(rows))

@@ -41,8 +41,11 @@ def run(argv: list[str], prog: str) -> int:
         given = config_arguments(read_config(path), StudyConfig, path)
     config = parse(StudyConfig, [*given, *options], prog)
     with Bars(quiet) as bars:
-        report = Study(config, bars.update).run()
-    if report is None:
+        study = Study(config, bars.update)
+        report = study.run()
+    if study.stopped:
+        print("stopped; the same command goes on")
+    elif report is None:
         print("other processes are still at work on this study; the last of them writes the report")
     else:
         print(f"report: {report}")
