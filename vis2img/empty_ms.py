@@ -93,11 +93,12 @@ def _contained() -> Iterator[Any]:
         try:
             yield make
         except BaseException as error:
-            # Its frames keep tables open, in cycles of references. Closed some time later, when their files have gone,
-            # casacore would end the process.
             traceback.clear_frames(error.__traceback__)
-            gc.collect()
             raise
+        finally:
+            # dask-ms leaves tables open in cycles of references. Closed some time later, when their files have moved or
+            # gone, casacore would end the process.
+            gc.collect()
 
 
 def _restore_logger(log: logging.Logger, handlers: list[logging.Handler], level: int) -> None:
