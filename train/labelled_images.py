@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from train.labelled_sources import RawCutouts, read_raw
-from train.tasks.folds import position_groups
+from train.tasks.folds import linked, position_groups
 from vis2img.cutouts import Pictures, Square, cut_picture, picture_noise
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.sky_cutouts import class_from_label
@@ -333,17 +333,13 @@ def shared_sources(a: LabelledImages, b: LabelledImages, radius: float) -> np.nd
 
 def _groups(sets: Sequence[LabelledImages], radius: float) -> np.ndarray:
     """Return the groups of several sets, one after another."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     position = np.concatenate([images.position for images in sets])
     n = len(position)
     places = position_groups(position[:, 0], position[:, 1], radius).tolist()
     pixels = [key for images in sets for key in map(_pixel_key, images.images)]
     names = [key for images in sets for key in _name_keys(images)]
     first = np.concatenate([_first_alike(keys) for keys in (places, pixels, names)])
-    links = coo_array((np.ones(3 * n, bool), (np.tile(np.arange(n), 3), first)), shape=(n, n))
-    return connected_components(links, directed=False)[1].astype(np.int64)
+    return linked(n, np.tile(np.arange(n), 3), first)
 
 
 def _first_alike(keys: Sequence[Hashable]) -> np.ndarray:

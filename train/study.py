@@ -130,7 +130,7 @@ class StudyConfig:
             one,
             out=self.measurement_sets(test)[index],
             phase_centre=(np.radians(30.0 + 7 * index + 3 * test), np.radians(-25.0 - index % 12 - 12 * test)),
-            classes=observation(DemoConfig(), 0).classes if self.cutouts else self.classes,
+            classes=one.classes if self.cutouts else self.classes,
             primary_beam=self.primary_beam,
             flux_range=self.flux_range,
             size_range=self.size_range,

@@ -157,7 +157,7 @@ def cut(
     """
     count, ny, nx = draw.data.shape
     left, lower, width = _square(draw, l, m, side)
-    if not fits(draw, l, m, side):
+    if not _inside(draw, left, lower, width):
         x, y = left + width / 2 - 0.5, lower + width / 2 - 0.5
         raise ParameterError(f"the patch at pixel ({x:.1f}, {y:.1f}) reaches beyond the {nx} x {ny} image")
     if out is None:
@@ -170,8 +170,11 @@ def cut(
 
 def fits(draw: Draw, l: float, m: float, side: float) -> bool:
     """Return whether a square, as :func:`cut` takes it, lies within the image."""
+    return _inside(draw, *_square(draw, l, m, side))
+
+
+def _inside(draw: Draw, left: float, lower: float, width: float) -> bool:
     ny, nx = draw.data.shape[1:]
-    left, lower, width = _square(draw, l, m, side)
     return min(left, lower) >= -1e-6 and left + width <= nx + 1e-6 and lower + width <= ny + 1e-6
 
 

@@ -27,8 +27,6 @@ def position_groups(ra: np.ndarray, dec: np.ndarray, radius: float) -> np.ndarra
     ParameterError
         If ``radius`` is negative or not finite.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
     from scipy.spatial import cKDTree
 
     if not (np.isfinite(radius) and radius >= 0):
@@ -40,7 +38,18 @@ def position_groups(ra: np.ndarray, dec: np.ndarray, radius: float) -> np.ndarra
     # The chord between two points of the unit sphere; no two are more than half a circle apart.
     chord = 2 * np.sin(min(radius, np.pi) / 2)
     pairs = known[tree.query_pairs(chord, output_type="ndarray")]
-    links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(ra), len(ra)))
+    return linked(len(ra), pairs[:, 0], pairs[:, 1])
+
+
+def linked(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the group, int64 [count], of each of ``count`` things of which ``one[i]`` and ``other[i]`` are linked.
+
+    Groups are numbered from 0, by the first of each.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    links = coo_array((np.ones(len(one), bool), (one, other)), shape=(count, count))
     return connected_components(links, directed=False)[1].astype(np.int64)
 
 

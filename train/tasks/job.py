@@ -250,34 +250,32 @@ def _score_labelled(
     seeds: Sequence[int],
 ) -> list[Score]:
     """Score vectors of all views; with other pictures, everything is learnt on the one set and asked of the other."""
-    names, vectors = np.array(known.label_names), views.mean(axis=0)
-    label, scores, split = names[known.label], list[Score](), None
+    names, vectors, queries = np.array(known.label_names), views.mean(axis=0), None
+    label, scores = names[known.label], list[Score]()
     if asked is not None and views_asked is not None:
-        split = asked, names[asked.label], views_asked
+        queries = views_asked.mean(axis=0), names[asked.label]
     if "classification" in tasks:
         shares = config.shares
-        if split is None:
+        if queries is None or views_asked is None:
             scores += classify(name, views, label, group, shares=shares, folds=config.folds, seeds=seeds)
         else:
-            scores += classify_split(name, views, label, group, split[2], split[1], shares=shares, seeds=seeds)
+            scores += classify_split(name, views, label, group, views_asked, queries[1], shares=shares, seeds=seeds)
     if "similarity" in tasks:
-        queries = None if split is None else (split[2].mean(axis=0), split[1])
         scores += precision_at(name, vectors, label, group, asked=queries, seed=seeds[0])
     if "anomaly" in tasks:
-        ranked = (vectors, label) if split is None else (split[2].mean(axis=0), split[1])
         for seed in seeds:
-            scores += rare_classes(name, *ranked, config.rare, seed)
+            scores += rare_classes(name, *(queries or (vectors, label)), config.rare, seed)
     if "regression" in tasks:
         for target in known.targets:
             values = _known_target(known, target)
-            if split is None:
+            if asked is None or queries is None:
                 if np.isfinite(values).sum() >= _LEAST_TARGETS:
                     scores += regress(name, vectors, values, group, target_name=target, folds=config.folds, seeds=seeds)
-            elif target in split[0].targets:
-                true = _known_target(split[0], target)
+            elif target in asked.targets:
+                true = _known_target(asked, target)
                 if min(np.isfinite(values).sum(), np.isfinite(true).sum()) >= _LEAST_TARGETS:
                     scores += regress_split(
-                        name, vectors, values, group, split[2].mean(axis=0), true, target_name=target, seed=seeds[0]
+                        name, vectors, values, group, queries[0], true, target_name=target, seed=seeds[0]
                     )
     return scores
 

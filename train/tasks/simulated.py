@@ -15,6 +15,7 @@ import numpy as np
 
 from train.embed import cut_patches, evaluation_draw, grid_positions
 from train.run_config import TrainConfig
+from train.tasks.folds import linked
 from vis2img.draws import Draw, FieldSource, image_draw
 from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgError
 from vis2img.phase import direction_cosines, sky_position
@@ -181,16 +182,11 @@ def labelled_sources(truths: Sequence[Truth], classes: Sequence[str] = ()) -> in
 
 def linked_fields(truths: Sequence[Truth]) -> np.ndarray:
     """Return the group [field] of each field: fields that show the same cutout of a real source are one group."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     pairs = [(i, s.cutout.origin) for i, truth in enumerate(truths) for s in truth.sources if s.cutout]
     pairs = [(i, origin) for i, origin in pairs if origin]
     _, code = np.unique([origin for _, origin in pairs], return_inverse=True)
-    nodes = len(truths) + int(code.max(initial=-1)) + 1
-    links = coo_array((np.ones(len(pairs)), ([i for i, _ in pairs], len(truths) + code)), shape=(nodes, nodes))
-    group = connected_components(links, directed=False)[1][: len(truths)]
-    return np.unique(group, return_inverse=True)[1]
+    fields = np.array([i for i, _ in pairs], dtype=np.int64)
+    return linked(len(truths) + int(code.max(initial=-1)) + 1, fields, len(truths) + code)[: len(truths)]
 
 
 def changed_draw(source: FieldSource, changes: Mapping[str, object]) -> Draw:

@@ -56,8 +56,6 @@ def transfer(
     ParameterError
         If the sets of vectors differ in shape, or the folds are impossible.
     """
-    from sklearn.metrics import balanced_accuracy_score
-
     learnt, label, group = as_views(learnt), np.asarray(label), np.asarray(group)
     others = {name: as_views(vectors) for name, vectors in asked.items()}
     for name, vectors in others.items():
@@ -75,9 +73,7 @@ def transfer(
                 for name, vectors in others.items():
                     guess[name][fold == i] = model.predict(vectors[:, fold == i])
             for name in others:
-                value = float(balanced_accuracy_score(label, guess[name]))
-                row = ("transfer", representation, f"{name}, {setting}", "balanced accuracy", float("nan"), seed, value)
-                scores.append(Score(*row))
+                scores.append(_score(representation, f"{name}, {setting}", seed, label, guess[name]))
     return scores
 
 
@@ -118,8 +114,6 @@ def transfer_to_others(
     ParameterError
         If a class of the other sources was not learnt.
     """
-    from sklearn.metrics import balanced_accuracy_score
-
     views, label, group = as_views(learnt), np.asarray(label), np.asarray(group)
     strange = np.setdiff1d(asked_label, label)
     if len(strange):
@@ -129,7 +123,12 @@ def transfer_to_others(
         kept = few_labels(label, share, seed)
         for setting, fit in FITS.items():
             guess = fit(views[:, kept], label[kept], group[kept], unlabelled=views).predict(asked)
-            value = float(balanced_accuracy_score(asked_label, guess))
-            setting = f"to other fields, {setting}"
-            scores.append(Score("transfer", representation, setting, "balanced accuracy", float("nan"), seed, value))
+            scores.append(_score(representation, f"to other fields, {setting}", seed, asked_label, guess))
     return scores
+
+
+def _score(representation: str, setting: str, seed: int, label: np.ndarray, guess: np.ndarray) -> Score:
+    from sklearn.metrics import balanced_accuracy_score
+
+    value = float(balanced_accuracy_score(label, guess))
+    return Score("transfer", representation, setting, "balanced accuracy", float("nan"), seed, value)
