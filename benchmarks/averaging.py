@@ -27,15 +27,17 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from vis2img.averaged import average
-from vis2img.averaged_store import read_averaged
-from vis2img.averaging import AveragingParams
-from vis2img.averaging_cells import CellTable
-from vis2img.imaging import make_image
-from vis2img.measurementset import open_ms
-from vis2img.options import parse_bytes
-from vis2img.params import ImagingParams, Selection
-from vis2img.phase import direction_cosines, rotate, sky_position
+from vis2img.averaging.cells import CellTable
+from vis2img.averaging.params import AveragingParams
+from vis2img.averaging.run import average
+from vis2img.averaging.store import read_averaged
+from vis2img.coordinates import direction_cosines, sky_position
+from vis2img.dataset import open_ms
+from vis2img.imaging.image import make_image
+from vis2img.imaging.params import ImagingParams
+from vis2img.imaging.rotation import rotate
+from vis2img.ms.selection import Selection
+from vis2img.units import parse_bytes
 from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
 WEIGHTINGS = ("natural", "briggs", "uniform")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from train.demo import QUERIES, DemoConfig, run_demo
-from train.tasks.scores import half_width, summaries
+from vis2img.train.demo import QUERIES, DemoConfig, run_demo
+from vis2img.train.evaluate.scores import half_width, summaries
 
 
 def main() -> None:

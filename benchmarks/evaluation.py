@@ -17,10 +17,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from train.tasks.active import simulated_session
-from train.tasks.anomaly import METHODS, outlier_scores
-from train.tasks.classification import FITS, classify
-from train.tasks.similarity import precision_at
+from vis2img.train.evaluate.active import simulated_session
+from vis2img.train.evaluate.anomaly import METHODS, outlier_scores
+from vis2img.train.evaluate.classification import FITS, classify
+from vis2img.train.evaluate.similarity import precision_at
 
 CLASSES = 6
 

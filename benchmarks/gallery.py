@@ -19,11 +19,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from vis2img.measurementset import open_ms
-from vis2img.params import ImagingParams
-from vis2img.simulate import SimulateConfig, simulate
-from vis2img.sky import ALL_CLASSES, SkySource, differential_counts, draw_population
-from vis2img.truth import Truth
+from vis2img.dataset import open_ms
+from vis2img.imaging.params import ImagingParams
+from vis2img.simulate.run import SimulateConfig, simulate
+from vis2img.simulate.sky import ALL_CLASSES, SkySource, differential_counts, draw_population
+from vis2img.simulate.truth.truth import Truth
 
 ARCSEC = math.pi / 180 / 3600
 WEIGHTINGS = (("uniform", 0.0), ("briggs", 0.0), ("natural", 0.0))

@@ -126,7 +126,16 @@ def programs(ms: Path, npix: int, options: argparse.Namespace) -> dict[str, list
     return {
         OURS: [
             *[options.vis2img, "image", str(ms), "--npix", size, "--pixsize", "2arcsec", "--weighting", "briggs"],
-            *["--robust", "0", "--no-png", "--threads", threads, "--overwrite", "-o", str(out / "vis2img.fits")],
+            *[
+                "--robust",
+                "0",
+                "--no-png",
+                "--threads",
+                threads,
+                "--overwrite",
+                "-o",
+                str(out / "vis2img.fits"),
+            ],
         ],
         "WSClean -use-wgridder": [*wsclean, "-use-wgridder", *shape, "-name", str(out / "wgridder"), str(ms)],
         "WSClean, default gridder": [*wsclean, *shape, "-name", str(out / "wsclean"), str(ms)],

@@ -33,17 +33,17 @@ from pathlib import Path
 
 import numpy as np
 
-from vis2img.draws import FieldSource
-from vis2img.field_data import field_data
-from vis2img.imaging import make_image
-from vis2img.loader import Loader
-from vis2img.loader_bench import draw_plot, measure
-from vis2img.loader_config import LoaderConfig
+from vis2img.coordinates import sky_position
+from vis2img.draws.draw import FieldSource
+from vis2img.draws.field_data import field_data
+from vis2img.imaging.image import make_image
+from vis2img.loader.bench import draw_plot, measure
+from vis2img.loader.config import LoaderConfig
+from vis2img.loader.fields import open_sources
+from vis2img.loader.loader import Loader
 from vis2img.machine import cores
-from vis2img.phase import sky_position
-from vis2img.prior import draw_rng
-from vis2img.sources import open_sources
-from vis2img.views import ViewConfig
+from vis2img.random import draw_rng
+from vis2img.views.crops import ViewConfig
 
 VIEWS = ViewConfig(patch_npix=224, global_size=224, local_size=96, n_global=2, n_local=8)
 _SLOW = 10.0  # samples per second of a consumer that leaves the cores to the workers
@@ -59,7 +59,7 @@ def config_of(options: argparse.Namespace, **changes: object) -> LoaderConfig:
 
 def one_view(source: FieldSource, index: int, whole: bool) -> tuple[float, float]:
     """Image one patch of 224 pixels by itself; return wall time in all, and of a ducc0 call of it."""
-    from vis2img.gridding import vis_to_dirty
+    from vis2img.imaging.gridding import vis_to_dirty
 
     rng = draw_rng(0, 0, index)
     prior = source.prior.fixed() if whole else source.prior

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from vis2img.imaging import make_image
+from vis2img.dataset import open_ms
+from vis2img.imaging.image import make_image
+from vis2img.imaging.params import ImagingParams
 from vis2img.machine import cores
-from vis2img.measurementset import open_ms
-from vis2img.options import parse_angle
-from vis2img.params import ImagingParams, Selection
+from vis2img.ms.selection import Selection
+from vis2img.units import parse_angle
 
 EXACT = ("-use-wgridder", "-no-small-inversion")
 

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from train.checkpoints import CheckpointStore
-from train.demo import QUERIES, DemoConfig, observation, train_config
-from train.run import load_run, read_metrics, train
-from train.run_config import TrainConfig
-from train.state import backbone_variables
-from train.tasks.encoders import Encoder, network_encoder, pixel_encoder, random_encoders
-from train.tasks.field_tasks import score_queries
-from train.tasks.scores import half_width
-from train.tasks.simulated import ALIKE, SourcePatches, read_truths, source_patches
+from vis2img.train.demo import QUERIES, DemoConfig, observation, train_config
+from vis2img.train.evaluate.encoders import Encoder, network_encoder, pixel_encoder, random_encoders
+from vis2img.train.evaluate.field_tasks import score_queries
+from vis2img.train.evaluate.scores import half_width
+from vis2img.train.evaluate.simulated import ALIKE, SourcePatches, read_truths, source_patches
+from vis2img.train.run.checkpoints import CheckpointStore
+from vis2img.train.run.config import TrainConfig
+from vis2img.train.run.run import load_run, read_metrics, train
+from vis2img.train.state import backbone_variables
 
 # What stands for DINO in the table, and what each of the others changes.
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -64,7 +64,7 @@ def accuracies(encoder: Encoder, patches: SourcePatches) -> list[float]:
 
 def simulate_fields(work: Path) -> None:
     """Simulate what is not there yet."""
-    from vis2img.simulate import simulate
+    from vis2img.simulate.run import simulate
 
     (work / "data").mkdir(parents=True, exist_ok=True)
     for i in range(8):

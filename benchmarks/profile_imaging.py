@@ -38,18 +38,19 @@ def main() -> None:
     stages = Stages()
 
     import vis2img.cli.image
-    from vis2img.beam import fit_beam
-    from vis2img.gridding import vis_to_dirty
-    from vis2img.measurementset import open_ms
-    from vis2img.options import parse_angle
-    from vis2img.params import ImagingParams, Selection
-    from vis2img.reading import PartReader
-    from vis2img.weighting import cell_size, imaging_weights
+    from vis2img.dataset import open_ms
+    from vis2img.imaging.beam import fit_beam
+    from vis2img.imaging.gridding import vis_to_dirty
+    from vis2img.imaging.params import ImagingParams
+    from vis2img.imaging.weighting import cell_size, imaging_weights
+    from vis2img.ms.reading import PartReader
+    from vis2img.ms.selection import Selection
+    from vis2img.units import parse_angle
 
     stages.done("import vis2img")
     import ducc0  # noqa: F401
 
-    import vis2img.weighting_kernels  # noqa: F401
+    import vis2img.imaging.weighting_kernels  # noqa: F401
 
     stages.done("import numba and ducc0")
     ms = open_ms(options.ms)

@@ -20,10 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import vis2img.observe as observe
-import vis2img.predict as predict
-from vis2img.simulate import SimulateConfig, simulate
-from vis2img.sky import read_catalogue
+import vis2img.simulate.observe as observe
+import vis2img.simulate.predict as predict
+from vis2img.simulate.run import SimulateConfig, simulate
+from vis2img.simulate.sky import read_catalogue
 
 
 def timed(module: Any, name: str, seconds: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""DINO in PyTorch, as one would write it today: what `train.step.train_step` is timed and checked against.
+"""DINO in PyTorch, as one would write it today: what `vis2img.train.step.train_step` is timed and checked against.
 
 benchmarks/training.py times it. The recipe is that of Caron et al. 2021 (arXiv:2104.14294), section 3 and
 "Implementation details"; the backbone is timm's. A step has the parts of ours: one backbone pass per resolution, one
@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from models.vit import VARIANTS
-from train.config import OptimConfig
+from vis2img.models.vit import VARIANTS
+from vis2img.train.config import OptimConfig
 
 _TORCHVISION: list[Any] = []
 
@@ -150,7 +150,7 @@ class TorchDino:
     Parameters
     ----------
     variant : str or (dim, depth, heads)
-        A name of `models.vit.VARIANTS`, or another size.
+        A name of `vis2img.models.vit.VARIANTS`, or another size.
     patch, img_size, in_chans : int
         Patch side and side of the global views [pixel]; channels.
     out_dim : int
@@ -167,7 +167,7 @@ class TorchDino:
     compile : bool
         Compile networks and loss with `torch.compile`.
     hidden, bottleneck, norm_last_layer
-        Of the head, as `train.config.ModelConfig` has them.
+        Of the head, as `vis2img.train.config.ModelConfig` has them.
     seed : int
         Of the initial weights, until `load_from_jax`, and of drop path.
     """
@@ -268,7 +268,7 @@ class TorchDino:
         return {"loss": loss.detach(), "grad_norm": norm}
 
     def load_from_jax(self, params: Any, teacher: Any) -> None:
-        """Take over the parameters of student and teacher of a `train.state.TrainState`."""
+        """Take over the parameters of student and teacher of a `vis2img.train.state.TrainState`."""
         self.student.load_state_dict(from_flax(params, self._patch))
         self.teacher.load_state_dict(from_flax(teacher, self._patch))
 
@@ -283,7 +283,7 @@ class TorchDino:
 
 
 def turn_views(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Flip and turn each view as "turns" says, see `train.augment.turn_views`."""
+    """Flip and turn each view as "turns" says, see `vis2img.train.objectives.augment.turn_views`."""
     if "turns" not in batch:
         return batch
     turned, first = {}, 0

@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from train.config import ModelConfig, OptimConfig
-from vis2img.views import ViewConfig
+from vis2img.train.config import ModelConfig, OptimConfig
+from vis2img.views.crops import ViewConfig
 
 TOTAL_STEPS = 10_000
 
@@ -62,8 +62,8 @@ def our_side(options: argparse.Namespace) -> tuple[Callable[[], float], Callable
     """Return a function that takes a step and waits for its loss, and one that tells the device's peak memory."""
     import jax
 
-    from train.parallel import make_parallel_step, replicate, shard, unreplicate
-    from train.state import build_model, create_state
+    from vis2img.train.parallel import make_parallel_step, replicate, shard, unreplicate
+    from vis2img.train.state import build_model, create_state
 
     optim = OptimConfig(accumulate=options.accumulate)
     model = build_model(model_config(options), options.global_size, optim)
@@ -91,7 +91,7 @@ def their_side(options: argparse.Namespace) -> tuple[Callable[[], float], Callab
     import torch
     from torch_dino import TorchDino
 
-    from train.state import build_model, create_state
+    from vis2img.train.state import build_model, create_state
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     optim = OptimConfig()
@@ -161,8 +161,8 @@ def flops_per_sample(options: argparse.Namespace) -> dict[str, float]:
     """Return the arithmetic of a step for one sample [FLOP], by side."""
     import jax
 
-    from train.flops import count_flops, model_flops_per_sample
-    from train.state import build_model
+    from vis2img.train.run.flops import count_flops, model_flops_per_sample
+    from vis2img.train.state import build_model
 
     model = build_model(model_config(options), options.global_size)
     views = ViewConfig(global_size=options.global_size, local_size=options.local_size, n_local=options.n_local)
@@ -188,7 +188,7 @@ def compare(options: argparse.Namespace, arguments: list[str]) -> None:
     """Time both sides by turns."""
     import jax
 
-    from train.flops import peak_flops
+    from vis2img.train.run.flops import peak_flops
 
     tell_machine()
     with_pages = {"ours": ("vis2img",), "both": ("vis2img", "PyTorch"), "none": ()}[options.large_pages]
@@ -227,9 +227,9 @@ def compare(options: argparse.Namespace, arguments: list[str]) -> None:
 
 def with_loader(options: argparse.Namespace) -> None:
     """Train on a measurement set with the real loader, and on a batch of noise."""
-    from train.run import read_metrics, train
-    from train.run_config import TrainConfig
-    from vis2img.loader_config import LoaderConfig
+    from vis2img.loader.config import LoaderConfig
+    from vis2img.train.run.config import TrainConfig
+    from vis2img.train.run.run import read_metrics, train
 
     tell_machine()
     take, _ = our_side(options)

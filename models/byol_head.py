@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.layers import Linear, batch_norm
+from vis2img.models.layers import Linear, batch_norm
 
 
 class BYOLHead(nn.Module):

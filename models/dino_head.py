@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.layers import Linear, batch_norm, gelu, logits_of
+from vis2img.models.layers import Linear, batch_norm, gelu, logits_of
 
 # Only the direction of v matters to the output, but its length sets how fast that direction can turn: keep
 # the published U(-1/sqrt(fan_in), 1/sqrt(fan_in)).

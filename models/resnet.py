@@ -2,7 +2,7 @@
 
 He et al. 2016 (arXiv:1512.03385) in the layout of torchvision ("v1.5": the stride of a bottleneck is on its 3 x 3
 convolution), which is also that of the weights published with DINO. Images are channels-last, ``(batch, y, x,
-channel)``, with any number of channels. Calls and results are like those of :class:`models.vit.ViT`.
+channel)``, with any number of channels. Calls and results are like those of :class:`vis2img.models.vit.ViT`.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.layers import batch_norm
+from vis2img.models.layers import batch_norm
 
 # name -> (blocks of the four stages, bottleneck blocks?)
 VARIANTS: dict[str, tuple[tuple[int, ...], bool]] = {

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.layers import LayerNorm, Linear, gelu
+from vis2img.models.layers import LayerNorm, Linear, gelu
 
 # name -> (dim, depth, heads). "micro" is ours, for laptops and demos; the others are DINO's (head width 64).
 VARIANTS: dict[str, tuple[int, int, int]] = {

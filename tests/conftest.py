@@ -1,27 +1,18 @@
-"""Fixtures: the command line in-process, synthetic measurement sets, and the real ones of ``shared/data``.
-
-Synthetic visibilities come from an explicit sum over point sources with its own constants, independent of the
-package: V = sum_k S_k exp(+2 pi i nu / c (u l + v m + w (n - 1))), the sign that WSClean and CASA read.
-"""
+"""Fixtures: the command line in-process, synthetic measurement sets, and the real ones of ``shared/data``."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import sys
 import tarfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-LIGHT_SPEED = 299792458.0  # m/s
-CORR_CODES = {"I": 1, "RR": 5, "RL": 6, "LR": 7, "LL": 8, "XX": 9, "XY": 10, "YX": 11, "YY": 12}
-START_MJD_S = 58849.25 * 86400  # 2020-01-01T06:00:00 UTC
-CENTRE = (np.radians(150.0), np.radians(-30.0))
+from tests.helpers.command_line import Outcome
+from tests.helpers.measurement_sets import Synthetic, build_ms
+from tests.helpers.places import DATA
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,11 +46,9 @@ def timm() -> Any:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of shared test data; set VIS2IMG_SHARED where it is not beside the repository."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("VIS2IMG_SHARED", default))
-    if not (folder / "ms").is_dir():
-        pytest.skip(f"no real measurement sets: {folder}/ms is not there (set VIS2IMG_SHARED)")
-    return folder
+    if not (DATA / "ms").is_dir():
+        pytest.skip(f"no real measurement sets: {DATA}/ms is not there (set VIS2IMG_SHARED)")
+    return DATA
 
 
 @pytest.fixture(scope="session")
@@ -81,170 +70,6 @@ def real_ms(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     return unpack
 
 
-def dft(uvw: np.ndarray, freq: np.ndarray, sources: Sequence[tuple[float, float, float]]) -> np.ndarray:
-    """Return the visibilities complex128 [row, chan] of point ``sources`` (Jy, l, m), term by term."""
-    total = np.zeros((len(uvw), len(freq)), complex)
-    for flux, l, m in sources:
-        path = uvw[:, 0] * l + uvw[:, 1] * m + uvw[:, 2] * (np.sqrt(1 - l * l - m * m) - 1)
-        total += flux * np.exp(2j * np.pi * np.outer(path, freq) / LIGHT_SPEED)
-    return total
-
-
-def tracks(antennas: int, times: int, seed: int, size_m: float, dec: float) -> tuple[np.ndarray, ...]:
-    """Return antenna1, antenna2, time index and UVW of all baselines while the field crosses the sky."""
-    place = np.random.default_rng(seed).normal(scale=size_m / 3, size=(antennas, 3))
-    first, second = np.triu_indices(antennas, k=1)
-    hour = np.linspace(-0.6, 0.6, times)
-    east = np.stack([np.sin(hour), np.cos(hour), 0 * hour], axis=-1)
-    north = np.stack([-np.sin(dec) * np.cos(hour), np.sin(dec) * np.sin(hour), np.cos(dec) + 0 * hour], axis=-1)
-    toward = np.stack([np.cos(dec) * np.cos(hour), -np.cos(dec) * np.sin(hour), np.sin(dec) + 0 * hour], axis=-1)
-    axes = np.stack([east, north, toward], axis=1)  # (time, uvw, xyz)
-    uvw = np.einsum("tij,bj->tbi", axes, place[second] - place[first]).reshape(-1, 3)
-    return np.tile(first, times), np.tile(second, times), np.repeat(np.arange(times), len(first)), uvw
-
-
-@dataclass(frozen=True)
-class Synthetic:
-    """A synthetic measurement set and the truth it was made of."""
-
-    path: Path
-    uvw: np.ndarray
-    freq: np.ndarray
-    sources: tuple[tuple[float, float, float], ...]
-
-    def edit(self, column: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Replace ``column`` by ``change(column)``."""
-        from casacore.tables import table
-
-        with table(str(self.path), readonly=False, ack=False) as t:
-            t.putcol(column, change(t.getcol(column)))
-
-    def drop(self, column: str) -> None:
-        """Remove ``column``."""
-        from casacore.tables import table
-
-        with table(str(self.path), readonly=False, ack=False) as t:
-            t.removecols([column])
-
-
-def build_ms(
-    path: Path,
-    *,
-    antennas: int = 7,
-    times: int = 6,
-    channels: int = 4,
-    corrs: Sequence[str] = ("XX", "YY"),
-    columns: Sequence[str] = ("DATA",),
-    sources: Sequence[tuple[float, float, float]] = ((1.0, 0.0, 0.0),),
-    phase_centre: tuple[float, float] = CENTRE,
-    frame: str = "J2000",
-    weights: float = 1.0,
-    weight_spectrum: bool = False,
-    descending: bool = False,
-    seed: int = 1,
-    size_m: float = 2000.0,
-    field: str = "SKY",
-    telescope: str = "MeerKAT",
-) -> Synthetic:
-    """Write a small measurement set with tiled data columns that hold ``sources`` (Jy, l, m)."""
-    from casacore.tables import default_ms, makearrcoldesc, maketabdesc, table
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    freq = 1.0e9 + 5e6 * np.arange(channels)
-    stored = freq[::-1].copy() if descending else freq
-    first, second, step, uvw = tracks(antennas, times, seed, size_m, phase_centre[1])
-    vis = np.repeat(dft(uvw, stored, sources)[:, :, None], len(corrs), axis=2)
-    for i, corr in enumerate(corrs):
-        if corr not in ("I", "XX", "YY", "RR", "LL"):
-            vis[:, :, i] = 0
-    shape, nrow = [channels, len(corrs)], len(uvw)
-    main = default_ms(str(path))
-    kinds: dict[str, Any] = dict.fromkeys(columns, 0j)
-    kinds |= {"WEIGHT_SPECTRUM": 0.0} if weight_spectrum else {}
-    for name, zero in kinds.items():
-        description = makearrcoldesc(
-            name,
-            zero,
-            ndim=2,
-            shape=shape,
-            valuetype="complex" if zero == 0j and name != "WEIGHT_SPECTRUM" else "float",
-        )
-        manager = {
-            "TYPE": "TiledColumnStMan",
-            "NAME": f"Tiled{name}",
-            "SPEC": {"DEFAULTTILESHAPE": [*shape[::-1], 32]},
-        }
-        main.addcols(maketabdesc(description), manager)
-    main.addrows(nrow)
-    for name in columns:
-        main.putcol(name, vis.astype(np.complex64))
-    if weight_spectrum:
-        main.putcol("WEIGHT_SPECTRUM", np.full(vis.shape, weights, np.float32))
-    time = START_MJD_S + 8.0 * step
-    values = {
-        "UVW": uvw,
-        "TIME": time,
-        "TIME_CENTROID": time,
-        "INTERVAL": np.full(nrow, 8.0),
-        "EXPOSURE": np.full(nrow, 8.0),
-        "ANTENNA1": first.astype(np.int32),
-        "ANTENNA2": second.astype(np.int32),
-        "FLAG": np.zeros(vis.shape, bool),
-        "WEIGHT": np.full((nrow, len(corrs)), weights, np.float32),
-        "SIGMA": np.ones((nrow, len(corrs)), np.float32),
-    }
-    for name, column in values.items():
-        main.putcol(name, column)
-    for name in ("FIELD_ID", "DATA_DESC_ID", "SCAN_NUMBER", "ARRAY_ID"):
-        main.putcol(name, np.zeros(nrow, np.int32))
-    main.close()
-
-    def fill(name: str, rows: int, **cells: Any) -> None:
-        with table(f"{path}/{name}", readonly=False, ack=False) as t:
-            t.addrows(rows)
-            for column, value in cells.items():
-                for row in range(rows):
-                    t.putcell(column, row, value[row] if isinstance(value, list) else value)
-            if name == "FIELD":
-                keyword = t.getcolkeyword("PHASE_DIR", "MEASINFO")
-                t.putcolkeyword("PHASE_DIR", "MEASINFO", {**keyword, "Ref": frame})
-            t.putkeyword("WRITTEN_BY", "tests")  # so that table.dat, not only table.lock, tells the number of rows
-
-    width = np.full(channels, 5e6)
-    fill(
-        "SPECTRAL_WINDOW",
-        1,
-        NUM_CHAN=channels,
-        NAME="band",
-        CHAN_FREQ=stored,
-        CHAN_WIDTH=width,
-        EFFECTIVE_BW=width,
-        RESOLUTION=width,
-        REF_FREQUENCY=float(stored[0]),
-        TOTAL_BANDWIDTH=float(width.sum()),
-    )
-    fill(
-        "POLARIZATION",
-        1,
-        NUM_CORR=len(corrs),
-        CORR_TYPE=np.array([CORR_CODES[c] for c in corrs], np.int32),
-        CORR_PRODUCT=np.zeros((len(corrs), 2), np.int32),
-    )
-    fill("DATA_DESCRIPTION", 1, SPECTRAL_WINDOW_ID=0, POLARIZATION_ID=0)
-    direction = np.array([phase_centre])
-    fill("FIELD", 1, NAME=field, PHASE_DIR=direction, DELAY_DIR=direction, REFERENCE_DIR=direction)
-    fill(
-        "ANTENNA",
-        antennas,
-        NAME=[f"m{i:03d}" for i in range(antennas)],
-        STATION=[f"m{i:03d}" for i in range(antennas)],
-        DISH_DIAMETER=13.5,
-        POSITION=np.array([5109360.0, 2006852.0, -3238948.0]),
-    )
-    fill("OBSERVATION", 1, TELESCOPE_NAME=telescope, TIME_RANGE=np.array([time[0], time[-1]]))
-    return Synthetic(path, uvw, freq, tuple(sources))
-
-
 @pytest.fixture
 def make_ms(tmp_path: Path) -> Callable[..., Synthetic]:
     """Return :func:`build_ms` with the path ``tmp_path/ms/NAME.ms``."""
@@ -253,25 +78,6 @@ def make_ms(tmp_path: Path) -> Callable[..., Synthetic]:
         return build_ms(tmp_path / "ms" / f"{name}.ms", **options)
 
     return make
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run of the command line left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    def error(self, code: int = 1) -> str:
-        """Return the message, after checking that it is one line, no traceback and no bug report."""
-        lines = self.err.splitlines()
-        assert self.code == code, self.err
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("vis2img: error: ")
-        assert "this is a bug" not in lines[0] and "Traceback" not in self.err
-        assert self.out == ""
-        return lines[0].removeprefix("vis2img: error: ")
 
 
 @pytest.fixture
@@ -286,13 +92,3 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(code, out, err)
 
     return run
-
-
-def fingerprint(folder: Path) -> dict[str, tuple[str, int, int]]:
-    """Return hash, modification time and mode of every file and folder below ``folder``."""
-    found = {}
-    for path in sorted([folder, *folder.rglob("*")]):
-        status = path.stat()
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
-        found[str(path.relative_to(folder))] = (digest, status.st_mtime_ns, status.st_mode)
-    return found

@@ -11,22 +11,22 @@ from pathlib import Path
 
 import numpy as np
 
-from train.config import ModelConfig, OptimConfig
-from train.run import read_metrics, train
-from train.run_config import TrainConfig
-from train.tasks.encoders import Encoder, pixel_encoder, random_encoders, run_encoders
-from train.tasks.field_tasks import score_queries
-from train.tasks.scores import Score, Summary, summaries
-from train.tasks.simulated import ALIKE, SHIFTED, SourcePatches, read_truths, source_patches
-from vis2img.draws import FieldSource, make_draw
+from vis2img.coordinates import direction_cosines
+from vis2img.dataset import open_ms
+from vis2img.draws.draw import FieldSource, make_draw
 from vis2img.errors import OutputError
-from vis2img.loader_config import LoaderConfig
-from vis2img.measurementset import open_ms
-from vis2img.params import Selection
-from vis2img.phase import direction_cosines
-from vis2img.simulate_config import SimulateConfig
-from vis2img.sources import field_sources, patch_angle
-from vis2img.views import ViewConfig
+from vis2img.loader.config import LoaderConfig
+from vis2img.loader.fields import field_sources, patch_angle
+from vis2img.ms.selection import Selection
+from vis2img.simulate.config import SimulateConfig
+from vis2img.train.config import ModelConfig, OptimConfig
+from vis2img.train.evaluate.encoders import Encoder, pixel_encoder, random_encoders, run_encoders
+from vis2img.train.evaluate.field_tasks import score_queries
+from vis2img.train.evaluate.scores import Score, Summary, summaries
+from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, SourcePatches, read_truths, source_patches
+from vis2img.train.run.config import TrainConfig
+from vis2img.train.run.run import read_metrics, train
+from vis2img.views.crops import ViewConfig
 
 ARCSEC = np.pi / 180 / 3600
 # How the queries of a score are seen, beside a gallery that is centred and imaged in the fixed way.
@@ -149,7 +149,7 @@ def run_demo(config: DemoConfig, report: Report) -> tuple[Path, list[Score]]:
 
 
 def _simulate(config: DemoConfig, report: Report) -> None:
-    from vis2img.simulate import simulate
+    from vis2img.simulate.run import simulate
 
     try:
         (config.out / "data").mkdir(parents=True, exist_ok=True)
@@ -171,9 +171,9 @@ def _write(
     encoder: Encoder,
     scores: list[Score],
 ) -> Path:
-    from train import figures
-    from train.report import Section, write_report
-    from train.token_pictures import attention_figure
+    from vis2img.train.report import figures
+    from vis2img.train.report.page import Section, write_report
+    from vis2img.train.report.token_pictures import attention_figure
 
     ms = open_ms(sources[0].ms)
     selection = Selection(field="0")

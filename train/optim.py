@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from train.config import OptimConfig
+from vis2img.train.config import OptimConfig
 
 LAST_LAYER = "last_layer"
 _MOMENTUM = 0.9  # of SGD and LARS

@@ -1,7 +1,8 @@
 """Data parallelism: the only module that knows about ``jax.pmap``.
 
 Every device holds the whole state and a share of the batch; gradients and centre are averaged over the axis
-"device", which runs over the devices of all hosts (`train.hosts`). Moving to ``shard_map`` is a change to this file.
+"device", which runs over the devices of all hosts (`vis2img.train.hosts`).
+Moving to ``shard_map`` is a change to this file.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.dino_head import DINOModel
-from train.config import OptimConfig
-from train.state import TrainState
-from train.step import Metrics, train_step
+from vis2img.models.dino_head import DINOModel
+from vis2img.train.config import OptimConfig
+from vis2img.train.state import TrainState
+from vis2img.train.step import Metrics, train_step
 
 AXIS = "device"
 ParallelStep = Callable[[TrainState, Mapping[str, np.ndarray]], tuple[TrainState, Metrics]]

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from models.byol_head import BYOLHead
-from models.dino_head import DINOHead, DINOModel
-from models.resnet import make_resnet
-from models.vit import make_vit
-from train.config import ModelConfig, OptimConfig
-from train.optim import make_optimizer
+from vis2img.models.byol_head import BYOLHead
+from vis2img.models.dino_head import DINOHead, DINOModel
+from vis2img.models.resnet import make_resnet
+from vis2img.models.vit import make_vit
+from vis2img.train.config import ModelConfig, OptimConfig
+from vis2img.train.optim import make_optimizer
 
 
 @struct.dataclass
@@ -30,7 +30,7 @@ class TrainState:
     centre, patch_centre : (K,)
         Moving averages of the teacher's logits: of views, and of patches with iBOT.
     moment : (D, D)
-        Moving average of z z^T over the teacher's embeddings z, which tells their rank (`train.monitors`).
+        Moving average of z z^T over the teacher's embeddings z, which tells their rank (`vis2img.train.run.monitors`).
     rng : (2,) uint32
         Key data; never changes, as each step folds in its number.
     """

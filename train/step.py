@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from models.dino_head import DINOModel
-from train import schedules
-from train.augment import turn_views
-from train.config import OptimConfig
-from train.dino import ema_update, feature_std
-from train.objective import Found, Memory, Metrics, objective
-from train.optim import make_optimizer
-from train.state import TrainState
+from vis2img.models.dino_head import DINOModel
+from vis2img.train import schedules
+from vis2img.train.config import OptimConfig
+from vis2img.train.objectives.augment import turn_views
+from vis2img.train.objectives.dino import ema_update, feature_std
+from vis2img.train.objectives.objective import Found, Memory, Metrics, objective
+from vis2img.train.optim import make_optimizer
+from vis2img.train.state import TrainState
 
 _MOMENT_DECAY = 0.98  # of the second moment of the embeddings: about the last 50 batches
 
@@ -59,7 +59,8 @@ def train_step(
     state : TrainState
     batch : dict of float32
         Share of this device: "global" (n_global, B, G, G, C) and "local" (L, B, S, S, C), where L may be 0; and
-        "turns" (n_global + L, B) if the views are still to be turned, see `train.augment.turn_views`.
+        "turns" (n_global + L, B) if the views are still to be turned, see
+        `vis2img.train.objectives.augment.turn_views`.
     model, optim, total_steps
         Static: network, settings and length of the run [step]. With ``optim.accumulate`` parts the batch goes through
         the network in so many parts one after the other; batch statistics, Sinkhorn and KoLeo are then of the parts.

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "open_ms": "vis2img.measurementset",
-    "MeasurementSet": "vis2img.measurementset",
-    "Selection": "vis2img.params",
-    "ImagingParams": "vis2img.params",
-    "Image": "vis2img.imaging",
+    "open_ms": "vis2img.dataset",
+    "MeasurementSet": "vis2img.dataset",
+    "Selection": "vis2img.ms.selection",
+    "ImagingParams": "vis2img.imaging.params",
+    "Image": "vis2img.imaging.image",
     "Visibilities": "vis2img.visibilities",
-    "ImagingPrior": "vis2img.prior",
-    "Loader": "vis2img.loader",
-    "LoaderConfig": "vis2img.loader_config",
-    "PriorConfig": "vis2img.prior_presets",
-    "SimulateConfig": "vis2img.simulate",
+    "ImagingPrior": "vis2img.draws.prior",
+    "Loader": "vis2img.loader.loader",
+    "LoaderConfig": "vis2img.loader.config",
+    "PriorConfig": "vis2img.draws.presets",
+    "SimulateConfig": "vis2img.simulate.run",
     "Vis2imgError": "vis2img.errors",
 }
 
@@ -43,15 +43,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from vis2img.dataset import MeasurementSet, open_ms
+    from vis2img.draws.presets import PriorConfig
+    from vis2img.draws.prior import ImagingPrior
     from vis2img.errors import Vis2imgError
-    from vis2img.imaging import Image
-    from vis2img.loader import Loader
-    from vis2img.loader_config import LoaderConfig
-    from vis2img.measurementset import MeasurementSet, open_ms
-    from vis2img.params import ImagingParams, Selection
-    from vis2img.prior import ImagingPrior
-    from vis2img.prior_presets import PriorConfig
-    from vis2img.simulate import SimulateConfig
+    from vis2img.imaging.image import Image
+    from vis2img.imaging.params import ImagingParams
+    from vis2img.loader.config import LoaderConfig
+    from vis2img.loader.loader import Loader
+    from vis2img.ms.selection import Selection
+    from vis2img.simulate.run import SimulateConfig
     from vis2img.visibilities import Visibilities
 
 

@@ -1,6 +1,6 @@
 """What averages were made of: the channels and times behind one row, which images must still know.
 
-A part that :func:`vis2img.averaged_store.read_averaged` gives has one channel and one time for each time block.
+A part that :func:`vis2img.averaging.store.read_averaged` gives has one channel and one time for each time block.
 ``meta["contents"]`` tells what these stand for, one :class:`Contents` for each time block, and ``antenna2`` has the
 mean channel of each row, so that primary beams, mean frequencies and dates are those of the samples under any imaging
 weights. Other visibilities have none of this and stand for themselves.
@@ -66,7 +66,7 @@ def channels_of(part: Visibilities, weight: np.ndarray, by_chan: np.ndarray) -> 
     (float64 [chan], float64 [chan])
         Of averages, the channels of the measurement set; of other visibilities, ``part.chan_freq`` and ``by_chan``.
     """
-    from vis2img.averaging_kernels import spread
+    from vis2img.averaging.kernels import spread
 
     blocks = _blocks_in(part)
     if not blocks or not by_chan.any():

@@ -15,3 +15,10 @@ def resident() -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
+
+
+def free_bytes() -> int:
+    """Return the memory that is free on this machine."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)

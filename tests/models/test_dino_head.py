@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.dino_head import DINOHead, DINOModel, l2_normalise
-from models.vit import ViT
+from vis2img.models.dino_head import DINOHead, DINOModel, l2_normalise
+from vis2img.models.vit import ViT
 
 
 def head(**kwargs):
@@ -72,6 +72,6 @@ def test_model_joins_resolutions_in_order():
 
 def test_packages_import_without_jax():
     loaded = "print('jax' in sys.modules)"
-    code = f"import sys, models, train, train.config; {loaded}; models.ViT; {loaded}"
+    code = f"import sys, models, train, vis2img.train.config; {loaded}; vis2img.models.ViT; {loaded}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.layers import LayerNorm, Linear, gelu
+from vis2img.models.layers import LayerNorm, Linear, gelu
 
 INIT = nn.initializers.normal(0.3)
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from models.resnet import ResNet, make_resnet
-from models.torch_names import from_torch, to_timm
+from vis2img.models.resnet import ResNet, make_resnet
+from vis2img.train.weights.names import from_torch, to_timm
 
 
 def torch_resnet(depths, bottleneck, channels):

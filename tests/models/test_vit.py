@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from models.vit import Block, ViT, make_vit, resize_positions
+from vis2img.models.vit import Block, ViT, make_vit, resize_positions
 
 PATCH, DIM, HEADS = 4, 24, 2
 

@@ -1,38 +1,18 @@
 """A network small enough to compile in a second, and batches for it."""
 
-import signal
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from models.dino_head import DINOHead, DINOModel
-from models.vit import ViT
-from train.config import OptimConfig
-from train.run import load_run, read_metrics
-from train.state import create_state
-from train.step import train_step
+from vis2img.models.dino_head import DINOHead, DINOModel
+from vis2img.models.vit import ViT
+from vis2img.train.config import OptimConfig
+from vis2img.train.state import create_state
+from vis2img.train.step import train_step
 
 TOTAL_STEPS = 20
-
-
-def stop_at(number):
-    """What ``train`` may call for its progress, and what asks the run to stop at step ``number``."""
-
-    def interrupt(step, *_):
-        if step == number:
-            signal.raise_signal(signal.SIGTERM)
-
-    return interrupt
-
-
-def assert_same_end(first, second):
-    """Two run folders hold the same state and the same losses, to the bit."""
-    states = [jax.tree.leaves(load_run(folder)[1]) for folder in (first, second)]
-    for ours, theirs in zip(*states, strict=True):
-        assert np.array_equal(ours, theirs)
-    assert np.array_equal(read_metrics(first)["loss"], read_metrics(second)["loss"])
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from train import config
-from train.demo import DemoConfig, train_config
-from train.run_config import TrainConfig, to_record
 from vis2img.cli.app import parse
-from vis2img.config_file import config_arguments
-from vis2img.cutout_augment import CutoutAugment
+from vis2img.configs import config_arguments
 from vis2img.errors import ParameterError
-from vis2img.views import ViewConfig
+from vis2img.train import config
+from vis2img.train.demo import DemoConfig, train_config
+from vis2img.train.run.config import TrainConfig, to_record
+from vis2img.views.crops import ViewConfig
+from vis2img.views.pixel_changes import CutoutAugment
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_numbers_are_finite_everywhere(make):
 
 
 def test_the_networks_that_there_are_can_be_named():
-    from models import resnet, vit
+    from vis2img.models import resnet, vit
 
     assert tuple(vit.VARIANTS) == config.TRANSFORMERS and config.PATCHES == vit.PATCHES
     assert set(config.RESNETS) == set(resnet.VARIANTS)

@@ -12,16 +12,16 @@ import pytest
 
 pytest.importorskip("simms", reason="the demonstration simulates its data")
 
-from train.demo import DemoConfig, run_demo
-from train.embed import cut_patches, evaluation_draw
-from train.run import load_run
-from train.tasks.field_tasks import score_fields
-from train.tasks.simulated import ALIKE, SHIFTED, field_patches, linked_fields, read_truths, source_patches
+from vis2img.coordinates import direction_cosines
 from vis2img.errors import ParameterError, Vis2imgError
-from vis2img.phase import direction_cosines
-from vis2img.sky import SkyComponent, SkyCutout, SkySource, single_component_source
-from vis2img.sources import field_sources, patch_angle
-from vis2img.truth import Truth
+from vis2img.loader.fields import field_sources, patch_angle
+from vis2img.simulate.sky import SkyComponent, SkyCutout, SkySource, single_component_source
+from vis2img.simulate.truth.truth import Truth
+from vis2img.train.demo import DemoConfig, run_demo
+from vis2img.train.embed.patches import cut_patches, evaluation_draw
+from vis2img.train.evaluate.field_tasks import score_fields
+from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, field_patches, linked_fields, read_truths, source_patches
+from vis2img.train.run.run import load_run
 
 pytestmark = [pytest.mark.usefixtures("compile_once"), pytest.mark.timeout(900)]
 WAYS = (ALIKE, SHIFTED, "full", "robust -1 and 1")

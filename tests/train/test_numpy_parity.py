@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train import schedules
-from train.config import OptimConfig
-from train.dino import dino_loss, ema_update
-from train.optim import clip_per_tensor
-from train.step import schedule_values
+from vis2img.train import schedules
+from vis2img.train.config import OptimConfig
+from vis2img.train.objectives.dino import dino_loss, ema_update
+from vis2img.train.optim import clip_per_tensor
+from vis2img.train.step import schedule_values
 
 # A new shape is a new compilation: few shapes, many values.
 SHAPES = ((2, 2, 3, 8), (6, 2, 4, 33), (3, 1, 2, 8))  # V, n_global, B, K

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.config import OptimConfig
-from train.optim import clip_per_tensor, label_params, make_optimizer
+from vis2img.train.config import OptimConfig
+from vis2img.train.optim import clip_per_tensor, label_params, make_optimizer
 
 RATES = (0.1, 0.05, 0.02, 0.01, 0.03)
 DECAYS = (0.04, 0.1, 0.2, 0.3, 0.4)

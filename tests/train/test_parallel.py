@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from train.parallel import shard
+from vis2img.train.parallel import shard
 
 STEPS, BATCH = 20, 8
 RUN = f"""

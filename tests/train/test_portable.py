@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import pytest
 from jax import export
 
-from models.byol_head import BYOLHead
-from models.dino_head import DINOHead, DINOModel
-from models.resnet import ResNet
-from models.vit import ViT
-from train.config import OptimConfig
-from train.state import create_state
-from train.step import train_step
+from vis2img.models.byol_head import BYOLHead
+from vis2img.models.dino_head import DINOHead, DINOModel
+from vis2img.models.resnet import ResNet
+from vis2img.models.vit import ViT
+from vis2img.train.config import OptimConfig
+from vis2img.train.state import create_state
+from vis2img.train.step import train_step
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # The random generator has a kernel of its own on CUDA; nothing else here may be more than StableHLO.

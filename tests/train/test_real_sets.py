@@ -9,15 +9,15 @@ import jax
 import numpy as np
 import pytest
 
-from train.config import ModelConfig, OptimConfig
-from train.parallel import make_parallel_step, replicate, shard, unreplicate
-from train.state import build_model, create_state
-from vis2img.cluster import Connection, Engine, connect
+from vis2img.cluster.engine import Connection, Engine, connect
 from vis2img.errors import MeasurementSetError
-from vis2img.loader import Loader
-from vis2img.loader_config import LoaderConfig
-from vis2img.params import Selection
-from vis2img.views import ViewConfig
+from vis2img.loader.config import LoaderConfig
+from vis2img.loader.loader import Loader
+from vis2img.ms.selection import Selection
+from vis2img.train.config import ModelConfig, OptimConfig
+from vis2img.train.parallel import make_parallel_step, replicate, shard, unreplicate
+from vis2img.train.state import build_model, create_state
+from vis2img.views.crops import ViewConfig
 
 USABLE: dict[str, Selection] = {
     "alma_casacore_mssel": Selection(field="1", spw=1),

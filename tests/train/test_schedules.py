@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from train import schedules
+from vis2img.train import schedules
 
 
 def test_learning_rate_warms_up_and_decays():

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.dino_head import DINOHead, DINOModel
-from models.vit import ViT
-from train.config import ModelConfig, OptimConfig
-from train.dino import dino_loss
-from train.forward import forward_views
-from train.state import build_model, create_state
-from train.step import schedule_values, train_step
+from vis2img.models.dino_head import DINOHead, DINOModel
+from vis2img.models.vit import ViT
+from vis2img.train.config import ModelConfig, OptimConfig
+from vis2img.train.objectives.dino import dino_loss
+from vis2img.train.objectives.forward import forward_views
+from vis2img.train.state import build_model, create_state
+from vis2img.train.step import schedule_values, train_step
 
 
 def same(a, b):

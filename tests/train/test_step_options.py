@@ -4,27 +4,27 @@ import argparse
 import dataclasses
 import importlib.util
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.dino_head import DINOHead, DINOModel
-from models.resnet import ResNet
-from models.torch_names import to_timm
-from models.vit import ViT
-from train import parallel
-from train.config import ModelConfig, OptimConfig
-from train.export import write_safetensors
-from train.run import _check_batch, _initial
-from train.run_config import TrainConfig
-from train.state import backbone_variables, build_model, create_state
-from train.step import train_step
+from tests.helpers.places import ROOT
 from vis2img.errors import Vis2imgError
-from vis2img.loader_config import LoaderConfig
-from vis2img.views import ViewConfig
+from vis2img.loader.config import LoaderConfig
+from vis2img.models.dino_head import DINOHead, DINOModel
+from vis2img.models.resnet import ResNet
+from vis2img.models.vit import ViT
+from vis2img.train import parallel
+from vis2img.train.config import ModelConfig, OptimConfig
+from vis2img.train.run.config import TrainConfig
+from vis2img.train.run.export import write_safetensors
+from vis2img.train.run.run import _check_batch, _initial
+from vis2img.train.state import backbone_variables, build_model, create_state
+from vis2img.train.step import train_step
+from vis2img.train.weights.names import to_timm
+from vis2img.views.crops import ViewConfig
 
 STEPS, BATCH, OUT_DIM = 20, 8, 16
 # SGD and not AdamW, whose first step is the sign of the gradient, rounding noise included; the rate is 0.1.
@@ -376,7 +376,7 @@ def test_a_parallel_step_stays_on_the_device(start_bare, monkeypatch, unoptimise
 
 def test_the_benchmark_takes_its_steps_on_one_device(unoptimised, monkeypatch):
     """On whatever device there is; what it moves there before the first step stays there."""
-    path = Path(__file__).parents[2] / "benchmarks" / "training.py"
+    path = ROOT / "benchmarks" / "training.py"
     spec = importlib.util.spec_from_file_location("training_benchmark", path)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
@@ -385,7 +385,7 @@ def test_the_benchmark_takes_its_steps_on_one_device(unoptimised, monkeypatch):
         **{"accumulate": 1, "batch": 2, "global_size": 8, "local_size": 4, "n_local": 0},
     )
     placed = []
-    monkeypatch.setattr("train.state.build_model", lambda *_: bare())
+    monkeypatch.setattr("vis2img.train.state.build_model", lambda *_: bare())
     monkeypatch.setattr(jax, "device_put", lambda x, to, put=jax.device_put: placed.append((x, to)) or put(x, to))
     take, memory = benchmark.our_side(options)
     losses = [take(), take()]

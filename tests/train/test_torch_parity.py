@@ -2,8 +2,9 @@
 
 The transformer is written with PyTorch's convolution, interpolation, layer norm, attention and GELU, the losses as
 pairs and patches in loops, the schedules as the published arrays; the optimisers are those of `torch.optim`. Shared
-with ours are names and shapes of parameters, the settings, and which patches iBOT hides (`train.dinov2.draw_masks`,
-which has tests of its own), as random numbers differ between the libraries. The last tests run the step of
+with ours are names and shapes of parameters, the settings, and which patches iBOT hides
+(`vis2img.train.objectives.dinov2.draw_masks`, which has tests of its own), as random numbers differ between the
+libraries. The last tests run the step of
 benchmarks/torch_dino.py, so that what the benchmark times comes to the same result.
 """
 
@@ -11,22 +12,22 @@ import argparse
 import importlib.util
 import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.dino_head import DINOHead, DINOModel
-from models.vit import ViT, resize_positions
-from train.augment import turn_views
-from train.config import OptimConfig
-from train.dino import dino_loss, ema_update
-from train.dinov2 import draw_masks
-from train.optim import make_optimizer
-from train.state import create_state
-from train.step import train_step
+from tests.helpers.places import ROOT
+from vis2img.models.dino_head import DINOHead, DINOModel
+from vis2img.models.vit import ViT, resize_positions
+from vis2img.train.config import OptimConfig
+from vis2img.train.objectives.augment import turn_views
+from vis2img.train.objectives.dino import dino_loss, ema_update
+from vis2img.train.objectives.dinov2 import draw_masks
+from vis2img.train.optim import make_optimizer
+from vis2img.train.state import create_state
+from vis2img.train.step import train_step
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare with")
 F = torch.nn.functional
@@ -453,7 +454,7 @@ def test_two_steps_with_every_extra_term(quick_jit):
 
 
 def load_benchmark(name):
-    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    path = ROOT / "benchmarks" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

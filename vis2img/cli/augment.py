@@ -18,12 +18,13 @@ import tyro
 
 from vis2img.cli import UsageError
 from vis2img.cli.app import parse
-from vis2img.contact_sheet import Sheet, SheetConfig, make_sheet, patch_side, patches_at
+from vis2img.draws.presets import PRESETS, PriorConfig, load_prior
 from vis2img.errors import OutputError, ParameterError
-from vis2img.fits import check_outputs
-from vis2img.options import format_angle, format_index_range, format_spws
-from vis2img.params import ImagingParams, Selection
-from vis2img.prior_presets import PRESETS, PriorConfig, load_prior
+from vis2img.files import check_outputs
+from vis2img.imaging.params import ImagingParams
+from vis2img.ms.selection import Selection
+from vis2img.units import format_angle, format_index_range, format_spws
+from vis2img.views.sheet import Sheet, SheetConfig, make_sheet, patch_side, patches_at
 
 _SUFFIXES = (".png", ".pdf")
 _CONTRAST = ("image-only", "gentle", "full")  # of the table of presets; the others vary some of what full varies
@@ -98,7 +99,7 @@ def run(argv: list[str], prog: str) -> int:
     sheet = _sheet(command, command.ms)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it remarks on its cache folder
 
-    from vis2img.contact_sheet_figure import save_sheet
+    from vis2img.views.sheet_figure import save_sheet
 
     shown = f"patches of {format_angle(sheet.side, 3)} under prior {named}, seed {command.seed}"
     save_sheet(sheet, out, f"{command.ms.resolve().name}: {shown}", command.overwrite)
@@ -135,11 +136,11 @@ def _parse(argv: list[str], prog: str) -> tuple[AugmentCommand, str]:
 def _sheet(command: AugmentCommand, path: Path) -> Sheet:
     """Image the field; refuse before anything is read what does not fit."""
     from vis2img.cli.progress import Bars
-    from vis2img.draws import FieldSource
-    from vis2img.machine import cores
-    from vis2img.measurementset import open_ms, outline
-    from vis2img.memory import free_bytes
-    from vis2img.prior import ImagingPrior, draw_rng
+    from vis2img.dataset import open_ms, outline
+    from vis2img.draws.draw import FieldSource
+    from vis2img.draws.prior import ImagingPrior
+    from vis2img.machine import cores, free_bytes
+    from vis2img.random import draw_rng
 
     ms, config = open_ms(path), command.sheet
     prior, fixed = (

@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from vis2img.averaging import AveragingParams
+from vis2img.averaging.params import AveragingParams
 from vis2img.cli.app import parse
 from vis2img.cli.progress import Bars
 from vis2img.errors import OutputError, ParameterError
-from vis2img.options import Angle, Direction, Memory, Npix, format_angle, format_bytes
-from vis2img.params import MIN_NPIX, Selection
+from vis2img.imaging.params import MIN_NPIX
+from vis2img.ms.selection import Selection
+from vis2img.units import Angle, Direction, Memory, Npix, format_angle, format_bytes
 
 _SAMPLE_BYTES = 8 + 4  # visibility and weight, as the data are imaged without averaging
 
@@ -94,9 +95,9 @@ def run(argv: list[str], prog: str) -> int:
     """Run ``vis2img average``."""
     command = parse(AverageCommand, argv, prog)
 
-    from vis2img.averaged import average
+    from vis2img.averaging.run import average
+    from vis2img.dataset import open_ms
     from vis2img.machine import cores
-    from vis2img.measurementset import open_ms
 
     ms = open_ms(command.ms)
     if ms.is_averaged:
@@ -134,7 +135,7 @@ def facet_params(ms: Any, command: AverageCommand) -> AveragingParams:
         side = max(MIN_NPIX, math.ceil(command.facet.fov / suggested.pixsize))
         npix = (side + side % 2,) * 2
     if "phase_centre" not in given:
-        from vis2img.plan import resolve
+        from vis2img.ms.selection import resolve
 
         given["phase_centre"] = resolve(ms.meta, command.selection)[0].phase_centre
     return AveragingParams(**{**given, "npix": npix, "pixsize": suggested.pixsize})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 
-from train.demo import DemoConfig
 from vis2img.cli.app import parse
 from vis2img.cli.progress import Bars
+from vis2img.train.demo import DemoConfig
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class DemoCommand(DemoConfig):
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(DemoCommand, argv, prog)
-    from train.demo import QUERIES, run_demo
-    from train.tasks.report import to_json
-    from train.tasks.scores import summaries
+    from vis2img.train.demo import QUERIES, run_demo
+    from vis2img.train.evaluate.scores import summaries
+    from vis2img.train.report.scores_page import to_json
 
     config = DemoConfig(**{field.name: getattr(command, field.name) for field in fields(DemoConfig)})
     with Bars(command.quiet or command.json) as bars:

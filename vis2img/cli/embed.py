@@ -62,14 +62,14 @@ class EmbedCommand:
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(EmbedCommand, argv, prog)
-    from train.embedding_table import check_suffix
-    from vis2img.fits import check_outputs
+    from vis2img.files import check_outputs
+    from vis2img.train.embed.table import check_suffix
 
     check_suffix(command.output)
     check_outputs([command.output], command.overwrite)
-    from train.embed_job import Embedder, EmbedSettings, embed_inputs
-    from train.patch_sources import PatchOptions, read_positions
     from vis2img.cli.progress import Bars
+    from vis2img.train.embed.inputs import PatchOptions, read_positions
+    from vis2img.train.embed.job import Embedder, EmbedSettings, embed_inputs
 
     positions = None if command.positions is None else read_positions(command.positions)
     options = PatchOptions(positions, command.overlap, command.patch_npix, command.crop)

@@ -13,7 +13,7 @@ from tyro.conf import arg
 from vis2img.cli.app import parse
 
 if TYPE_CHECKING:
-    from train.tasks.job import Evaluation, Progress
+    from vis2img.train.evaluate.job import Evaluation, Progress
 
 MIRABEST = "mirabest"
 
@@ -89,9 +89,9 @@ def run(argv: list[str], prog: str) -> int:
     command = parse(EvaluateCommand, argv, prog)
     from rich.console import Console
 
-    from train.tasks.report import check_report_folder, print_table, to_json, write_report
-    from train.tasks.scores import summaries
     from vis2img.cli.progress import Bars
+    from vis2img.train.evaluate.scores import summaries
+    from vis2img.train.report.scores_page import check_report_folder, print_table, to_json, write_report
 
     _check(command)
     if command.output:
@@ -134,8 +134,8 @@ def _check(command: EvaluateCommand) -> None:
 
 
 def _evaluate(command: EvaluateCommand, progress: Progress) -> Evaluation:
-    from train.tasks.field_tasks import TASKS
-    from train.tasks.job import EvaluateConfig, evaluate_fields, evaluate_labelled
+    from vis2img.train.evaluate.field_tasks import TASKS
+    from vis2img.train.evaluate.job import EvaluateConfig, evaluate_fields, evaluate_labelled
 
     tasks = TASKS if {"all", MIRABEST} & set(command.task) else command.task
     config = EvaluateConfig(

@@ -45,10 +45,10 @@ class ExportCommand:
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(ExportCommand, argv, prog)
-    from vis2img.fits import check_outputs
+    from vis2img.files import check_outputs
 
     check_outputs([command.output], command.overwrite)  # before JAX is loaded
-    from train.export import export_run
+    from vis2img.train.run.export import export_run
 
     told = export_run(
         command.run, command.output, student=command.student, step=command.step, overwrite=command.overwrite

@@ -19,18 +19,19 @@ import tyro
 
 from vis2img.cli.app import parse
 from vis2img.cli.image_report import report, summary
+from vis2img.coordinates import separation
+from vis2img.dataset import MeasurementSet, Outline, open_ms, outline
 from vis2img.errors import OutputError, ParameterError
-from vis2img.fits import check_outputs
-from vis2img.imaging import Image, make_image
+from vis2img.files import check_outputs
+from vis2img.imaging.cubes import make_cube, make_draws, plane_axes
+from vis2img.imaging.image import Image, make_image
+from vis2img.imaging.memory import check_memory, copied_bytes, planes_bytes
+from vis2img.imaging.params import MIN_NPIX, ImagingParams
+from vis2img.imaging.primary_beam import check_beam, check_telescope, receiver
 from vis2img.machine import cores
-from vis2img.measurementset import MeasurementSet, Outline, open_ms, outline
-from vis2img.memory import check_memory, copied_bytes, planes_bytes
-from vis2img.metadata import separation
-from vis2img.options import Angle, Npix, format_angle
-from vis2img.params import MIN_NPIX, ImagingParams, Selection
-from vis2img.primary_beam import check_beam, check_telescope, receiver
-from vis2img.products import Products
-from vis2img.series import make_cube, make_draws, plane_axes
+from vis2img.ms.selection import Selection
+from vis2img.products.products import Products
+from vis2img.units import Angle, Npix, format_angle
 from vis2img.visibilities import Visibilities
 
 _SUFFIXES = (".fits", ".fit", ".fts")

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from vis2img.cli.info import direction_text
-from vis2img.gridding import pixel_to_lm
-from vis2img.imaging import Image
-from vis2img.options import format_angle
-from vis2img.phase import sky_position
+from vis2img.coordinates import pixel_to_lm, sky_position
+from vis2img.imaging.image import Image
+from vis2img.units import format_angle
 
 
 def summary(image: Image, written: list[Path]) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import tyro
 
 from vis2img.cli.app import parse
-from vis2img.fits import utc_text
-from vis2img.measurementset import open_ms
-from vis2img.metadata import Metadata, read_metadata
-from vis2img.options import format_angle
+from vis2img.dataset import open_ms
+from vis2img.imaging.fits import utc_text
+from vis2img.ms.metadata import Metadata, read_metadata
+from vis2img.units import format_angle
 
 _SHOWN = 10  # fields, spectral windows: more would flood the screen
 

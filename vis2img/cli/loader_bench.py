@@ -11,12 +11,12 @@ from pathlib import Path
 import tyro
 
 from vis2img.cli.app import parse, value_of
-from vis2img.config_file import config_arguments, read_config
+from vis2img.configs import config_arguments, read_config
 from vis2img.errors import ParameterError
-from vis2img.fits import check_outputs
-from vis2img.loader_bench import Measured, draw_plot, measure
-from vis2img.loader_config import LoaderConfig
-from vis2img.options import format_bytes
+from vis2img.files import check_outputs
+from vis2img.loader.bench import Measured, draw_plot, measure
+from vis2img.loader.config import LoaderConfig
+from vis2img.units import format_bytes
 
 
 @dataclass(frozen=True)

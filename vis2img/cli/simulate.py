@@ -15,9 +15,9 @@ import tyro
 
 from vis2img.cli import UsageError
 from vis2img.cli.app import parse, value_of
-from vis2img.config_file import config_arguments, read_config
+from vis2img.configs import config_arguments, read_config
 from vis2img.errors import ParameterError
-from vis2img.simulate import PRESETS, SimulateConfig, simulate
+from vis2img.simulate.run import PRESETS, SimulateConfig, simulate
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def _one(command: SimulateCommand) -> int:
 
 
 def _many(command: SimulateCommand, prog: str) -> int:
-    from vis2img.campaign import observations, simulate_many
     from vis2img.cli.progress import Bars
+    from vis2img.simulate.campaign import observations, simulate_many
 
     configs = observations(command.simulation(), command.observations, scatter=command.scatter)
     with Bars(quiet=command.quiet or command.json) as bars:

@@ -27,11 +27,11 @@ def run(argv: list[str], prog: str) -> int:
     if argv and argv[0] in ("-h", "--help"):
         print(HELP)
         return 0
-    from train.study import StudyConfig
-    from train.study_run import Study
     from vis2img.cli.app import parse
     from vis2img.cli.progress import Bars
-    from vis2img.config_file import config_arguments, read_config
+    from vis2img.configs import config_arguments, read_config
+    from vis2img.train.study.config import StudyConfig
+    from vis2img.train.study.run import Study
 
     quiet = "--quiet" in argv
     options = [option for option in argv if option != "--quiet"]

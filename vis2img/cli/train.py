@@ -14,7 +14,7 @@ from vis2img.cli import UsageError
 from vis2img.errors import OutputError, ParameterError
 
 if typing.TYPE_CHECKING:
-    from train.run_config import TrainConfig
+    from vis2img.train.run.config import TrainConfig
 
 HELP = """usage: vis2img train CONFIG [--resume] [--quiet] [--debug] [--steps N] [--data.batch-size N] [--KEY VALUE ...]
 
@@ -58,11 +58,11 @@ def run(argv: list[str], prog: str) -> int:
     if not words or words[0].startswith("--"):
         raise UsageError(f"name a configuration or a run folder first: {prog} CONFIG ({prog} --help)")
     config = _read(Path(words[0]), words[1:], f"{prog} {words[0]}", resume)
-    from train.run_folder import check_inputs, keep_compiled
+    from vis2img.train.run.folder import check_inputs, keep_compiled
 
     check_inputs(config)  # before JAX is loaded
-    from train.run import train
     from vis2img.cli.progress import TrainingProgress
+    from vis2img.train.run.run import train
 
     def warn(message: str) -> None:
         print(f"{prog}: warning: {message}", file=sys.stderr)
@@ -78,10 +78,10 @@ def run(argv: list[str], prog: str) -> int:
 
 def _read(path: Path, options: list[str], prog: str, resume: bool) -> TrainConfig:
     """Return the configuration in a file, or in a run folder, with the options over it."""
-    from train.run_config import TrainConfig
-    from train.run_folder import read_config_of
     from vis2img.cli.app import parse
-    from vis2img.config_file import check_options, config_arguments, read_config
+    from vis2img.configs import check_options, config_arguments, read_config
+    from vis2img.train.run.config import TrainConfig
+    from vis2img.train.run.folder import read_config_of
 
     if resume and not path.exists():
         raise OutputError(f"{path}: there is no such run folder, nor a configuration of that name")
@@ -104,7 +104,7 @@ def _read(path: Path, options: list[str], prog: str, resume: bool) -> TrainConfi
 
 def _in_group(message: str) -> str:
     """Return a complaint about a field of the loader under its full name: it has none of its own to complain with."""
-    from vis2img.loader_config import LoaderConfig
+    from vis2img.loader.config import LoaderConfig
 
     name = message.partition(" ")[0].rstrip(",:")
     groups: list[tuple[str, type]] = [("data.", LoaderConfig)]
@@ -119,7 +119,7 @@ def _in_group(message: str) -> str:
 
 def _leave_the_compiler() -> None:
     """End the process at once where a thread still compiles for a run that was stopped: nothing ends that otherwise."""
-    from train.stopping import ABANDONED
+    from vis2img.train.run.stopping import ABANDONED
 
     if any(thread.name == ABANDONED for thread in threading.enumerate()):
         sys.stdout.flush()

@@ -1,0 +1,141 @@
+"""Draws: they replay, are the images of their parameters, whole or read in part, of several channels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vis2img.dataset import open_ms
+from vis2img.draws import field_data as field_data_module
+from vis2img.draws.draw import FieldSource, image_draw, make_draw
+from vis2img.draws.field_data import FieldData
+from vis2img.draws.peaks import find_peaks, usable_cells
+from vis2img.draws.prior import ImagingPrior
+from vis2img.errors import EmptyImageError, MeasurementSetError
+from vis2img.imaging.params import ImagingParams
+from vis2img.ms.selection import Selection
+from vis2img.random import draw_rng
+
+ARCSEC = math.pi / 180 / 3600
+
+
+def source_of(path: Path, selection: Selection | None = None, **changes: object) -> FieldSource:
+    selection = selection or Selection()
+    return FieldSource(str(path), selection, ImagingPrior.for_ms(open_ms(path), selection, npix=64), **changes)
+
+
+def test_a_draw_replays_and_equals_the_image_of_its_parameters(make_ms) -> None:
+    path = make_ms(antennas=9, sources=((1.0, 0.001, -0.002),)).path
+    source, ms = source_of(path), open_ms(path)
+    first, again = make_draw(source, 5, 2, 3), make_draw(source, 5, 2, 3)
+    assert np.array_equal(first.data, again.data) and first.params == again.params
+    assert first.data.shape[0] == 1 and first.record()["index"] == 3
+    params = source.prior.draw(draw_rng(5, 2, 3))
+    assert np.array_equal(ms.image(params, nthreads=1).data, image_draw(source, params).data[0])
+    assert make_draw(source, 5, 2, 4).params != params
+
+
+def test_data_read_in_part_are_those_read_whole(make_ms) -> None:
+    path = make_ms(antennas=9, times=12, channels=8, sources=((1.0, 0.001, -0.002),)).path
+    prior = source_of(path).prior
+    whole, parts = FieldData(str(path), Selection(), 1e9), FieldData(str(path), Selection(), 1e9)
+    parts._keeps = False  # as if there were too many to keep
+    for index in range(6):
+        params = prior.draw(draw_rng(0, 0, index))
+        (a,), (b,) = whole.select(params), parts.select(params)
+        for name in ("uvw", "chan_freq", "vis", "weight", "time", "antenna1", "antenna2"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert parts.nbytes < whole.nbytes
+
+
+def test_a_draw_of_more_than_its_memory_is_thinned_out_by_timesteps(make_ms) -> None:
+    made = make_ms(antennas=9, times=40, channels=8)
+    memory = 36 * 40 * (8 * 16 + 40) / 4  # of 8 channels in 36 x 40 rows, and of the rows themselves
+    data = FieldData(str(made.path), Selection(), memory)
+    params = ImagingParams((64, 64), 5 * ARCSEC)
+    thin = data.thinned(params)
+    assert thin == replace(params, keep_times=0.25)
+    (part,) = data.select(thin)
+    assert part.nbytes - part.chan_freq.nbytes + 4 * part.vis.size <= memory and len(np.unique(part.time)) == 10
+    assert data.thinned(replace(params, keep_baselines=0.2)) == replace(params, keep_baselines=0.2)
+    # What is thinned out is what the record says: the image of its parameters.
+    source = source_of(made.path, memory=memory)
+    draw = make_draw(source, 0, 0, 0)
+    again = open_ms(made.path).image(draw.params, nthreads=1)
+    np.testing.assert_array_equal(draw.data[0], again.data)
+
+
+def test_sub_bands_and_stokes_parameters_are_channels(make_ms) -> None:
+    made = make_ms(antennas=9, channels=12, corrs=("XX", "XY", "YX", "YY"), sources=((1.0, 0.001, -0.002),))
+    made.edit("DATA", lambda data: data[..., :1] * np.array([1.0, 0.0, 0.0, 0.4]))
+    path = made.path
+    source = source_of(path, Selection(stokes="IQ"), subbands=3)
+    draw = make_draw(source, 1, 0, 2)
+    assert source.channels == len(draw.data) == len(draw.noise) == len(draw.channels) == 6
+    assert [c.stokes for c in draw.channels] == ["I"] * 3 + ["Q"] * 3
+    freqs = [c.freq for c in draw.channels[:3]]
+    assert freqs == sorted(set(freqs))
+    ms = open_ms(path)
+    for image, channel in zip(draw.data, draw.channels, strict=True):
+        params = replace(draw.params, band=channel.band)
+        alone = ms.image(params, Selection(stokes=channel.stokes), nthreads=1)
+        np.testing.assert_array_equal(image, alone.data)
+        assert alone.freq[0] == channel.freq
+    with pytest.raises(EmptyImageError, match="sub-bands"):
+        make_draw(source_of(path, subbands=13), 0, 0, 0)
+
+
+def test_parameters_that_leave_nothing_are_drawn_again(make_ms) -> None:
+    made = make_ms(antennas=9, channels=8)
+    made.edit("FLAG", lambda flag: np.concatenate([np.ones_like(flag[:, :6]), flag[:, 6:]], axis=1))
+    source = source_of(made.path)
+    narrow = replace(source, prior=replace(source.prior, band_fraction=(0.2, 0.3)))
+    drawn = [make_draw(narrow, 0, 0, index) for index in range(6)]
+    assert all(np.isfinite(draw.noise).all() and draw.params.band[1] > 0.75 for draw in drawn)
+    made.edit("FLAG", np.ones_like)
+    for memory, error in ((2e6, MeasurementSetError), (1e3, EmptyImageError)):  # opened anew: whole, and in part
+        with pytest.raises(error, match="flagged"):
+            make_draw(replace(narrow, memory=memory), 0, 0, 0)
+
+
+def test_a_draw_of_zeros_is_drawn_again_whatever_was_read_before(make_ms) -> None:
+    """Channels of zeros: a draw must not depend on whether its worker has seen others."""
+    made = make_ms(antennas=9, channels=8, sources=((1.0, 0.001, -0.002),))
+    made.edit("DATA", lambda data: data * (np.arange(8) > 3)[:, None])
+    drawn = []
+    for memory in (1e9, 2e3):
+        source = source_of(made.path, memory=memory)
+        source = replace(source, prior=replace(source.prior, band_fraction=(0.2, 0.4), keep_times=(1.0, 1.0)))
+        alone = [image_draw_params(source, index) for index in range(6)]
+        assert len({params.band for params in alone}) == 6 and all(params.band[1] > 0.5 for params in alone)
+        drawn.append([replace(params, keep_times=1.0) for params in alone])
+    assert drawn[0] == drawn[1]
+
+
+def image_draw_params(source: FieldSource, index: int) -> ImagingParams:
+    """Return the parameters of a draw of a field that was not opened before."""
+    field_data_module._opened.clear()
+    return make_draw(source, 0, 0, index).params
+
+
+def test_peaks_are_found_where_the_sources_are() -> None:
+    params = ImagingParams((128, 96), ARCSEC)
+    data = np.random.default_rng(0).normal(scale=0.01, size=(96, 128)).astype(np.float32)
+    data[70, 20], data[10, 100], data[73, 25] = 1.0, 0.5, 0.9  # the last is too near the first
+    peaks = find_peaks(data, 0.01, params) / ARCSEC
+    assert sorted(map(tuple, np.rint(peaks).astype(int))) == [(-36, -38), (44, 22)]
+
+
+def test_blank_parts_are_marked() -> None:
+    data = np.ones((2, 128, 256), np.float32)
+    assert usable_cells(data, ARCSEC).all() and usable_cells(data, ARCSEC).shape == (64, 64)
+    data[0, 10, 100] = np.nan
+    data[1, 64:, :128] = 0
+    usable = usable_cells(data, ARCSEC)
+    assert not usable[5, 25] and not usable[32:, :32].any() and usable.sum() == 64 * 64 - 32 * 32 - 1
+    wide = usable_cells(np.ones((1, 64, 64), np.float32), 1.9 / 64)
+    assert wide[32, 32] and wide[32, 2] and not wide[0, 0] and not wide[63, 63]

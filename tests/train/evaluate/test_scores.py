@@ -1,0 +1,64 @@
+"""Tables of scores: means and intervals by hand, files that come back as they went, differences seed by seed."""
+
+import dataclasses
+import math
+
+import pytest
+
+from vis2img.train.evaluate.scores import Score, differences, from_csv, half_width, summaries, to_csv
+
+
+def score(value, seed=0, representation="ours", x=math.nan, setting="k-NN"):
+    return Score("classification", representation, setting, "accuracy", x, seed, value)
+
+
+def test_an_interval_is_student_s_t():
+    # Mean 0.6, standard deviation 0.1, t(0.975, 2) = 4.302653: half 4.302653 * 0.1 / sqrt(3).
+    row = summaries([score(0.5), score(0.6, 1), score(0.7, 2)])[0]
+    assert (row.n, row.mean) == (3, pytest.approx(0.6))
+    assert (row.high - row.low) / 2 == pytest.approx(0.248414, abs=1e-6)
+    assert half_width([0.5, 0.6, 0.7]) == pytest.approx(0.248414, abs=1e-6)
+    assert str(row) == "0.600 ± 0.248"
+
+
+def test_one_value_has_no_interval():
+    row = summaries([score(0.5)])[0]
+    assert math.isnan(row.low) and str(row) == "0.500"
+
+
+def test_settings_positions_and_representations_stay_apart_in_their_order():
+    rows = summaries([score(0.1, x=1.0), score(0.2, x=0.1), score(0.3, 1, x=1.0), score(0.4, representation="theirs")])
+    assert [(row.representation, row.n, row.mean) for row in rows] == [
+        ("ours", 2, pytest.approx(0.2)), ("ours", 1, 0.2), ("theirs", 1, 0.4),
+    ]  # fmt: skip
+
+
+def test_scores_come_back_from_their_file_as_they_went():
+    scores = [score(0.1 + 0.2, seed=3), score(1 / 3, x=0.05, setting='a "b", c')]
+    again = from_csv(to_csv(scores))
+    assert [repr(one) for one in again] == [repr(one) for one in scores]
+
+
+def test_differences_go_seed_by_seed_and_need_both():
+    scores = [score(0.5), score(0.8, 1), score(0.9, 2), score(0.4, representation="base"),
+              score(0.9, 1, representation="base"), score(0.1, setting="probe")]  # fmt: skip
+    found = differences(scores, "ours", "base")
+    assert [(one.representation, one.seed, one.value) for one in found] == [
+        ("ours minus base", 0, pytest.approx(0.1)), ("ours minus base", 1, pytest.approx(-0.1)),
+    ]  # fmt: skip
+
+
+def test_a_single_share_of_sources_has_wilson_s_interval():
+    # Newcombe 1998, Stat. Med. 17, 857, table I: 81 of 263, 0.2553 to 0.3662 by Wilson's method without correction.
+    row = Score("classification", "x", "k-NN", "accuracy", 1.0, 0, 81 / 263, 263)
+    (found,) = summaries([row])
+    assert (found.low, found.high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
+    (unknown,) = summaries([dataclasses.replace(row, count=0)])
+    assert math.isnan(unknown.low)
+    assert from_csv(to_csv([row])) == [row]
+
+
+def test_values_that_nothing_drawn_has_changed_have_no_interval():
+    rows = [Score("similarity", "x", "cosine", "precision", 1.0, seed, 0.75) for seed in range(5)]
+    (found,) = summaries(rows)
+    assert found.mean == 0.75 and math.isnan(found.low) and str(found) == "0.750"

@@ -1,0 +1,385 @@
+"""Runs: they train on real measurement sets, resume exactly, refuse another run's folder, and stop in good order."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import yaml
+
+from tests.helpers.runs import assert_same_end, stop_at
+from vis2img.configs import check_options, config_arguments, read_config
+from vis2img.draws.presets import load_prior
+from vis2img.errors import OutputError, ParameterError, Vis2imgError
+from vis2img.loader.config import LoaderConfig
+from vis2img.train.config import ModelConfig, OptimConfig
+from vis2img.train.run.config import TrainConfig, from_record, load_config, to_record
+from vis2img.train.run.folder import check_inputs, keep_compiled, open_folder, read_config_of
+from vis2img.train.run.run import RunResult, _check_batch, load_run, read_metrics, train
+from vis2img.views.crops import ViewConfig
+
+pytestmark = pytest.mark.usefixtures("compile_once")
+
+
+@pytest.fixture
+def config(make_ms, tmp_path: Path) -> TrainConfig:
+    ms = make_ms(antennas=8, times=4, channels=6, sources=((1.0, 1e-3, -2e-3), (0.5, -2e-3, 1e-3)))
+    prior = tmp_path / "prior.yaml"
+    prior.write_text("preset: gentle\nrobust: [-1.0, 1.0]\n")
+    return TrainConfig(
+        out=str(tmp_path / "run"),
+        data=LoaderConfig(
+            ms=(str(ms.path),),
+            batch_size=4,
+            field_npix=64,
+            draws_per_field=2,
+            refresh_every=2,
+            mode="sync",
+            workers=1,
+            imaging=str(prior),
+            subbands=2,
+            views=ViewConfig(patch_npix=24, global_size=16, local_size=8, n_local=1),
+        ),
+        model=ModelConfig(variant="micro", patch=8, out_dim=32, hidden=16, bottleneck=8, drop_path=0.0),
+        optim=OptimConfig(warmup_steps=1, freeze_last_layer_steps=1, warmup_teacher_temp_steps=2),
+        steps=6,
+        checkpoint_every=3,
+        log_every=2,
+    )
+
+
+@pytest.mark.timeout(900)  # three runs, each of which compiles
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config: TrainConfig, tmp_path: Path) -> None:
+    whole = replace(config, out=str(tmp_path / "whole"))
+    seen: list[int] = []
+    assert train(whole, progress=lambda step, *_: seen.append(step)).finished
+    assert seen == [2, 3, 4, 6]  # every second step, and before each checkpoint
+
+    stopped = train(config, progress=stop_at(4))
+    assert (stopped.step, stopped.finished) == (4, False)
+    # Which workers make the draws may change, and with them nothing else.
+    assert train(replace(config, data=replace(config.data, workers=2, cutters=1))).finished
+    assert_same_end(config.out, whole.out)
+    metrics = read_metrics(config.out)
+    assert list(metrics["step"]) == [1, 2, 3, 4, 5, 6]
+    assert (metrics["draw_reuse"] > 0).all() and (metrics["draw_age"] > 0).all()
+    # A finished run does nothing when asked again, and another run does not overwrite it.
+    assert train(config).step == 6
+    with pytest.raises(OutputError, match=r"optim\.base_lr"):
+        train(replace(config, optim=replace(config.optim, base_lr=1e-3)))
+    prior = Path(config.data.imaging)
+    text = prior.read_text()
+    prior.write_text(text.replace("-1.0", "-2.0"))
+    with pytest.raises(OutputError, match=r"another prior than .*prior\.yaml has now"):
+        train(config)
+    prior.unlink()  # a run keeps its own copy
+    assert load_run(config.out)[0].data.imaging == str(Path(config.out) / "prior.yaml")
+
+
+def test_a_folder_with_other_things_is_left_alone(config: TrainConfig) -> None:
+    folder = Path(config.out)
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputError, match="not empty"):
+        train(config)
+    assert [p.name for p in folder.iterdir()] == ["thesis.tex"]
+    with pytest.raises(Vis2imgError, match=r"config\.yaml is missing"):
+        load_run(folder)
+
+
+def leave_checkpoint(folder: Path, step: int = 3) -> None:
+    """Make the folder one of a run that has trained; what is in a checkpoint is not looked at here."""
+    (folder / "checkpoints" / str(step)).mkdir(parents=True)
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_trained_nothing_does_not_bind_its_folder(config: TrainConfig) -> None:
+    folder, other = Path(config.out), replace(config, seed=5, data=replace(config.data, imaging="gentle", subbands=1))
+    for each in (config, other, config):  # a prior in a file, a preset, and the file again
+        open_folder(folder, each)
+        assert (folder / "prior.yaml").exists() == (each is config)
+        (folder / "views").mkdir(exist_ok=True)
+        (folder / "slurm-1.out").write_text("mine")
+    # What was read back from the folder is the same run, under the name that the prior had.
+    open_folder(folder, replace(read_config_of(folder), seed=1))
+    assert read_config_of(folder).seed == 1 and load_prior(str(folder / "prior.yaml")) == load_prior(
+        config.data.imaging
+    )
+    open_folder(folder, replace(config, seed=1))
+    assert (folder / "slurm-1.out").read_text() == "mine"
+    before = files(folder)
+    leave_checkpoint(folder)
+    open_folder(folder, replace(config, seed=1, checkpoint_every=1))
+    with pytest.raises(OutputError, match=r"another seed \(1 there, 0 here\)"):
+        open_folder(folder, config)
+    assert files(folder) == before
+
+
+def test_a_save_that_did_not_end_binds_no_folder(config: TrainConfig) -> None:
+    folder = Path(config.out)
+    open_folder(folder, config)
+    (folder / "checkpoints" / "3.orbax-checkpoint-tmp-1").mkdir(parents=True)
+    open_folder(folder, replace(config, seed=1))
+    assert read_config_of(folder).seed == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["out: run\ndata: {ms: [a.ms]}\nmodel: {variant: tiny}\n", "name: theirs\n", "", "out: [x\n", "- 1\n"]
+)
+def test_a_configuration_that_no_run_wrote_is_left_alone(config: TrainConfig, text: str) -> None:
+    folder = Path(config.out)
+    folder.mkdir()
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(OutputError, match=r"config\.yaml .*choose another out"):
+        open_folder(folder, config)
+    assert files(folder) == {"config.yaml": text}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "must hold keys and values"),
+        ("out: [x\n", "not valid YAML"),
+        ("out: x\n", "has no data"),
+        ("out: x\ndata: {ms: a.ms, batch_size: many}\n", "wrong type below data"),
+        ("out: x\ndata: {ms: [a.ms]}\nmodel: 5\n", "no keys below model"),
+        ("data: {ms: [a.ms]}\n", "lacks out"),
+        ("out: x\ndata: {ms: [a.ms]}\nmodel: {colour: 1}\n", r"unknown keys: model\.colour"),
+    ],
+)
+def test_a_damaged_configuration_of_a_run_is_told(cli, config: TrainConfig, text: str, words: str) -> None:
+    folder = Path(config.out)
+    leave_checkpoint(folder)
+    (folder / "config.yaml").write_text(text)
+    message = cli("train", folder).error()
+    assert re.search(words, message) and str(folder / "config.yaml") in message
+
+
+def test_keys_that_came_after_a_run_was_started_have_their_defaults(config: TrainConfig) -> None:
+    folder = Path(config.out)
+    open_folder(folder, config)
+    leave_checkpoint(folder)
+    record = yaml.safe_load((folder / "config.yaml").read_text())
+    for group, key in (("data", "cutouts"), ("data", "augment"), ("model", "remat"), ("optim", "koleo")):
+        del record[group][key]
+    del record["data"]["views"]["stretch"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(record))
+    open_folder(folder, config)
+    assert replace(read_config_of(folder), data=config.data) == config
+    with pytest.raises(OutputError, match=r"another optim\.koleo \(0\.0 there, 0\.1 here\)"):
+        open_folder(folder, replace(config, optim=replace(config.optim, koleo=0.1)))
+
+
+def test_who_wants_more_steps_is_told_how(config: TrainConfig) -> None:
+    open_folder(Path(config.out), config)
+    leave_checkpoint(Path(config.out))
+    with pytest.raises(OutputError, match=r"another steps \(6 there, 20 here\); .*model\.weights .*vis2img export"):
+        open_folder(Path(config.out), replace(config, steps=20))
+
+
+def test_hosts_wait_for_the_configuration_of_the_first(config: TrainConfig, monkeypatch) -> None:
+    monkeypatch.setattr("vis2img.train.run.folder._PATIENCE", 0.5)
+    folder, earlier = Path(config.out), replace(config, seed=5)
+    with pytest.raises(OutputError, match="does not appear"):
+        open_folder(folder, config, first=False)
+    open_folder(folder, earlier)  # of a try that trained nothing
+    with pytest.raises(OutputError, match="another seed"):
+        open_folder(folder, config, first=False)
+    monkeypatch.setattr("vis2img.train.run.folder._PATIENCE", 60.0)
+    writer = threading.Timer(0.5, open_folder, (folder, config))
+    writer.start()
+    open_folder(folder, config, first=False)
+    writer.join()
+    assert read_config_of(folder).seed == config.seed
+
+
+def test_missing_files_are_found_before_anything_is_done(config: TrainConfig, monkeypatch) -> None:
+    monkeypatch.setattr("vis2img.train.run.run.connect", None)  # no workers
+    data, here = config.data, config.data.ms[0]
+    for wrong, words in (
+        (replace(config, data=replace(data, ms=(here, "nowhere.ms"))), r"data\.ms: nowhere\.ms does not exist"),
+        (
+            replace(config, data=replace(data, ms=(), cutouts=("nowhere.npz",), subbands=1)),
+            r"data\.cutouts: nowhere\.npz does not exist",
+        ),
+        (replace(config, model=replace(config.model, weights="no.pth")), r"model\.weights: there is no file no\.pth"),
+    ):
+        with pytest.raises(Vis2imgError, match=words):
+            train(wrong)
+    assert not Path(config.out).exists()
+
+
+def test_weights_are_not_asked_for_again(config: TrainConfig) -> None:
+    config = replace(config, model=replace(config.model, weights="gone.pth"))
+    leave_checkpoint(Path(config.out))
+    check_inputs(config)
+
+
+def test_a_finished_run_starts_nothing_and_warns_of_nothing(config: TrainConfig, monkeypatch) -> None:
+    monkeypatch.setattr("vis2img.train.run.run.connect", None)
+    told: list[str] = []
+    open_folder(Path(config.out), config)
+    leave_checkpoint(Path(config.out), config.steps)
+    assert train(config, on_warning=told.append).finished
+    with pytest.raises(OutputError, match="another seed"):
+        train(replace(config, seed=1), on_warning=told.append)
+    assert told == []
+    with pytest.raises(TypeError):  # the workers
+        train(replace(config, out=f"{config.out}2"), on_warning=told.append)
+    assert any("model.out_dim" in line for line in told)
+
+
+def test_more_devices_than_there_are_is_told_with_their_number(config: TrainConfig) -> None:
+    there = jax.local_device_count()
+    with pytest.raises(ParameterError, match=rf"devices = {there + 1}, and this host has {there} "):
+        _check_batch(replace(config, devices=there + 1))
+    with pytest.raises(Vis2imgError, match=r"data\.batch_size = 4 is not a multiple of"):
+        _check_batch(replace(config, devices=1, optim=replace(config.optim, accumulate=3)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model.variant", "large"], "model.variant must be micro, tiny,"),
+        (["--model.patch", "5"], "model.patch must be 4, 8, 14 or 16, got 5"),
+        (["--devices", "-1"], "devices must be at least 1, got -1"),
+        (["--seed", "-1"], "seed must be from 0 to 4294967295, got -1"),
+        (["--seed", "4294967296"], "seed must be from 0 to"),
+        (["--out", ""], "out is empty"),
+        (["--optim.base-lr", "nan"], "optim.base_lr must be a finite number"),
+        (["--data.batch-size", "0"], "data.batch_size = 0"),
+        (["--data.views.n-global", "1"], "data.views need n_global"),
+        (["--data.selection.times", "5:2"], "data.selection.times 5:2"),
+        (["--optim.base-rl", "1"], "unknown option --optim.base-rl; did you mean --optim.base-lr?"),
+        (["--optim.learning-rate=1"], "unknown option --optim.learning-rate; known: objective,"),
+        (["--stepz", "5"], "did you mean --steps?"),
+        (["--no-steps"], "unknown option --no-steps"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_told_with_its_name(cli, tmp_path: Path, options, words: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("out: x\ndata: {ms: [a.ms]}\n")
+    assert words in cli("train", path, *options).error(2)
+
+
+def test_options_that_there_are_pass_the_check_of_their_names() -> None:
+    check_options(
+        [
+            "--steps",
+            "5",
+            "--keep_every=3",
+            "--data.ms",
+            "a.ms",
+            "-1",
+            "--data.views.no-rotate",
+            "--model.remat",
+            "--help",
+        ],
+        TrainConfig,
+    )
+
+
+def test_a_folder_that_is_a_file_is_told(cli, config: TrainConfig, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({"out": "x", "data": {"ms": list(config.data.ms)}}))
+    message = cli("train", path, "--out", path).error()
+    assert f"{path} is a file" in message
+
+
+def test_what_is_not_used_is_told_once(cli, tmp_path: Path, config: TrainConfig, monkeypatch) -> None:
+    """The loader says so when it finds out; the end of the run need not repeat it."""
+
+    def pretend(config: TrainConfig, **_: object) -> RunResult:
+        return RunResult(Path(config.out), 6, True, unused={"b.ms": "b.ms holds nothing"})
+
+    monkeypatch.setattr("vis2img.train.run.run.train", pretend)
+    monkeypatch.setattr("vis2img.train.run.folder.keep_compiled", lambda _: None)
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({"out": "x", "data": {"ms": list(config.data.ms)}}))
+    outcome = cli("train", path)
+    assert outcome.code == 0 and outcome.err == ""
+    assert outcome.out == "x: step 6 of 10000, finished\n"
+
+
+def test_the_help_names_every_option_of_its_own(cli) -> None:
+    shown = cli("train", "--help").out
+    assert all(f"  {name} " in shown for name in ("--resume", "--quiet", "--debug"))
+
+
+@pytest.mark.parametrize(("text", "steps"), [("1e4", 10_000), ("1.0e4", 10_000), ("2_500", 2500), ("'3000'", 3000)])
+def test_round_numbers_may_be_written_as_such(tmp_path: Path, text: str, steps: int) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"out: x\nsteps: {text}\ndevices: 1e0\ndata: {{ms: [a.ms]}}\noptim: {{base_lr: 1e-3}}\n")
+    config = load_config(path)
+    assert (config.steps, config.devices, config.optim.base_lr) == (steps, 1, 1e-3)
+
+
+def test_what_is_compiled_stays_with_the_run_unless_the_user_has_a_place(tmp_path: Path, monkeypatch) -> None:
+    updates: dict[str, str] = {}
+    fake = SimpleNamespace(jax_compilation_cache_dir=None, update=updates.__setitem__)
+    monkeypatch.setattr(jax, "config", fake)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # set, to nothing: not wanted
+    keep_compiled(tmp_path)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    fake.jax_compilation_cache_dir = "theirs"
+    keep_compiled(tmp_path)
+    assert updates == {}
+    fake.jax_compilation_cache_dir = None
+    keep_compiled(tmp_path)
+    assert updates == {"jax_compilation_cache_dir": str(tmp_path / "compiled")}
+
+
+def test_a_configuration_survives_being_saved(config: TrainConfig) -> None:
+    assert from_record(to_record(config)) == config
+    with pytest.raises(ParameterError, match="colour"):
+        from_record({**to_record(config), "colour": 1})
+
+
+def test_a_yaml_file_reads_as_the_command_line_it_stands_for(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "out: runs/x\nsteps: 50\ndata:\n  ms: [a.ms, b.ms]\n  fov: 20arcmin\n  views: {rotate: false, n_local: 2}\n"
+        "  selection: {channels: '0:8'}\nmodel: {variant: small}\noptim: {base_lr: 1.0e-3, warmup_steps: 5}\n"
+    )
+    config = load_config(path)
+    assert config.data.ms == ("a.ms", "b.ms") and config.steps == 50
+    assert config.data.fov == pytest.approx(np.radians(20 / 60))
+    assert (config.data.views.rotate, config.data.views.n_local) == (False, 2)
+    assert config.data.selection.channels == (0, 8)
+    assert (config.model.variant, config.optim.base_lr) == ("small", 1e-3)
+    assert "--data.views.no-rotate" in config_arguments(read_config(path), TrainConfig, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("out: x\nstep: 5\n", r"unknown key step; did you mean steps\?"),
+        ("out: x\ndata: {batchsize: 5}\n", r"unknown key data\.batchsize; did you mean data\.batch_size\?"),
+        ("out: x\ndata: 5\n", "data takes keys of its own"),
+        ("out: x\nsteps: {a: 1}\n", "steps takes a value"),
+        ("- a\n- b\n", "must hold keys and values"),
+        ("out: [x\n", "not valid YAML"),
+    ],
+)
+def test_a_wrong_configuration_is_told_in_one_line(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(Vis2imgError, match=words) as error:
+        load_config(path)
+    assert "\n" not in str(error.value) and "run.yaml" in str(error.value)
+
+
+def test_settings_that_do_not_fit_together_are_refused(config: TrainConfig) -> None:
+    with pytest.raises(ParameterError, match="warmup_steps"):
+        replace(config, steps=1)
+    with pytest.raises(ParameterError, match="multiple of"):
+        replace(config, data=replace(config.data, views=replace(config.data.views, local_size=12)))

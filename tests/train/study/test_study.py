@@ -1,0 +1,194 @@
+"""The study: arms that differ in their views alone, work that is kept, and a report of all."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+from matplotlib.text import Text
+
+from tests.helpers.places import ROOT
+
+pytest.importorskip("simms", reason="the study simulates its data")
+
+from vis2img.cli.app import parse
+from vis2img.configs import config_arguments, read_config
+from vis2img.errors import OutputError, ParameterError
+from vis2img.files import locked
+from vis2img.train.evaluate.encoders import RANDOM
+from vis2img.train.evaluate.scores import Score, differences, summaries, to_csv
+from vis2img.train.report.plots import figures
+from vis2img.train.study.config import CLEAN, StudyConfig, clean_path
+from vis2img.train.study.figure import differences_figure
+from vis2img.train.study.folder import scores_path, settle
+from vis2img.train.study.run import Study
+
+ARMS = ("image-only", "full")
+
+
+def small(out: Path, **changes) -> StudyConfig:
+    base = StudyConfig()
+    optim = dataclasses.replace(base.optim, warmup_steps=1, freeze_last_layer_steps=1)
+    sizes = {
+        "fields": 2,
+        "test_fields": 2,
+        "sources": 12,
+        "steps": 3,
+        "batch_size": 4,
+        "supervised_steps": 2,
+        "folds": 2,
+    }
+    return StudyConfig(**{"out": out, "arms": ARMS, "seeds": 1, "optim": optim, **sizes, **changes})
+
+
+def test_arms_differ_in_their_views_alone_and_seeds_in_nothing_else(tmp_path: Path) -> None:
+    config = small(tmp_path)
+    image_only, full = (config.run_config(arm, 0) for arm in ARMS)
+    alike = dataclasses.replace(full, out=image_only.out, data=dataclasses.replace(full.data, imaging="image-only"))
+    assert alike == image_only and full != image_only
+    other = config.run_config("full", 1)
+    assert dataclasses.replace(other, seed=0, out=full.out) == full and other.out != full.out
+
+
+def test_fields_to_train_and_to_test_on_are_other_skies(tmp_path: Path) -> None:
+    config = small(tmp_path, fields=40, test_fields=40)
+    ones = [config.observation(i, test) for test in (False, True) for i in range(40)]
+    assert (
+        len({one.seed for one in ones})
+        == len({one.out for one in ones})
+        == len({one.phase_centre for one in ones})
+        == 80
+    )
+
+
+def test_strong_arms_vary_pictures_besides(tmp_path: Path) -> None:
+    config = small(tmp_path, arms=("image-only", "image-only-strong", "full-strong"))
+    plain, strong, both = (config.run_config(arm, 0).data for arm in config.arms)
+    assert not plain.augment_fields and strong.augment_fields and both.augment_fields
+    assert dataclasses.replace(
+        strong, augment_fields=False, augment=plain.augment
+    ) == plain and strong.augment.gain == (0.5, 2.0)
+    assert both.imaging == "full"
+
+
+def test_each_field_of_a_study_of_cutouts_has_its_own_share(tmp_path: Path) -> None:
+    config = small(tmp_path, cutouts=(tmp_path / "real.npz",), fields=3, test_fields=2)
+    ones = [config.observation(i, test) for test, count in ((False, 3), (True, 2)) for i in range(count)]
+    assert [one.cutout_part for one in ones] == [(i, 5) for i in range(5)]
+    assert {(one.n_sources, one.n_cutouts) for one in ones} == {(0, 12)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"arms": ("imagined",)}, "imagined is unknown"),
+        ({"seeds": 0}, "seeds"),
+        ({"test_fields": 1}, "test_fields"),
+        ({"steps": 1}, r"warmup_steps = 1 must be less than steps = 1"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused(tmp_path: Path, changes, words) -> None:
+    with pytest.raises(ParameterError, match=words):
+        small(tmp_path, **changes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("compile_once")
+def test_a_study_is_made_once_and_goes_on_with_what_is_missing(tmp_path: Path) -> None:
+    arms = (*ARMS, CLEAN) if shutil.which("wsclean") else ARMS
+    config = small(tmp_path, arms=arms)
+    report = Study(config, lambda *_: None).run()
+    with (report.parent / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = {row["representation"] for row in rows}
+    wanted = {*arms, "full minus image-only", "random weights", "PCA of pixels", "supervised"}
+    assert wanted <= names
+    if CLEAN in arms:
+        assert {"CLEAN minus image-only", "full, asked of CLEAN images", "random weights, CLEAN images"} <= names
+        assert clean_path(config.measurement_sets(True)[0]).exists()
+    # What is there is left alone; what is missing, and that alone, is made again, to the same numbers.
+    gone, kept = (scores_path(config, arm, 0) for arm in ARMS)
+    before, stamp = gone.read_text(), kept.stat().st_mtime_ns
+    gone.unlink()
+    Study(config, lambda *_: None).run()
+    assert gone.read_text() == before and kept.stat().st_mtime_ns == stamp
+
+
+def test_a_folder_holds_one_study_that_may_grow(tmp_path: Path) -> None:
+    settle(small(tmp_path))
+    settle(small(tmp_path, seeds=3, arms=(*ARMS, "taper-only"), workers=2))
+    with pytest.raises(OutputError, match="another clean"):
+        settle(small(tmp_path, arms=(*ARMS, "CLEAN-strong")))
+    with pytest.raises(OutputError, match="another steps"):
+        settle(small(tmp_path, steps=9))
+    with pytest.raises(OutputError, match="another model"):
+        settle(small(tmp_path, model=dataclasses.replace(StudyConfig().model, patch=4)))
+
+
+def test_a_process_leaves_what_another_has_begun_and_writes_no_report_without_it(tmp_path: Path, monkeypatch) -> None:
+    config, done = small(tmp_path, seeds=2), []
+
+    def do(self: Study, arm: str, seed: int) -> bool:
+        done.append((arm, seed))
+        scores_path(config, arm, seed).write_text(to_csv([]))
+        return True
+
+    monkeypatch.setattr(Study, "do", do)
+    monkeypatch.setattr(Study, "prepare", lambda self: None)
+    settle(config)
+    with locked(scores_path(config, "full", 1)):
+        assert Study(config, lambda *_: None).run() is None
+    everything = {(arm, seed) for arm in (*ARMS, RANDOM) for seed in range(2)}
+    assert {*done} == everything - {("full", 1)} and len(done) == len(everything) - 1
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("name", ["study.yaml", "study_cutouts.yaml"])
+def test_the_studies_of_the_examples_can_be_read(name: str) -> None:
+    path = ROOT / "examples" / name
+    config = parse(StudyConfig, config_arguments(read_config(path), StudyConfig, path), "vis2img study")
+    assert {"image-only", "full", CLEAN} <= {*config.arms} and config.seeds == 5
+
+
+def test_the_picture_shows_the_differences_of_each_arm_with_their_intervals() -> None:
+    rows = [
+        Score("classification", arm, "k-NN", "balanced accuracy", 1.0, seed, value + 0.01 * seed)
+        for arm, value in (("image-only", 0.5), ("full", 0.7), ("CLEAN", 0.4))
+        for seed in range(3)
+    ]
+    rows.append(dataclasses.replace(rows[3], seed=3, value=0.9))  # of full alone: no pair
+    rows += differences(rows, "full", "image-only") + differences(rows, "CLEAN", "image-only")
+    spread = {0: 0.0, 1: 0.02, 2: 0.0}
+    rows = [
+        dataclasses.replace(row, value=row.value + spread[row.seed]) if "minus" in row.representation else row
+        for row in rows
+    ]
+    figure = differences_figure(summaries(rows), ["image-only"])
+    axis = figure.axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["full", "CLEAN"]
+    points = axis.containers[0].lines[0]
+    wanted = [row.mean for row in summaries(rows) if "minus" in row.representation]
+    assert points.get_xdata() == pytest.approx(wanted) and wanted[0] == pytest.approx(0.2 + 0.02 / 3)
+    # The figures of scores leave them out: their zero is elsewhere.
+    shown = {text.get_text() for _, picture in figures(summaries(rows)) for text in picture.findobj(match=Text)}
+    assert "full" in shown and not [text for text in shown if "minus" in text]
+
+
+def test_a_study_that_is_stopped_says_so_and_keeps_what_is_done(tmp_path: Path, monkeypatch) -> None:
+    config = small(tmp_path)
+
+    def do(self: Study, arm: str, seed: int) -> bool:
+        if arm == "full":
+            return False
+        scores_path(config, arm, seed).write_text(to_csv([]))
+        return True
+
+    monkeypatch.setattr(Study, "do", do)
+    monkeypatch.setattr(Study, "prepare", lambda self: None)
+    study = Study(config, lambda *_: None)
+    assert study.run() is None and study.stopped
+    assert scores_path(config, "image-only", 0).exists() and not scores_path(config, "full", 0).exists()

@@ -1,0 +1,71 @@
+"""Views of fields that vary as pictures do: turned about their middle, in units of the noise, the same way again."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tests.helpers.draws import ARCSEC, draw_of, gaussian_draw
+from vis2img.loader.batches import Plan, cut_batch
+from vis2img.views.crops import Crop, ViewConfig, cut
+from vis2img.views.field_augment import cut_changed
+from vis2img.views.pixel_changes import CutoutAugment, ViewChange
+from vis2img.views.stretch import Stretch
+
+LINEAR = Stretch(kind="linear")
+SIZE = 48
+
+
+def changed(crop, **change):
+    out = np.empty((SIZE, SIZE, crop.draw.data.shape[0]), np.float32)
+    cut_changed(crop, SIZE, LINEAR, ViewChange(**change), np.random.default_rng(0), out)
+    return out
+
+
+@pytest.fixture
+def crop():
+    """A source 12 arcsec north of the middle of a view of 96 arcsec."""
+    draw = gaussian_draw(256, 1.37 * ARCSEC, 20 * ARCSEC, 42 * ARCSEC, 8 * ARCSEC)
+    return Crop(draw, 20 * ARCSEC, 30 * ARCSEC, 96 * ARCSEC, 0)
+
+
+def test_no_change_is_the_plain_view(crop):
+    plain = cut(crop.draw, crop.l, crop.m, crop.side, SIZE, LINEAR)
+    np.testing.assert_allclose(changed(crop), plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("degrees", [30, 90, 200])
+def test_the_sky_turns_about_the_middle_of_the_view(crop, degrees):
+    view = changed(crop, angle=math.radians(degrees))[..., 0]
+    y, x = np.unravel_index(view.argmax(), view.shape)
+    # 12 arcsec are 6 pixels; what is shown turns the other way than the square.
+    angle = math.radians(90 - degrees)
+    wanted = (SIZE - 1) / 2 + 6 * np.array([math.cos(angle), math.sin(angle)])
+    assert np.hypot(*(np.array([x, y]) - wanted)) < 1.0
+    assert view.max() == pytest.approx(changed(crop)[..., 0].max(), rel=0.03)
+
+
+def test_where_its_corners_would_leave_the_image_a_view_is_not_turned():
+    draw = gaussian_draw(64, 2 * ARCSEC, 0, 12 * ARCSEC, 8 * ARCSEC)
+    crop = Crop(draw, 0, 0, 120 * ARCSEC, 0)
+    np.testing.assert_allclose(changed(crop, angle=1.0), changed(crop), rtol=1e-6)
+
+
+def test_noise_and_gain_are_those_asked_for_in_each_channel():
+    draw = draw_of(np.zeros((2, 256, 256)), ARCSEC, noise=0.02)
+    noisy = changed(Crop(draw, 0, 0, 96 * ARCSEC, 0), noise=2.0)
+    plain = changed(Crop(draw, 0, 0, 96 * ARCSEC, 0), offset=1.0)
+    assert noisy.std(axis=(0, 1)) == pytest.approx(2 * plain[0, 0], rel=0.05)
+    assert abs(np.corrcoef(noisy[..., 0].ravel(), noisy[..., 1].ravel())[0, 1]) < 0.1
+
+
+def test_batches_vary_only_when_told_and_the_same_way_again(crop):
+    views = ViewConfig(global_size=SIZE, local_size=24, n_local=1)
+    plan = Plan([[crop] * 3] * 2, [(crop.l, crop.m)] * 2, {}, (1, 2, 3))
+    augment = CutoutAugment(noise=(0.5, 1.0))
+    plain, once, again = (cut_batch(plan, views, 1, how) for how in (None, augment, augment))
+    np.testing.assert_array_equal(once.global_views, again.global_views)
+    np.testing.assert_array_equal(once.local_views, again.local_views)
+    assert np.abs(plain.global_views[0, 0] - plain.global_views[1, 1]).max() == 0
+    assert np.abs(once.global_views[0, 0] - once.global_views[1, 0]).max() > 0.1  # each view by itself
+    assert np.abs(once.global_views[0, 0] - once.global_views[0, 1]).max() > 0.1  # and each sample

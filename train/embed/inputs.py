@@ -1,0 +1,293 @@
+"""Where patches to embed come from: measurement sets and averaged data, FITS images, cutouts.
+
+Each input gives fields, and each field gives its patches a chunk at a time, so that what is held in memory does not
+grow with the field. Patches are those of training: cut, resampled with antialiasing and stretched by the noise.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vis2img.coordinates import direction_cosines, lm_to_pixel, pixel_to_lm
+from vis2img.draws.draw import Draw, FieldSource
+from vis2img.draws.fits_field import fits_draw, is_image, open_image
+from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.imaging.fits import read_params
+from vis2img.loader.config import LoaderConfig
+from vis2img.loader.fields import field_sources, patch_angle
+from vis2img.pictures.formats import fits_files, read_csv, read_raw
+from vis2img.pictures.labels import network_images
+from vis2img.train.embed.patches import cut_around, evaluation_draw, grid_positions, tiles
+from vis2img.units import format_angle
+from vis2img.views.crops import ViewConfig
+
+_ARCSEC = math.pi / 180 / 3600
+_CHUNK = 1024  # patches that are cut at a time
+_ALIKE = 0.01  # relative difference of patch angles that is none
+_ROUNDING = 1e-6  # pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """Where patches are wanted: RA and Dec float64 [n, 2] in rad, and a name for each."""
+
+    position: np.ndarray
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PatchChunk:
+    """Patches of one field.
+
+    Parameters
+    ----------
+    images : float32 [n, size, size, channel]
+        Stretched, as the network sees them.
+    position : float64 [n, 2]
+        RA and Dec in rad; NaN if unknown.
+    index : int64 [n]
+        Which tile, row of the positions asked for, or row of the file.
+    names : tuple of str
+    params : str
+        JSON: imaging parameters; of images that do not tell them, pixel size, beam and frequency of the header.
+    """
+
+    images: np.ndarray
+    position: np.ndarray
+    index: np.ndarray
+    names: tuple[str, ...]
+    params: str
+
+
+@dataclass(frozen=True)
+class PatchField:
+    """One field of an input: its name, the file that it is of, and what makes its patches."""
+
+    name: str
+    source: str
+    chunks: Callable[[], Iterator[PatchChunk]]
+
+
+@dataclass(frozen=True)
+class PatchOptions:
+    """How patches are chosen.
+
+    Parameters
+    ----------
+    positions : Positions, optional
+        Of fields and images, in place of tiling.
+    overlap : float
+        Of neighbouring tiles, as a fraction of their side.
+    patch_npix : int, optional
+        Side of a patch in pixels of a FITS image; default: the angle of the run's patches, or as many pixels as of the
+        pictures that it was trained on.
+    crop : int, optional
+        Side of what is used of each cutout in its pixels; default: all, or as many as the run was trained on.
+
+    Raises
+    ------
+    ParameterError
+        If one is out of range.
+    """
+
+    positions: Positions | None = None
+    overlap: float = 0.0
+    patch_npix: int | None = None
+    crop: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap <= 0.95:
+            raise ParameterError(f"overlap = {self.overlap:g} must be from 0 to 0.95")
+        for name in ("patch_npix", "crop"):
+            value = getattr(self, name)
+            if value is not None and value < 8:
+                raise ParameterError(f"{name} = {value} must be at least 8 pixels")
+
+
+def read_positions(path: Path) -> Positions:
+    """Read a table (.csv) of positions: ra_deg, dec_deg, and name if wanted.
+
+    Raises
+    ------
+    Vis2imgError
+        If it cannot be read, or a value is no position; the message names column and row.
+    """
+    columns = read_csv(path, ("ra_deg", "dec_deg"))
+    for name, low, high in (("ra_deg", -360, 360), ("dec_deg", -90, 90)):
+        if columns[name].dtype.kind != "f":
+            raise Vis2imgError(f"{path}: {name} must be numbers in degrees")
+        wrong = np.flatnonzero(~((columns[name] >= low) & (columns[name] <= high)))
+        if len(wrong):
+            raise Vis2imgError(f"{path} row {wrong[0] + 1}: {name} must be from {low} to {high} degrees")
+    position = np.radians(np.stack([columns["ra_deg"], columns["dec_deg"]], axis=-1))
+    position[:, 0] %= 2 * np.pi
+    names = tuple(map(str, columns["name"])) if "name" in columns else position_names(position)
+    return Positions(position, names)
+
+
+def expand_inputs(inputs: Sequence[str]) -> list[str]:
+    """Return inputs with folders of FITS images as their files, each once."""
+    found: list[str] = []
+    for path in inputs:
+        folder = Path(path)
+        # The folder of a measurement set may hold anything beside its tables.
+        plain = folder.is_dir() and not (folder / "table.dat").exists()
+        files = [str(file) for file in fits_files(folder)] if plain else []
+        found += files or [path]
+    return list(dict.fromkeys(found))
+
+
+def run_patch_angle(config: LoaderConfig) -> float:
+    """Return the side of the patches that a run was trained on, rad.
+
+    Raises
+    ------
+    ParameterError
+        If its data are gone, or its fields have patches of different angles.
+    """
+    advice = "give the side of a patch in pixels of the image (--patch-npix)"
+    try:
+        angles = [patch_angle(source, config.views) for source in field_sources(config)]
+    except Vis2imgError as error:
+        raise ParameterError(f"the angle of the run's patches is not known ({error}); {advice}") from error
+    if max(angles) > min(angles) * (1 + _ALIKE):
+        ends = f"{format_angle(min(angles), 3)} to {format_angle(max(angles), 3)}"
+        raise ParameterError(f"the run's patches have sides of {ends}; {advice}")
+    return angles[0]
+
+
+def patch_fields(path: str, config: LoaderConfig, options: PatchOptions, fits_side: float | None) -> list[PatchField]:
+    """Return the fields of an input; their patches are made only when asked for.
+
+    Parameters
+    ----------
+    path : str
+        Measurement set, averaged data, FITS image or .npz file of cutouts.
+    config : LoaderConfig
+        Of the run: how fields are imaged and patches cut.
+    options : PatchOptions
+    fits_side : float, optional
+        Side of a patch of FITS images in rad; without it, and with ``options.patch_npix``, pixels decide.
+
+    Raises
+    ------
+    Vis2imgError
+        If it cannot be used.
+    """
+    if path.lower().endswith(".npz"):
+        return [PatchField(Path(path).stem, path, lambda: _cutouts(path, config, options))]
+    if is_image(path):
+        return [PatchField(Path(path).name, path, lambda: _image(path, config, options, fits_side))]
+    sources = field_sources(replace(config, ms=(path,), cutouts=(), weights=()))
+    names = [str(source).replace(source.ms, Path(path).name) for source in sources]
+    return [
+        PatchField(name, path, lambda source=source: _observation(source, config.views, options))  # type: ignore[misc]
+        for name, source in zip(names, sources, strict=True)
+    ]
+
+
+def position_names(position: np.ndarray) -> tuple[str, ...]:
+    """Return names after positions [n, 2] (rad), as the IAU recommends: J123456.78-012345.6."""
+    from astropy.coordinates import SkyCoord
+
+    place = SkyCoord(position[:, 0], position[:, 1], unit="rad")
+    ra = place.ra.to_string(unit="hour", sep="", precision=2, pad=True)
+    dec = place.dec.to_string(unit="deg", sep="", precision=1, pad=True, alwayssign=True)
+    return tuple(f"J{east}{north}" for east, north in zip(np.atleast_1d(ra), np.atleast_1d(dec), strict=True))
+
+
+def _observation(source: FieldSource, views: ViewConfig, options: PatchOptions) -> Iterator[PatchChunk]:
+    draw = evaluation_draw(source)
+    wanted = options.positions or _tiles(grid_positions(draw, source, views, options.overlap))
+    yield from _cut(draw, patch_angle(source, views), views, wanted, json.dumps(draw.params.to_dict()))
+
+
+def _image(path: str, config: LoaderConfig, options: PatchOptions, side: float | None) -> Iterator[PatchChunk]:
+    if config.channels > 1 and config.selection.stokes != "I":
+        raise ParameterError(f"{path}: the run takes Stokes {config.selection.stokes}, and an image has Stokes I alone")
+    draw = fits_draw(path)
+    pixsize = draw.params.pixsize
+    if options.patch_npix is not None or side is None:
+        side = (options.patch_npix or config.views.patch_npix) * pixsize
+    ny, nx = draw.data.shape[1:]
+    if side > min(nx, ny) * pixsize * (1 + 1e-9):
+        size = f"{format_angle(side, 3)} ({side / pixsize:.0f} pixels)"
+        raise ParameterError(f"{path}: a patch of {size} does not fit into the image of {nx} x {ny} pixels")
+    wanted = options.positions
+    if wanted is None:
+        # The reference pixel npix // 2 is half a pixel from the middle.
+        middle = pixel_to_lm((nx - 1) / 2, (ny - 1) / 2, (nx, ny), pixsize)
+        extent = nx * pixsize, ny * pixsize
+        wanted = _tiles(tiles(extent, side, draw.phase_centre, middle=middle, overlap=options.overlap))
+    seen = _not_blank(draw, side, wanted.position)
+    filled = replace(draw, data=np.nan_to_num(draw.data, copy=False, nan=0.0))
+    for chunk in _cut(filled, side, config.views, wanted, _header_params(path), seen):
+        # One image stands for every part of the band.
+        yield replace(chunk, images=np.repeat(chunk.images, config.channels, axis=-1))
+
+
+def _header_params(path: str) -> str:
+    try:
+        return json.dumps(read_params(path).to_dict())
+    except (ParameterError, KeyError, TypeError):
+        image = open_image(path)
+    freq = image.freq if math.isfinite(image.freq) else None
+    major, minor = (axis / _ARCSEC for axis in image.beam)
+    known = {"pixsize_arcsec": image.pixsize / _ARCSEC, "bmaj_arcsec": major, "bmin_arcsec": minor, "freq_hz": freq}
+    return json.dumps(known)
+
+
+def _not_blank(draw: Draw, side: float, position: np.ndarray) -> np.ndarray:
+    """Return which of ``position`` [n, 2] have a patch without a blank pixel, and with one that is not 0; numbers."""
+    ny, nx = draw.data.shape[1:]
+    sums = []
+    for mask in (~np.isfinite(draw.data).all(axis=0), (draw.data != 0).any(axis=0)):
+        total = np.zeros((ny + 1, nx + 1), np.int64)
+        np.cumsum(np.cumsum(mask, axis=0, dtype=np.int64), axis=1, out=total[1:, 1:])
+        sums.append(total)
+    l, m, _ = direction_cosines(position[:, 0], position[:, 1], draw.phase_centre).T
+    x, y = lm_to_pixel(l, m, (nx, ny), draw.params.pixsize)
+    half = side / draw.params.pixsize / 2
+    (x0, x1), (y0, y1) = (
+        np.clip([np.floor(at + 0.5 - half + _ROUNDING), np.ceil(at + 0.5 + half - _ROUNDING)], 0, n).astype(int)
+        for at, n in ((x, nx), (y, ny))
+    )
+    blank, lit = (total[y1, x1] - total[y0, x1] - total[y1, x0] + total[y0, x0] for total in sums)
+    return np.flatnonzero((blank == 0) & (lit > 0))
+
+
+def _tiles(position: np.ndarray) -> Positions:
+    return Positions(position, position_names(position) if len(position) else ())
+
+
+def _cut(
+    draw: Draw, side: float, views: ViewConfig, wanted: Positions, params: str, rows: np.ndarray | None = None
+) -> Iterator[PatchChunk]:
+    """Yield the patches of ``draw`` around the positions ``rows``, of those that lie within it."""
+    rows = np.arange(len(wanted.position)) if rows is None else rows
+    for start in range(0, len(rows), _CHUNK):
+        chosen = rows[start : start + _CHUNK]
+        patches = cut_around(draw, side, views, wanted.position[chosen])
+        if len(patches.kept):
+            index = chosen[patches.kept]
+            names = tuple(wanted.names[i] for i in index)
+            yield PatchChunk(patches.images, patches.position, index, names, params)
+
+
+def _cutouts(path: str, config: LoaderConfig, options: PatchOptions) -> Iterator[PatchChunk]:
+    if config.channels > 1 and config.selection.stokes != "I":
+        raise ParameterError(f"{path}: the run takes Stokes {config.selection.stokes}, and cutouts have one channel")
+    raw = read_raw(path)
+    position = raw.position
+    crop = options.crop or (config.views.patch_npix if config.cutouts else None)
+    params = json.dumps({"crop_npix": crop})
+    for start in range(0, len(raw), _CHUNK):
+        rows = np.arange(start, min(start + _CHUNK, len(raw)))
+        images = network_images(raw, config.views, crop, rows, config.channels)
+        yield PatchChunk(images, position[rows], rows, tuple(raw.names[i] for i in rows), params)

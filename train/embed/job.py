@@ -1,0 +1,268 @@
+"""``vis2img embed`` behind the command line: many inputs to one table, resumable, bad inputs named and left out.
+
+Each finished field is a part, a file in a hidden folder beside the output (``.patches.parquet.parts/``). The name of a
+part tells weights, settings and input, so that the same command goes on where it was stopped and nothing else is mixed
+in. The table appears under its name only when whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vis2img import __version__
+from vis2img.draws.fits_field import is_image
+from vis2img.errors import OutputError, ParameterError, Vis2imgError
+from vis2img.files import check_outputs
+from vis2img.loader.config import ENGINE_KEYS
+from vis2img.train.embed.inputs import (
+    PatchChunk,
+    PatchField,
+    PatchOptions,
+    expand_inputs,
+    patch_fields,
+    run_patch_angle,
+)
+from vis2img.train.embed.patches import embed_images
+from vis2img.train.embed.table import EmbeddingTable, check_suffix, merge_embeddings, thumbnail, write_embeddings
+from vis2img.train.run.config import TrainConfig, to_record
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Embedder:
+    """A trained network that embeds: from :meth:`of_run`.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    model : DINOModel
+    variables : dict
+        Of the backbone.
+    metadata : dict
+        Text that goes with the table: run, step, role and version.
+    """
+
+    config: TrainConfig
+    model: Any = field(repr=False)
+    variables: Any = field(repr=False)
+    metadata: dict[str, str]
+
+    @classmethod
+    def of_run(cls, folder: str | Path, role: str = "teacher", step: int | None = None) -> Embedder:
+        """Read the checkpoint of ``step``, or the last, of a run folder; ``role`` is "teacher" or "student".
+
+        Raises
+        ------
+        Vis2imgError
+            If the folder holds no run, or no checkpoint that can be read.
+        """
+        from vis2img.train.run.run import load_run
+        from vis2img.train.state import backbone_variables
+
+        config, state, model = load_run(folder, step)
+        told = {"run": str(Path(folder).resolve()), "step": str(int(state.step)), "role": role, "vis2img": __version__}
+        return cls(config, model, backbone_variables(state, role), told)
+
+
+@dataclass(frozen=True)
+class EmbedSettings:
+    """What is written of each patch, beside how patches are chosen; ``batch_size`` changes nothing but the speed."""
+
+    patches: PatchOptions = field(default_factory=PatchOptions)
+    thumbnails: bool = True
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ParameterError(f"batch_size = {self.batch_size} must be at least 1")
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What was written: numbers of patches, of fields and of those taken from an earlier start; why inputs were not."""
+
+    patches: int
+    fields: int
+    resumed: int
+    dim: int
+    skipped: dict[str, str]
+
+
+def embed_inputs(
+    embedder: Embedder,
+    inputs: Sequence[str],
+    output: Path,
+    settings: EmbedSettings | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> EmbedResult:
+    """Embed the patches of all inputs and write them as one Parquet file.
+
+    Parameters
+    ----------
+    embedder : Embedder
+    inputs : sequence of str
+        Measurement sets, averaged data, FITS images, folders of them, .npz files of cutouts.
+    output : Path
+        Ends in ``.parquet``.
+    settings : EmbedSettings, optional
+    overwrite : bool
+        Replace an existing output.
+    progress : callable, optional
+        Called with (inputs done, inputs, what is at work).
+
+    Raises
+    ------
+    OutputError
+        If the output exists or cannot be written.
+    Vis2imgError
+        If no input can be used.
+    """
+    settings = settings or EmbedSettings()
+    check_suffix(output)
+    check_outputs([output], overwrite)
+    paths = expand_inputs(inputs)
+    side = _fits_side(embedder.config, paths, settings.patches)
+    folder = output.with_name(f".{output.name}.parts")
+    key = _key(embedder, settings, side)
+    parts: list[Path] = []
+    skipped: dict[str, str] = {}
+    resumed = 0
+    for done, path in enumerate(paths):
+        fields: list[PatchField] = []
+        with _noting(skipped, path):
+            fields = patch_fields(path, embedder.config.data, settings.patches, side)
+        for each in fields:
+            if progress:
+                progress(done, len(paths), each.name)
+            part = folder / f"{key}-{_input_key(each)}.parquet"
+            with _noting(skipped, path if len(fields) == 1 else f"{path} ({each.name})"):
+                if part.exists():
+                    resumed += 1
+                else:
+                    _write_part(embed_field(each, embedder, settings), part)
+                parts.append(part)
+    if progress:
+        progress(len(paths), len(paths), "")
+    if not parts:
+        more = f" (and {len(skipped) - 1} more inputs fail)" if len(skipped) > 1 else ""
+        raise Vis2imgError(f"{next(iter(skipped.values()))}{more}")
+    metadata = {**embedder.metadata, "settings": json.dumps(_settings_record(settings, side))}
+    count = merge_embeddings(parts, output, metadata, overwrite)
+    _remove(parts, folder)
+    return EmbedResult(count, len(parts), resumed, 2 * embedder.model.backbone.dim, skipped)
+
+
+@contextlib.contextmanager
+def _noting(skipped: dict[str, str], name: str) -> Iterator[None]:
+    """Note why an input cannot be used, and go on; what is wrong with the output is wrong for all of them."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except Vis2imgError as error:
+        skipped[name] = str(error)
+
+
+def embed_field(patches: PatchField, embedder: Embedder, settings: EmbedSettings | None = None) -> EmbeddingTable:
+    """Embed the patches of one field.
+
+    Raises
+    ------
+    Vis2imgError
+        If it has none, or cannot be read.
+    """
+    settings = settings or EmbedSettings()
+    vectors: list[np.ndarray] = []
+    columns: dict[str, list[Any]] = {}
+    for chunk in patches.chunks():
+        vectors.append(embed_images(embedder.model, embedder.variables, chunk.images, settings.batch_size))
+        for name, values in _columns(chunk, patches, settings.thumbnails).items():
+            columns.setdefault(name, []).append(values)
+    if not vectors:
+        raise Vis2imgError(
+            f"{patches.source}: no patch lies within {patches.name}; check the positions, or choose a smaller patch"
+        )
+    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    return EmbeddingTable(np.concatenate(vectors), joined, embedder.metadata)
+
+
+def _columns(chunk: PatchChunk, patches: PatchField, thumbnails: bool) -> dict[str, np.ndarray]:
+    n = len(chunk.images)
+    columns: dict[str, np.ndarray] = {
+        "ra_deg": np.degrees(chunk.position[:, 0]),
+        "dec_deg": np.degrees(chunk.position[:, 1]),
+        "field": np.full(n, patches.name, object),
+        "source": np.full(n, patches.source, object),
+        "index": chunk.index.astype(np.int64),
+        "params": np.full(n, chunk.params, object),
+    }
+    if thumbnails:
+        columns["thumbnail"] = np.array([thumbnail(image) for image in chunk.images], object)
+    return {**columns, "name": np.array(chunk.names, object)}
+
+
+def _fits_side(config: TrainConfig, paths: Sequence[str], options: PatchOptions) -> float | None:
+    """Return the side of patches of FITS images in rad; None where it is not needed, or counted in pixels."""
+    if options.patch_npix is not None or config.data.cutouts or not any(map(is_image, paths)):
+        return None
+    return run_patch_angle(config.data)
+
+
+def _settings_record(settings: EmbedSettings, side: float | None) -> dict[str, Any]:
+    record = asdict(replace(settings, patches=replace(settings.patches, positions=None)))
+    wanted = settings.patches.positions
+    # Of text that is the same wherever the table of positions lies.
+    digest = None if wanted is None else _digest([*wanted.names, wanted.position.tobytes().hex()])
+    record["patches"] |= {"positions": digest, "fits_side_rad": side}
+    del record["batch_size"]
+    return record
+
+
+def _key(embedder: Embedder, settings: EmbedSettings, side: float | None) -> str:
+    """Return a name for weights and settings: whatever decides on the vectors of a given input."""
+    checksum = 0
+    for leaf in jax.tree.leaves(embedder.variables):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
+    data = {
+        k: v for k, v in to_record(embedder.config.data).items() if k not in (*ENGINE_KEYS, "ms", "cutouts", "weights")
+    }
+    return _digest([__version__, checksum, data, embedder.metadata, _settings_record(settings, side)])
+
+
+def _input_key(patches: PatchField) -> str:
+    """Return a name for a field of a file as it is now."""
+    path = Path(patches.source)
+    stamps = [each.stat() for each in (path, path / "table.dat") if each.exists()]
+    return _digest([str(path.resolve()), patches.name, [(s.st_mtime_ns, s.st_size) for s in stamps]])
+
+
+def _digest(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write_part(table: EmbeddingTable, part: Path) -> None:
+    try:
+        part.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {part.parent}: {error.strerror}") from error
+    write_embeddings(table, part, overwrite=True)
+
+
+def _remove(parts: Sequence[Path], folder: Path) -> None:
+    for part in parts:
+        part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # parts of other settings are left to who made them
+        folder.rmdir()

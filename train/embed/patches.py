@@ -1,0 +1,158 @@
+"""Embeddings: one vector for each sky patch, with its position and how it was imaged."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vis2img.coordinates import direction_cosines, sky_position
+from vis2img.draws.draw import Draw, FieldSource, image_draw
+from vis2img.errors import ParameterError
+from vis2img.imaging.params import ImagingParams
+from vis2img.loader.fields import patch_angle
+from vis2img.random import draw_rng
+from vis2img.views.crops import ViewConfig, cut
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """Sky patches cut from one field.
+
+    Parameters
+    ----------
+    images : float32 [patch, size, size, channel]
+        Stretched, as the network sees them.
+    position : float64 [patch, 2]
+        RA and Dec of the centres in rad.
+    kept : int64 [patch]
+        Which of the positions asked for these are; the others lie too near the edge of the field.
+    params : ImagingParams
+        How the field was imaged.
+    """
+
+    images: np.ndarray
+    position: np.ndarray
+    kept: np.ndarray
+    params: ImagingParams
+
+
+def evaluation_draw(source: FieldSource, *, varied: int | None = None) -> Draw:
+    """Image a field for evaluation: in the fixed way, or under draw ``varied`` of its prior."""
+    prior = source.prior.fixed() if varied is None else source.prior
+    # A seed that no training run uses by default keeps evaluation draws apart from training ones.
+    return image_draw(source, prior.draw(draw_rng(2**31 - 1, 0, varied or 0)))
+
+
+def cut_patches(draw: Draw, source: FieldSource, views: ViewConfig, position: np.ndarray) -> Patches:
+    """Cut the patches around ``position`` [patch, 2] (RA, Dec in rad) from ``draw``."""
+    return cut_around(draw, patch_angle(source, views), views, position)
+
+
+def cut_around(draw: Draw, side: float, views: ViewConfig, position: np.ndarray) -> Patches:
+    """Cut patches of ``side`` rad around ``position`` [patch, 2] (RA, Dec in rad) from ``draw``."""
+    position = np.asarray(position, dtype=np.float64).reshape(-1, 2)
+    lmn = direction_cosines(position[:, 0], position[:, 1], draw.phase_centre)
+    images, kept = [], []
+    for i, (l, m, n) in enumerate(lmn):
+        if n <= 0:
+            continue
+        try:
+            images.append(cut(draw, float(l), float(m), side, views.global_size, views.stretch))
+        except ParameterError:
+            continue
+        kept.append(i)
+    size = views.global_size
+    stacked = np.stack(images) if images else np.zeros((0, size, size, len(draw.data)), np.float32)
+    index = np.array(kept, dtype=np.int64)
+    return Patches(stacked, position[index], index, draw.params)
+
+
+def grid_positions(draw: Draw, source: FieldSource, views: ViewConfig, overlap: float = 0.0) -> np.ndarray:
+    """Return RA and Dec [patch, 2] of patches that tile the field: edge to edge, or by ``overlap`` of a side."""
+    extent = source.prior.fov - 2 * source.prior.pixsize[1]
+    return tiles((extent, extent), patch_angle(source, views), draw.phase_centre, overlap=overlap)
+
+
+def tiles(
+    extent: tuple[float, float],
+    side: float,
+    phase_centre: tuple[float, float],
+    *,
+    middle: tuple[float, float] = (0.0, 0.0),
+    overlap: float = 0.0,
+) -> np.ndarray:
+    """Return RA and Dec [patch, 2] in rad of squares that tile a rectangle of the sky, from south to north.
+
+    Parameters
+    ----------
+    extent : (float, float)
+        Of the rectangle along l and m, rad.
+    side : float
+        Of a square, rad.
+    phase_centre : (float, float)
+        RA and Dec in rad, from which l and m are counted.
+    middle : (float, float)
+        Of the rectangle, l and m.
+    overlap : float
+        Of neighbours, as a fraction of the side; 0: edge to edge.
+    """
+    step = side * (1 - overlap)
+    # A square as large as the rectangle fits, whatever the rounding.
+    counts = [math.floor((length - side) / step + 1e-9) + 1 for length in extent]
+    l, m = ((np.arange(n) - (n - 1) / 2) * step + at for n, at in zip(counts, middle, strict=True))
+    m, l = (each.ravel() for each in np.meshgrid(m, l, indexing="ij"))
+    above = l**2 + m**2 < 1
+    return np.stack(sky_position(l[above], m[above], phase_centre), axis=-1)
+
+
+def embed_images(model: Any, variables: Any, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Return an embedding of each image: the class token beside the maximum of the patch tokens.
+
+    The class token of a network that has seen little is mostly its own initial value; what any one patch
+    token has found is not lost in the maximum. Of a residual network: the mean of its last feature map and its maximum.
+
+    Parameters
+    ----------
+    model : DINOModel
+        From :func:`vis2img.train.state.build_model`.
+    variables : dict
+        Of student or teacher, from :func:`vis2img.train.state.backbone_variables`.
+    images : float32 [image, y, x, channel]
+        Stretched patches.
+    batch_size : int
+        The last batch is padded, so that one shape is compiled.
+
+    Returns
+    -------
+    float32 [image, 2 dim]
+    """
+    vectors = []
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size]
+        padded = np.pad(part, [(0, batch_size - len(part))] + [(0, 0)] * 3)
+        vectors.append(np.asarray(_forward(model, variables, padded))[: len(part)])
+    return np.concatenate(vectors) if vectors else np.zeros((0, 2 * model.backbone.dim), np.float32)
+
+
+def joined_tokens(model: Any, variables: Any, images: jax.Array) -> jax.Array:
+    """Return the vectors of :func:`embed_images`, float32 [image, 2 dim], inside of what is compiled."""
+    token, out = model.backbone.apply(variables, images)
+    return jnp.concatenate([token, out["patches"].max(axis=1)], axis=1).astype(jnp.float32)
+
+
+_forward = partial(jax.jit, static_argnums=0)(joined_tokens)
+
+
+@partial(jax.jit, static_argnums=0)
+def attention_maps(model: Any, variables: Any, images: jax.Array) -> jax.Array:
+    """Return the last block's attention of the class token to the patches: [image, head, rows, columns]."""
+    _, out = model.backbone.apply(variables, images, return_attention=True)
+    rows, columns = (side // model.backbone.patch for side in images.shape[1:3])
+    attention = out["attention"][:, :, 0, -rows * columns :]  # (B, heads, N)
+    return attention.reshape(*attention.shape[:2], rows, columns)

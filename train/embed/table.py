@@ -1,0 +1,257 @@
+"""Tables of embeddings as Parquet files: a vector for each patch, with where it is, what it is of and how it was made.
+
+Columns: ``vector`` (fixed_size_list<float32>[dim]), ``ra_deg``, ``dec_deg``, ``field``, ``source``, ``index``,
+``params`` (JSON), ``thumbnail`` (PNG, may be absent) and ``name``; run, step, role and version are in the key-value
+metadata of the file. pandas, polars, DuckDB and TOPCAT read it as it is.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vis2img.errors import OutputError, ParameterError, Vis2imgError
+from vis2img.files import atomic_output
+
+THUMBNAIL_SIZE = 48  # pixels
+SUFFIX = ".parquet"
+_FAINTEST, _BRIGHTEST = -0.6, 2.0  # stretched values: -3 sigma, and at least 10 sigma or so
+_NO_METADATA = ("ARROW:schema", "pandas")  # what libraries keep for themselves
+_ROW_GROUP = 8192  # rows
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingTable:
+    """Embeddings and what is known of each.
+
+    Parameters
+    ----------
+    vector : float32 [n, dim]
+    columns : dict
+        Arrays [n] of numbers, text or bytes.
+    metadata : dict
+        Text: ``run``, ``step``, ``role``, ``vis2img`` (version) and whatever else the writer knew.
+
+    Raises
+    ------
+    ParameterError
+        If the columns disagree in length.
+    """
+
+    vector: np.ndarray = field(repr=False)
+    columns: dict[str, np.ndarray] = field(repr=False)
+    metadata: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if self.vector.ndim != 2:
+            raise ParameterError(f"vector has the shape {list(self.vector.shape)}; it must be [n, dim]")
+        for name, values in self.columns.items():
+            if len(values) != len(self.vector):
+                raise ParameterError(f"column {name} has {len(values)} rows for {len(self.vector)} vectors")
+
+    def __len__(self) -> int:
+        return len(self.vector)
+
+    @property
+    def position(self) -> np.ndarray:
+        """RA and Dec float64 [n, 2] in rad; NaN where unknown."""
+        return np.radians(np.stack([self.columns["ra_deg"], self.columns["dec_deg"]], axis=-1))
+
+    def take(self, index: np.ndarray) -> EmbeddingTable:
+        """Return the rows at ``index`` (numbers or booleans)."""
+        columns = {name: values[index] for name, values in self.columns.items()}
+        return EmbeddingTable(self.vector[index], columns, self.metadata)
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse names of tables that do not end in ``.parquet``.
+
+    Raises
+    ------
+    OutputError
+        With the name to use instead.
+    """
+    if path.suffix.lower() != SUFFIX:
+        raise OutputError(f"{path}: embeddings are written as Parquet; use -o {path.with_suffix(SUFFIX)}")
+
+
+def write_embeddings(table: EmbeddingTable, path: Path, overwrite: bool = False) -> None:
+    """Write a table of embeddings in one move.
+
+    Raises
+    ------
+    OutputError
+        If ``path`` does not end in ``.parquet``, exists and ``overwrite`` is not set, or cannot be written.
+    """
+    import pyarrow.parquet as pq
+
+    check_suffix(path)
+    with atomic_output(path, overwrite) as temporary:
+        pq.write_table(_to_arrow(table), temporary, compression="zstd", row_group_size=_ROW_GROUP)
+
+
+def merge_embeddings(parts: Sequence[Path], path: Path, metadata: dict[str, str], overwrite: bool = False) -> int:
+    """Join files of embeddings into one, a part at a time in memory, in one move; return the number of rows.
+
+    Raises
+    ------
+    OutputError
+        As :func:`write_embeddings`.
+    Vis2imgError
+        If a part cannot be read, or has other columns than the first.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_suffix(path)
+    rows = 0
+    with atomic_output(path, overwrite) as temporary:
+        schema = _open(parts[0]).schema_arrow.with_metadata(metadata)
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for part in parts:
+                try:
+                    table = _open(part).read().cast(schema)
+                except (pa.ArrowException, ValueError) as error:
+                    raise Vis2imgError(f"{part} does not go with {parts[0]}: {_line(error)}") from error
+                writer.write_table(table, row_group_size=_ROW_GROUP)
+                rows += len(table)
+    return rows
+
+
+def read_embeddings(path: str | Path, columns: Sequence[str] | None = None) -> EmbeddingTable:
+    """Read a table of embeddings, or all those of a folder (by name) as one.
+
+    Parameters
+    ----------
+    path : path
+        A Parquet file, or a folder of them.
+    columns : sequence of str, optional
+        Columns to read beside ``vector``; default: all that the first file has. Without ``thumbnail`` it is faster.
+
+    Returns
+    -------
+    EmbeddingTable
+        With the metadata of the first file.
+
+    Raises
+    ------
+    Vis2imgError
+        If a file cannot be read, is no table of embeddings, or holds vectors of another length or a number that is
+        not finite; the message names file, column and row.
+    """
+    path = Path(path)
+    files = _files(path)
+    first = _open(files[0])
+    names = [name for name in first.schema_arrow.names if name != "vector"] if columns is None else list(columns)
+    tables = []
+    for file in files:
+        known = _open(file).schema_arrow.names
+        for name in ("vector", *names):
+            if name not in known:
+                raise Vis2imgError(f"{file} has no column {name}; it has {', '.join(known)}")
+        tables.append(_read(file, ["vector", *names]))
+    vectors = [_vectors(file, table["vector"]) for file, table in zip(files, tables, strict=True)]
+    for file, vector in zip(files, vectors, strict=True):
+        if vector.shape[1] != vectors[0].shape[1]:
+            raise Vis2imgError(
+                f"{file}: vectors of {vector.shape[1]} numbers, and {files[0]} has {vectors[0].shape[1]}"
+            )
+    metadata = {key.decode(): value.decode() for key, value in (first.schema_arrow.metadata or {}).items()}
+    return EmbeddingTable(
+        vector=vectors[0] if len(vectors) == 1 else np.concatenate(vectors),
+        columns={name: np.concatenate([_column(table[name]) for table in tables]) for name in names},
+        metadata={key: value for key, value in metadata.items() if key not in _NO_METADATA},
+    )
+
+
+def thumbnail(image: np.ndarray) -> bytes:
+    """Return a PNG (8 bit, grey) of a stretched patch [y, x, channel]: its first channel, north up, at most 48 pixels.
+
+    Black is -3 sigma; white is the brightest pixel, or 10 sigma where that is brighter.
+    """
+    from PIL import Image
+
+    plane = image[::-1, :, 0]
+    white = max(float(plane.max()), _BRIGHTEST)
+    grey = np.clip((plane - _FAINTEST) / (white - _FAINTEST), 0, 1)
+    picture = Image.fromarray(np.rint(255 * grey).astype(np.uint8))
+    picture.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _to_arrow(table: EmbeddingTable) -> Any:
+    import pyarrow as pa
+
+    dim = table.vector.shape[1]
+    flat = pa.array(np.ascontiguousarray(table.vector, np.float32).ravel())
+    arrays = {"vector": pa.FixedSizeListArray.from_arrays(flat, dim)}
+    for name, values in table.columns.items():
+        # An empty column of objects has no type to be inferred.
+        kind = pa.binary() if name == "thumbnail" else pa.string() if values.dtype.kind in "UO" else None
+        arrays[name] = pa.array(values, kind)
+    return pa.table(arrays).replace_schema_metadata(table.metadata)
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise Vis2imgError(f"{path} does not exist")
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.glob(f"*{SUFFIX}") if not file.name.startswith("."))
+    if not files:
+        raise Vis2imgError(f"the folder {path} holds no {SUFFIX} file")
+    return files
+
+
+def _open(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Vis2imgError(f"cannot read the embeddings {path}: {_line(error)}") from error
+
+
+def _read(path: Path, columns: list[str]) -> Any:
+    import pyarrow as pa
+
+    try:
+        return _open(path).read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise Vis2imgError(f"cannot read the embeddings {path}: {_line(error)}") from error
+
+
+def _vectors(path: Path, column: Any) -> np.ndarray:
+    import pyarrow as pa
+
+    kind = column.type
+    if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind)) or not pa.types.is_floating(kind.value_type):
+        raise Vis2imgError(f"{path}: vector must be lists of numbers, not {kind}")
+    if not len(column) or column.null_count:
+        raise Vis2imgError(f"{path}: vector " + ("has rows without a value" if len(column) else "is empty"))
+    flat = np.concatenate([np.asarray(chunk.flatten(), np.float32) for chunk in column.chunks])
+    lengths = np.concatenate([np.asarray(chunk.value_lengths()) for chunk in column.chunks])
+    if (lengths != lengths[0]).any():
+        row = int(np.flatnonzero(lengths != lengths[0])[0])
+        raise Vis2imgError(f"{path} row {row}: vector has {lengths[row]} numbers, and row 0 has {lengths[0]}")
+    vector = flat.reshape(len(column), -1)
+    wrong = np.flatnonzero(~np.isfinite(vector).all(axis=1))
+    if len(wrong):
+        raise Vis2imgError(f"{path} row {wrong[0]}: vector holds a number that is not finite")
+    return vector
+
+
+def _column(column: Any) -> np.ndarray:
+    return np.asarray(column.combine_chunks().to_numpy(zero_copy_only=False))
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,160 @@
+"""Anomalies: outlier scores of embeddings, and how many planted rare sources the strangest patches hold.
+
+Features are prepared and scored as in Astronomaly (Lochner & Bassett 2021, arXiv:2010.11202): standardised, reduced
+by principal components, then an isolation forest or the local outlier factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vis2img.errors import ParameterError
+from vis2img.train.evaluate.scores import Score
+
+METHODS = ("isolation forest", "local outlier factor")
+KEPT_VARIANCE = 0.95
+LOOKED_AT = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+# Share looked at for the one number that a method is judged by.
+HEADLINE = 0.05
+
+
+def components(vectors: np.ndarray) -> np.ndarray:
+    """Return standardised vectors [n, dim] as the principal components [n, m] that hold 95% of the variance.
+
+    Raises
+    ------
+    ParameterError
+        If the vectors are not finite, or all the same.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import StandardScaler
+
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if not np.isfinite(vectors).all():
+        raise ParameterError("embeddings hold NaN or infinity; leave those rows out")
+    scaled = StandardScaler().fit_transform(vectors)
+    if not scaled.any():
+        raise ParameterError(f"all {len(vectors)} embeddings are the same; there is nothing to tell them apart by")
+    # Many more rows than columns are quick by their covariance; the full decomposition is for wide tables.
+    solver = "covariance_eigh" if len(scaled) > scaled.shape[1] else "full"
+    return PCA(KEPT_VARIANCE, svd_solver=solver).fit_transform(scaled)
+
+
+def outlier_scores(method: str, vectors: np.ndarray, seed: int) -> np.ndarray:
+    """Return how strange each vector is, the strangest highest.
+
+    Parameters
+    ----------
+    method : str
+        "isolation forest" (Liu et al. 2008, 100 trees) or "local outlier factor" (Breunig et al. 2000, 20
+        neighbours).
+    vectors : float [n, dim]
+        Embeddings.
+    seed : int
+        Of the forest; the local outlier factor draws nothing.
+
+    Returns
+    -------
+    float [n]
+
+    Raises
+    ------
+    ParameterError
+        If the method is unknown or the vectors cannot be used.
+    """
+    from sklearn.ensemble import IsolationForest
+    from sklearn.neighbors import LocalOutlierFactor
+
+    if method not in METHODS:
+        raise ParameterError(f"unknown anomaly method {method!r}; choose one of: {', '.join(METHODS)}")
+    features = components(vectors)
+    if method == "isolation forest":
+        return -IsolationForest(random_state=seed).fit(features).score_samples(features)
+    # A search tree is slower than all distances for this many dimensions.
+    factor = LocalOutlierFactor(min(20, len(features) - 1), algorithm="brute")
+    return -factor.fit(features).negative_outlier_factor_
+
+
+def recall_curve(order: np.ndarray, planted: np.ndarray) -> np.ndarray:
+    """Return the share of what was planted that is found after each patch looked at.
+
+    Parameters
+    ----------
+    order : int [n]
+        Patches in the order in which they are looked at.
+    planted : bool [n]
+        Which are wanted.
+
+    Returns
+    -------
+    float [n + 1]
+        Element i is the recall among the first i.
+
+    Raises
+    ------
+    ParameterError
+        If nothing is planted.
+    """
+    planted = np.asarray(planted, dtype=bool)
+    if not planted.any():
+        raise ParameterError("no patch is a planted anomaly; recall needs at least one")
+    return np.concatenate([[0], np.cumsum(planted[np.asarray(order)])]) / planted.sum()
+
+
+def anomaly(
+    representation: str,
+    vectors: np.ndarray,
+    planted: np.ndarray,
+    *,
+    looked_at: Sequence[float] = LOOKED_AT,
+    seeds: Sequence[int] = range(5),
+) -> list[Score]:
+    """Score the recall of planted anomalies against the share of patches looked at.
+
+    Parameters
+    ----------
+    representation : str
+        Name in the table.
+    vectors : float [n, dim]
+        Embeddings.
+    planted : bool [n]
+        Which patches are the anomalies.
+    looked_at : sequence of float
+        Shares of the patches; the number is rounded, and at least 1.
+    seeds : sequence of int
+        Of the isolation forest. What draws nothing is given once, under the first seed.
+
+    Returns
+    -------
+    list of Score
+        "recall" with x the share looked at, for each method and for "random order" (its expectation, which is the
+        share itself), and "recall over random" at 5%.
+
+    Raises
+    ------
+    ParameterError
+        If nothing is planted or the vectors cannot be used.
+    """
+    count = len(vectors)
+
+    def row(setting: str, metric: str, share: float, seed: int, value: float) -> Score:
+        return Score("anomaly", representation, setting, metric, float(share), seed, float(value))
+
+    scores = []
+    for method in METHODS:
+        for seed in seeds if method == "isolation forest" else list(seeds)[:1]:
+            order = np.argsort(-outlier_scores(method, vectors, seed), kind="stable")
+            curve = recall_curve(order, planted)
+            scores += [row(method, "recall", share, seed, curve[patches(share, count)]) for share in looked_at]
+            first = patches(HEADLINE, count)
+            scores.append(row(method, "recall over random", HEADLINE, seed, curve[first] / (first / count)))
+    first_seed = next(iter(seeds))
+    scores += [row("random order", "recall", share, first_seed, patches(share, count) / count) for share in looked_at]
+    return scores
+
+
+def patches(share: float, count: int) -> int:
+    """Return how many patches a share of ``count`` is: at least one."""
+    return max(round(share * count), 1)

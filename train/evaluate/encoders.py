@@ -1,0 +1,113 @@
+"""What turns images into vectors: trained networks, the same networks with random weights, and the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vis2img.draws.presets import load_prior
+from vis2img.errors import ParameterError
+from vis2img.loader.config import ENGINE_KEYS
+from vis2img.train.embed.patches import embed_images
+from vis2img.train.run.config import TrainConfig, to_record
+from vis2img.train.run.run import load_run
+from vis2img.train.state import backbone_variables, build_model, create_state
+
+TRAINED, RANDOM, PIXELS = "trained", "random weights", "PCA of pixels"
+_COMPONENTS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """A representation: its name in tables, its seed, and images [n, y, x, channel] to vectors [n, dim].
+
+    ``model`` and ``variables`` are those of a network, None of pixels.
+    """
+
+    name: str
+    seed: int
+    encode: Callable[[np.ndarray], np.ndarray]
+    model: Any = None
+    variables: Any = None
+
+
+def network_encoder(name: str, seed: int, model: Any, variables: Any) -> Encoder:
+    """Return the representation of a network; the vectors are those of `vis2img.train.embed.patches.embed_images`."""
+    return Encoder(name, seed, lambda images: embed_images(model, variables, images), model, variables)
+
+
+def run_encoders(
+    folders: Sequence[str | Path], name: str = TRAINED, role: str = "teacher", step: int | None = None
+) -> tuple[TrainConfig, list[Encoder]]:
+    """Return the configuration of the first of ``folders``, and the representations of all, which are its seeds.
+
+    Raises
+    ------
+    ParameterError
+        If the runs differ in more than their seeds, or do not differ in them; the message names both folders.
+    Vis2imgError
+        If a folder holds no run.
+    """
+    configs, found = [], []
+    for seed, folder in enumerate(folders):
+        config, state, model = load_run(folder, step)
+        configs.append(config)
+        found.append(network_encoder(name, seed, model, backbone_variables(state, role)))
+    _check_seeds(folders, configs)
+    return configs[0], found
+
+
+def _check_seeds(folders: Sequence[str | Path], configs: Sequence[TrainConfig]) -> None:
+    """Refuse runs that are no seeds of one thing: their mean and interval would mean nothing."""
+    records = [_what_counts(config) for config in configs]
+    for i, (folder, record) in enumerate(zip(folders, records, strict=True)):
+        for key in record:
+            if record[key] != records[0][key]:
+                raise ParameterError(
+                    f"{folders[0]} and {folder} have another {key}, so they are no seeds of one thing; "
+                    "evaluate them one by one"
+                )
+        for other, config in zip(folders[:i], configs[:i], strict=True):
+            if config.seed == configs[i].seed:
+                raise ParameterError(f"{other} and {folder} have the same seed, {config.seed}: they are one run, twice")
+
+
+def _what_counts(config: TrainConfig) -> dict[str, Any]:
+    """Return what makes a run what it is, but for its seed."""
+    record = to_record(config)
+    data = {key: value for key, value in record["data"].items() if key not in ENGINE_KEYS}
+    # Runs keep the prior that they were trained with in their own folders.
+    data["imaging"] = load_prior(config.data.imaging).to_dict()
+    return {
+        **{f"data.{key}": value for key, value in data.items()},
+        **{k: record[k] for k in ("model", "optim", "steps")},
+    }
+
+
+def random_encoders(config: TrainConfig, seeds: Iterable[int]) -> list[Encoder]:
+    """Return the networks of ``config`` as they are before training: ``seeds`` count from its own."""
+    size = config.data.views.global_size
+    model = build_model(config.model, size, config.optim)
+    found = []
+    for seed in seeds:
+        key = jax.random.key(config.seed + seed)
+        state = create_state(key, model, config.optim, (size, size, config.data.channels))
+        found.append(network_encoder(RANDOM, seed, model, backbone_variables(state)))
+    return found
+
+
+def pixel_encoder(images: np.ndarray, seed: int = 0) -> Encoder:
+    """Return the principal components of the pixels of ``images`` [n, y, x, channel], at most 64 of them.
+
+    They are fitted without labels, on images that are scored: a help that the networks do not have.
+    """
+    from sklearn.decomposition import PCA
+
+    count = min(_COMPONENTS, len(images), int(np.prod(images.shape[1:])))
+    pca = PCA(count, random_state=0).fit(images.reshape(len(images), -1))
+    return Encoder(PIXELS, seed, lambda others: pca.transform(others.reshape(len(others), -1)).astype(np.float32))

@@ -1,0 +1,107 @@
+"""Which samples are trained on and which are tested: folds that keep a source whole, and subsets with few labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vis2img.errors import ParameterError
+
+
+def validation_folds(label: np.ndarray, group: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Return the fold of each sample: stratified by label, and no group in two folds.
+
+    Parameters
+    ----------
+    label : [n]
+        Class.
+    group : [n]
+        What must not be split, such as views of one source.
+    folds : int
+        At least 2.
+    seed : int
+        Of the shuffle.
+
+    Returns
+    -------
+    int [n]
+        0 to ``folds - 1``.
+
+    Raises
+    ------
+    ParameterError
+        If there are fewer groups than folds, or a class falls into one fold only, so that a classifier tested
+        on it has never seen it.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    label, code = np.unique(np.asarray(label), return_inverse=True)
+    _, group = np.unique(np.asarray(group), return_inverse=True)
+    count = int(group.max(initial=-1)) + 1
+    if not 2 <= folds <= count:
+        raise ParameterError(f"{folds} folds of {count} groups are impossible; choose 2 to {max(count, 2)} folds")
+    largest = np.bincount(code).max()
+    if largest < folds:
+        raise ParameterError(
+            f"{folds} folds need a class of as many samples, the largest has {largest}; use fewer folds"
+        )
+    if count == len(group):
+        # The splitter of groups goes through them one by one, which is needless where each is one sample.
+        splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(code, code)
+    else:
+        splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(code, code, group)
+    fold = np.empty(len(group), np.int64)
+    for i, (_, test) in enumerate(splits):
+        fold[test] = i
+    for i, name in enumerate(label):
+        if len(np.unique(fold[code == i])) < 2:
+            raise ParameterError(
+                f"class {name} is in one fold only, so it cannot be both trained and tested; leave it out, "
+                f"or give it samples of more groups"
+            )
+    return fold
+
+
+def few_labels(label: np.ndarray, share_or_count: float, seed: int) -> np.ndarray:
+    """Return which samples keep their label: a stratified subset with at least one of each class.
+
+    With one seed a smaller subset lies within each larger one.
+
+    Parameters
+    ----------
+    label : [n]
+        Class.
+    share_or_count : float or int
+        A share of the samples (float, up to 1.0) or how many (int). Where that is fewer than the classes, one of
+        each is taken.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    int [m]
+        Sorted indices.
+
+    Raises
+    ------
+    ParameterError
+        If the share is outside (0, 1] or the count outside 1 to n.
+    """
+    label = np.asarray(label)
+    if isinstance(share_or_count, int | np.integer):
+        count = int(share_or_count)
+        if not 1 <= count <= len(label):
+            raise ParameterError(f"{count} labels of {len(label)} samples are impossible; choose 1 to {len(label)}")
+    else:
+        if not 0 < share_or_count <= 1:
+            raise ParameterError(f"share of labels {share_or_count} must lie above 0 and up to 1")
+        count = round(share_or_count * len(label))
+    _, code, size = np.unique(label, return_inverse=True, return_counts=True)
+    shuffled = np.random.default_rng(seed).permutation(len(label))
+    rank = np.empty(len(label), np.int64)
+    for i in range(len(size)):
+        members = shuffled[code[shuffled] == i]
+        rank[members] = np.arange(len(members))
+    # Samples in the order of their place within their class keep its share at every length of the subset.
+    place = np.where(rank == 0, -1.0, (rank + 0.5) / size[code])
+    order = shuffled[np.argsort(place[shuffled], kind="stable")]
+    return np.sort(order[: max(count, len(size))])

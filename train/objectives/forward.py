@@ -1,0 +1,91 @@
+"""The network on the views of a batch, one backbone pass per resolution, as student or as teacher."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis2img.models.dino_head import DINOModel, Outputs
+
+
+class Views(NamedTuple):
+    """What a network gives for a batch.
+
+    Attributes
+    ----------
+    logits : (V, B, K)
+        Global views first.
+    embeddings : (V, B, D)
+    patches : (n_global, B, P, D) or None
+        Patch tokens of the global views, on request.
+    stats : dict
+        Batch statistics after the pass; {} of networks without.
+    """
+
+    logits: jax.Array
+    embeddings: jax.Array
+    patches: jax.Array | None
+    stats: Any
+
+
+def forward_views(
+    model: DINOModel,
+    params: Any,
+    batch: Mapping[str, jax.Array],
+    *,
+    student: bool,
+    stats: Any = None,
+    train: bool = True,
+    drops: jax.Array | None = None,
+    masks: jax.Array | None = None,
+    patches: bool = False,
+) -> Views:
+    """Run the network on the views of a batch: the student on all, the teacher on the global ones.
+
+    Parameters
+    ----------
+    model, params : DINOModel and its parameters
+    batch : dict
+        "global" (n_global, B, G, G, C) and, for the student, "local" (L, B, S, S, C); L may be 0.
+    student : bool
+    stats : dict, optional
+        Batch statistics before the pass.
+    train : bool
+        Normalise by the batch and update the statistics, or normalise by them.
+    drops : (V, B, n_drops), optional
+        Random numbers of drop path.
+    masks : (n_global, B, P) bool, optional
+        Patches to hide.
+    patches : bool
+        Return patch tokens of the global views.
+    """
+    views = [batch["global"]]
+    if student and "local" in batch and batch["local"].shape[0] > 0:
+        views.append(batch["local"])
+    n_global, n_views, batch_size = views[0].shape[0], sum(view.shape[0] for view in views), views[0].shape[1]
+    outputs, changed = model.apply(
+        {"params": params, "batch_stats": stats or {}},
+        [_merge(view) for view in views],  # (V_i * B, y, x, C) each
+        train=train,
+        student=student,
+        drops=None if drops is None else [_merge(part) for part in (drops[:n_global], drops[n_global:n_views])],
+        masks=None if masks is None else _merge(masks),
+        patches=patches,
+        method=DINOModel.forward,
+        mutable=["batch_stats"],
+    )
+    return _split(outputs, n_views, batch_size, changed.get("batch_stats", {}))
+
+
+def _split(outputs: Outputs, n_views: int, batch_size: int, stats: Any) -> Views:
+    logits, embeddings = (x.reshape(n_views, batch_size, -1) for x in (outputs.logits, outputs.embeddings))
+    patches = outputs.patches
+    if patches is not None:
+        patches = patches.reshape(-1, batch_size, *patches.shape[1:])
+    return Views(logits, embeddings.astype(jnp.float32), patches, stats)
+
+
+def _merge(x: jax.Array) -> jax.Array:
+    """Join views and samples: (V, B, ...) becomes (V * B, ...)."""
+    return x.reshape(-1, *x.shape[2:])

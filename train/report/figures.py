@@ -1,0 +1,119 @@
+"""The pictures of a run, each as a matplotlib figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vis2img.draws.draw import Draw
+from vis2img.imaging.image import Image
+from vis2img.train.evaluate.scores import Summary
+from vis2img.units import format_angle
+from vis2img.views.crops import cut
+from vis2img.views.stretch import Stretch
+
+_SHOWN = {"origin": "lower", "cmap": "inferno", "interpolation": "nearest"}
+
+
+def field_figure(image: Image) -> Figure:
+    """Show a dirty image beside its point spread function."""
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    half = [n * image.params.pixsize / 2 * 60 * 180 / math.pi for n in image.params.npix]
+    extent = (half[0], -half[0], -half[1], half[1])
+    shown = left.imshow(np.arcsinh(image.data / (3 * image.noise())), extent=extent, **_SHOWN)
+    left.set(title="dirty image", xlabel="offset east (arcmin)", ylabel="offset north (arcmin)")
+    figure.colorbar(shown, ax=left, label="arcsinh(flux / 3 noise)", shrink=0.8)
+    if image.psf is not None:
+        ny, nx = image.psf.shape
+        side = min(64, nx // 2, ny // 2)
+        middle = image.psf[ny // 2 - side : ny // 2 + side, nx // 2 - side : nx // 2 + side]
+        arcsec = side * image.params.pixsize * 180 * 3600 / math.pi
+        shown = right.imshow(middle, extent=(arcsec, -arcsec, -arcsec, arcsec), vmin=-0.1, vmax=0.3, **_SHOWN)
+        right.set(title="point spread function (centre)", xlabel="offset east (arcsec)")
+        figure.colorbar(shown, ax=right, label="response", shrink=0.8)
+    return figure
+
+
+def draws_figure(draws: Sequence[Draw], l: float, m: float, side: float, size: int) -> Figure:
+    """Show one patch of sky as each of ``draws`` has it, with the parameters that made it."""
+    columns = 6
+    rows = -(-len(draws) // columns)
+    figure = Figure(figsize=(12, 2.5 * rows), layout="constrained")
+    for axis, draw in zip(np.ravel(figure.subplots(rows, columns)), draws, strict=False):
+        p = draw.params
+        axis.imshow(cut(draw, l, m, side, size, Stretch())[..., 0], vmin=-0.5, vmax=4, **_SHOWN)
+        robust = f" {p.robust:+.1f}" if p.weighting == "briggs" else ""
+        taper = f", taper {format_angle(p.taper, 2)}" if p.taper else ""
+        axis.set_title(f"{p.weighting}{robust}{taper}", fontsize=8)
+        axis.set_xlabel(
+            f"band {p.band[0]:.2f} to {p.band[1]:.2f}, time {p.time_span[0]:.2f} to {p.time_span[1]:.2f}\n"
+            f"{format_angle(p.pixsize, 3)} px, noise {draw.noise[0] * 1e6:.0f} uJy/beam",
+            fontsize=7,
+        )
+        axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def curves_figure(metrics: dict[str, np.ndarray], out_dim: int) -> Figure:
+    """Show loss, teacher entropy and KL divergence, use of the prototypes, and spread of the features."""
+    figure = Figure(figsize=(12, 3), layout="constrained")
+    loss, entropy, usage, spread = figure.subplots(1, 4)
+    steps = metrics["step"]
+    loss.plot(steps, metrics["loss"])
+    loss.axhline(math.log(out_dim), color="grey", ls=":", lw=1)
+    loss.set(title="loss (dotted: no information)", xlabel="step", ylabel="nat")
+    entropy.plot(steps, metrics["entropy"], label="teacher entropy")
+    entropy.plot(steps, metrics["kl"], label="KL(teacher || student)")
+    entropy.legend(fontsize=8)
+    entropy.set(title="collapse: entropy at 0 or ln K", xlabel="step", ylabel="nat")
+    usage.plot(steps, metrics["usage"] * out_dim)
+    usage.set(title="prototypes used in a batch", xlabel="step", ylabel="number", ylim=(0, None))
+    spread.plot(steps, metrics["feature_std"])
+    spread.set(title="spread of normalised features", xlabel="step", ylim=(0, None))
+    return figure
+
+
+def queries_figure(rows: Sequence[Summary], queries: Mapping[str, str], chance: float) -> Figure:
+    """Show the accuracies of representations beside each other for each way the queries are seen, with intervals."""
+    names = list(dict.fromkeys(row.representation for row in rows))
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axis = figure.subplots()
+    for offset, (way, label) in zip((-0.27, 0.0, 0.27), queries.items(), strict=True):
+        chosen = {row.representation: row for row in rows if row.setting.startswith(f"{way},")}
+        half = [np.nan_to_num(chosen[n].high - chosen[n].mean) for n in names]
+        bars = axis.bar(np.arange(len(names)) + offset, [chosen[n].mean for n in names], 0.26, yerr=half, label=label)
+        axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+    axis.axhline(chance, color="grey", ls=":", lw=1)
+    axis.set_xticks(range(len(names)), names)
+    axis.set(ylabel="balanced accuracy (k-NN)", ylim=(0, 1))
+    axis.legend(fontsize=8)
+    return figure
+
+
+def neighbours_figure(
+    images: np.ndarray,
+    label: np.ndarray,
+    field: np.ndarray,
+    vectors: np.ndarray,
+    queries: Sequence[int],
+    count: int = 6,
+) -> Figure:
+    """Show, for each query patch [n, y, x, 1], those of other fields whose embedding is most alike."""
+    scaled = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-9)
+    scaled /= np.linalg.norm(scaled, axis=1, keepdims=True) + 1e-12
+    figure = Figure(figsize=(1.5 * (count + 1), 1.75 * len(queries)), layout="constrained")
+    axes = np.atleast_2d(figure.subplots(len(queries), count + 1))
+    for row, query in zip(axes, queries, strict=True):
+        likeness = np.where(field == field[query], -np.inf, scaled @ scaled[query])
+        for axis, index in zip(row, [query, *np.argsort(-likeness)[:count]], strict=True):
+            axis.imshow(images[index, ..., 0], vmin=-0.5, vmax=4, **_SHOWN)
+            axis.set(xticks=[], yticks=[])
+            same = label[index] == label[query]
+            axis.set_title(label[index], fontsize=9, color="black" if same else "tab:red")
+            if index == query:
+                axis.set_ylabel("query", fontsize=9)
+    return figure

@@ -1,0 +1,132 @@
+"""Write a trained backbone for PyTorch: safetensors with timm's names, and in the header all that timm must know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vis2img import __version__
+from vis2img.errors import OutputError
+from vis2img.files import atomic_output
+from vis2img.models import resnet, vit
+from vis2img.train.run.config import TrainConfig
+from vis2img.train.run.run import load_run
+from vis2img.train.state import backbone_variables
+from vis2img.train.weights.describe import Architecture
+from vis2img.train.weights.names import describe, to_timm
+
+_NOTE = (
+    "images are (batch, channel, y, x) here and channels-last in vis2img: dirty images over the noise of each channel, "
+    "stretched as said under 'stretch' so that 5 sigma is about 1; no mean is subtracted and no deviation divided by"
+)
+
+
+def export_run(
+    folder: str | Path, output: Path, *, student: bool = False, step: int | None = None, overwrite: bool = False
+) -> dict[str, str]:
+    """Write the backbone of a run to a safetensors file.
+
+    Parameters
+    ----------
+    folder : path
+        Run folder.
+    output : path
+        The file; it appears whole or not at all.
+    student : bool
+        Write the student instead of the teacher.
+    step : int, optional
+        Of a checkpoint that is still kept; default: the last.
+    overwrite : bool
+        Replace an existing file.
+
+    Returns
+    -------
+    dict
+        The header's metadata: those of `run_metadata`, and "network", which is "teacher" or "student".
+
+    Raises
+    ------
+    Vis2imgError
+        If the folder holds no such checkpoint, or the file has another suffix, exists or cannot be written.
+    """
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output}: weights are written as safetensors; name it {output.stem}.safetensors")
+    config, state, model = load_run(folder, step)
+    role = "student" if student else "teacher"
+    arrays = to_timm(backbone_variables(state, role), getattr(model.backbone, "patch", None))
+    metadata = {**run_metadata(config, model.backbone, arrays, int(state.step)), "network": role}
+    write_safetensors(arrays, output, metadata, overwrite)
+    return metadata
+
+
+def run_metadata(config: TrainConfig, backbone: Any, arrays: Mapping[str, np.ndarray], step: int) -> dict[str, str]:
+    """Return what a file of weights should say of itself, as text.
+
+    Keys: "variant", "patch" (of a ViT), "img_size" [pixel], "channels", "step", "vis2img" (its version),
+    "normalisation" and "stretch" (of the images), and "timm", the keywords of ``timm.create_model`` as JSON.
+    """
+    told = describe(arrays)
+    size, channels = config.data.views.global_size, config.data.channels
+    metadata = {
+        "variant": told.variant,
+        "img_size": str(size),
+        "channels": str(channels),
+        "step": str(step),
+        "vis2img": __version__,
+        "normalisation": _NOTE,
+        "stretch": json.dumps(asdict(config.data.views.stretch)),
+        "timm": json.dumps(timm_keywords(told, backbone, size, channels)),
+    }
+    return {**metadata, "patch": str(told.patch)} if told.patch else metadata
+
+
+def timm_keywords(told: Architecture, backbone: Any, img_size: int, channels: int) -> dict[str, Any]:
+    """Return keywords for ``timm.create_model`` that make the network of an export."""
+    keywords: dict[str, Any] = {"in_chans": channels, "num_classes": 0}
+    if told.variant in resnet.VARIANTS:
+        return {"model_name": told.variant, **keywords}
+    assert isinstance(backbone, vit.ViT)
+    keywords |= {
+        "model_name": "vit_tiny_patch16_224",  # any ViT: what follows overrides what the name stands for
+        "img_size": img_size,
+        "patch_size": told.patch,
+        "embed_dim": backbone.dim,
+        "depth": backbone.depth,
+        "num_heads": backbone.heads,
+        "mlp_ratio": backbone.mlp_ratio,
+    }
+    if told.registers:
+        keywords |= {"reg_tokens": told.registers, "no_embed_class": True}
+    if told.layer_scale:
+        keywords["init_values"] = 1e-5
+    return keywords
+
+
+def write_safetensors(
+    arrays: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str], overwrite: bool = False
+) -> None:
+    """Write arrays as safetensors, in one move.
+
+    Raises
+    ------
+    OutputError
+        If ``path`` exists and ``overwrite`` is not set, or cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    # save_file writes the memory as it lies, whatever the strides say.
+    dense = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with atomic_output(path, overwrite) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what new files of this user have; save_file lets nobody else read its own
+        try:
+            save_file(dense, temporary, metadata=dict(metadata))
+            temporary.chmod(mode)
+        except SafetensorError as error:
+            raise OutputError(f"{path} cannot be written: {error}") from error

@@ -1,0 +1,219 @@
+"""The folder of a run: its resolved configuration, the imaging prior behind it, and the versions that made it.
+
+config.yaml    every setting, the seed among them
+prior.yaml     the imaging prior, where it came from a file: that may change, the run must not
+starts.jsonl   a line for each time that training began: when, from which step, with which versions on which devices
+compiled/      what JAX compiled
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vis2img.configs import read_config
+from vis2img.draws.presets import PRESETS, load_prior
+from vis2img.errors import MeasurementSetError, OutputError, ParameterError, Vis2imgError
+from vis2img.files import write_text
+from vis2img.loader.config import ENGINE_KEYS
+from vis2img.train.run.config import TrainConfig, from_record, to_record, with_defaults
+
+_PATIENCE = 60.0  # s that a host waits for another's folder
+_SAME_RUN = ("data", "model", "optim", "seed", "steps")  # what a resumed run must agree in
+_ALWAYS = {"out", *_SAME_RUN, "checkpoint_every", "keep_checkpoints", "log_every"}  # in what `open_folder` wrote
+_COMPILED = "JAX_COMPILATION_CACHE_DIR"
+_ANEW = "choose another out, or delete that folder to start anew"
+_STEPS = (
+    "the schedules of a run follow from its steps; to train on, choose another out, and for model.weights what "
+    "`vis2img export` writes of this run"
+)
+
+
+def check_inputs(config: TrainConfig) -> None:
+    """Refuse a run whose files are not there, before anything is started or written.
+
+    Raises
+    ------
+    MeasurementSetError
+        If a measurement set, an image or pictures are missing.
+    Vis2imgError
+        If the weights to start from are missing, and the run still has to start.
+    """
+    for name in ("ms", "cutouts"):
+        for path in getattr(config.data, name):
+            if not Path(path).exists():
+                raise MeasurementSetError(f"data.{name}: {path} does not exist")
+    weights = config.model.weights
+    if weights is not None and not saved_steps(Path(config.out)) and not Path(weights).is_file():
+        raise Vis2imgError(f"model.weights: there is no file {weights}")
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Return the steps of a run's checkpoints, whole or damaged, in order."""
+    there = folder / "checkpoints"
+    return sorted(int(path.name) for path in there.iterdir() if path.name.isdigit()) if there.is_dir() else []
+
+
+def keep_compiled(folder: Path) -> None:
+    """Keep what JAX compiles in the folder of a run, so that a run that goes on need not wait for it.
+
+    Where the user has set such a folder, or that there be none, this changes nothing. It is for the whole process.
+    """
+    import jax
+
+    if _COMPILED not in os.environ and not getattr(jax.config, _COMPILED.lower()):
+        jax.config.update(_COMPILED.lower(), str(folder.resolve() / "compiled"))
+
+
+def open_folder(folder: Path, config: TrainConfig, *, first: bool = True) -> None:
+    """Make the run folder, or check that it holds this very run.
+
+    Which workers make the draws may change; in synchronous mode it changes nothing else. A run that left no checkpoint
+    has trained nothing that would have to agree: its configuration is replaced.
+
+    Parameters
+    ----------
+    folder : Path
+    config : TrainConfig
+    first : bool
+        Whether this process makes the folder; others wait until it is there.
+
+    Raises
+    ------
+    OutputError
+        If it holds another run or something else, or cannot be written.
+    """
+    if saved_steps(folder):
+        _check_same(folder, config)
+    elif first:
+        _make(folder, config)
+    else:
+        _wait_for(folder, config)
+
+
+def _make(folder: Path, config: TrainConfig) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; name a folder in out")
+    record, kept = to_record(config), folder / "prior.yaml"
+    imaging = config.data.imaging
+    if (folder / "config.yaml").exists():
+        old = _read_record(folder)
+        if not old.keys() >= _ALWAYS:
+            raise OutputError(f"{folder / 'config.yaml'} was not written by a run of vis2img; choose another out")
+        if imaging == str(kept):  # the run's own copy, as of a configuration that was read back
+            record["data"]["imaging"] = old["data"]["imaging"]
+    elif folder.exists() and any(folder.iterdir()):
+        raise OutputError(f"{folder} is not empty and holds no run of vis2img; choose another out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if imaging in PRESETS:
+            kept.unlink(missing_ok=True)
+        elif imaging != str(kept):
+            write_text(kept, yaml.safe_dump(load_prior(imaging).to_dict(), sort_keys=False))
+        write_text(folder / "config.yaml", yaml.safe_dump(record, sort_keys=False))
+    except OSError as error:
+        raise OutputError(f"cannot write the run folder {folder}: {error.strerror}") from error
+
+
+def _wait_for(folder: Path, config: TrainConfig) -> None:
+    """Wait until the first host has written the folder; one of an earlier try may still be there."""
+    path, deadline = folder / "config.yaml", time.monotonic() + _PATIENCE
+    while True:
+        late = time.monotonic() > deadline
+        if path.exists():
+            try:
+                return _check_same(folder, config)
+            except OutputError:
+                if late:
+                    raise
+        elif late:
+            raise OutputError(f"{path} does not appear: all hosts must see the run folder (a shared file system)")
+        time.sleep(0.2)
+
+
+def note_start(folder: Path, step: int) -> None:
+    """Add a line to ``starts.jsonl``."""
+    import jax
+
+    line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "step": step,
+        "hosts": jax.process_count(),
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "python": platform.python_version(),
+        **_versions(),
+    }
+    try:
+        with (folder / "starts.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise OutputError(f"cannot write {folder / 'starts.jsonl'}: {error.strerror}") from error
+
+
+def _check_same(folder: Path, config: TrainConfig) -> None:
+    old, new = with_defaults(_read_record(folder)), to_record(config)
+    for record in (old, new):
+        record["data"] = {key: value for key, value in record["data"].items() if key not in ENGINE_KEYS}
+    kept = folder / "prior.yaml"
+    if new["data"]["imaging"] == str(kept):  # the run's own copy, as of a configuration that was read back
+        new["data"]["imaging"] = old["data"]["imaging"]
+    for key in _SAME_RUN:
+        if old[key] != new[key]:
+            advice = _STEPS if key == "steps" else _ANEW
+            raise OutputError(f"{folder} holds a run with another {difference(key, old[key], new[key])}; {advice}")
+    if kept.exists() and load_prior(str(kept)) != load_prior(config.data.imaging):
+        raise OutputError(f"{folder} holds a run with another prior than {config.data.imaging} has now; {_ANEW}")
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """Return what the folder's ``config.yaml`` holds, some of whose keys may be missing."""
+    saved = folder / "config.yaml"
+    if not saved.is_file():
+        raise OutputError(f"{folder} holds no run of vis2img: config.yaml is missing")
+    try:
+        record = read_config(saved)
+    except Vis2imgError as error:
+        raise OutputError(f"{error}; it is not as a run wrote it: restore it, or choose another out") from error
+    if not isinstance(record.get("data"), dict):
+        raise OutputError(f"{saved} has no data: it is not as a run wrote it; restore it, or choose another out")
+    return record
+
+
+def read_config_of(folder: Path) -> TrainConfig:
+    """Return the configuration of a run folder.
+
+    Raises
+    ------
+    Vis2imgError
+        If the folder holds no run, or one of another version.
+    """
+    record = _read_record(folder)
+    if (folder / "prior.yaml").is_file():
+        record["data"]["imaging"] = str(folder / "prior.yaml")
+    try:
+        return replace(from_record(record), out=str(folder))
+    except ParameterError as error:
+        raise ParameterError(f"{folder / 'config.yaml'}: {error}") from error
+
+
+def difference(key: str, old: Any, new: Any) -> str:
+    """Return the name of the first value that differs below ``key``, and both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in {**new, **old}:
+            if old.get(name) != new.get(name):
+                return difference(f"{key}.{name}", old.get(name), new.get(name))
+    return f"{key} ({old} there, {new} here)"
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("vis2img", "jax", "jaxlib", "flax", "optax", "ducc0", "python-casacore", "dask", "numpy")
+    return {name: version(name) for name in names}

@@ -1,0 +1,245 @@
+"""What a run reports about itself: ``metrics.jsonl``, a line a step, and the same curves for TensorBoard.
+
+The lines are the record: they are written first, and read back by `read_metrics`. The event files under
+``tensorboard/`` are for watching; if they cannot be written the run goes on without them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from vis2img.errors import OutputError, Vis2imgError
+from vis2img.files import write_text
+
+LINES, EVENTS = "metrics.jsonl", "tensorboard"
+GROUPS = {
+    "loss": ("loss", "kl", "koleo", "ibot", "grad_norm"),
+    "collapse": ("entropy", "usage", "feature_std", "rankme", "finite"),
+    "schedule": ("lr", "wd", "momentum", "teacher_temp"),
+    "speed": ("samples_per_s", "mfu", "input_wait", "fresh_draws", "draw_age", "draw_reuse"),
+}
+_GROUP = {name: group for group, names in GROUPS.items() for name in names}
+_FLUSH_EVERY = 10.0  # s; each flush of an event file waits for the disk, which may be a slow one
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+Row = Mapping[str, Any]
+
+
+class MetricsLog:
+    """Writes the metrics of a run; a context manager.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run; it must exist.
+    start_step : int
+        Step that the run goes on from. Lines of later steps, of which its checkpoint knows nothing, are dropped, and
+        so are lines that are not whole.
+
+    Attributes
+    ----------
+    problem : str or None
+        Why there are no curves for TensorBoard, in one line; none: there are.
+
+    Raises
+    ------
+    OutputError
+        If the lines cannot be written; the message names the file and the remedy.
+    """
+
+    def __init__(self, folder: Path, *, start_step: int) -> None:
+        self._path, self._folder = folder / LINES, folder / EVENTS
+        self._start_step = start_step
+        self._events: _EventFile | None = None
+        self.problem: str | None = None
+        self._cut()
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Append rows, each with its "step"; values that are not finite become null.
+
+        Raises
+        ------
+        OutputError
+            If the lines cannot be written.
+        """
+        text = "".join(json.dumps({name: _plain(value) for name, value in row.items()}) + "\n" for row in rows)
+        try:
+            with self._path.open("a") as file:
+                file.write(text)
+        except OSError as error:
+            raise _refused(self._path, error) from error
+        self._watch(lambda events: events.scalars(rows))
+
+    def image(self, tag: str, array: np.ndarray, step: int) -> None:
+        """Show a picture (y, x, 1, 3 or 4) in TensorBoard: uint8, or floats from 0 to 1."""
+        self._watch(lambda events: events.image(step, tag, array))
+
+    def close(self) -> None:
+        """Write what is left; nothing can be written afterwards."""
+        events, self._events = self._events, None
+        if events:
+            try:
+                events.close()
+            except OSError as error:
+                self._give_up(error)
+
+    def _cut(self) -> None:
+        """Drop lines of steps after the start, so that a resumed run has each step once."""
+        if not self._path.exists():
+            return
+        try:
+            lines = self._path.read_text(errors="replace").splitlines(keepends=True)
+            kept = [text for text in lines if text.endswith("\n") and self._known(_parsed(text))]
+            if kept != lines:
+                write_text(self._path, "".join(kept))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._path.with_name(f".{LINES}.partial").unlink()
+            raise _refused(self._path, error) from error
+
+    def _known(self, row: dict[str, Any] | None) -> bool:
+        return row is not None and row["step"] <= self._start_step
+
+    def _watch(self, action: Callable[[_EventFile], None]) -> None:
+        """Do something with the event file, unless it has failed before; a failure is noted and not passed on."""
+        if self.problem is not None:
+            return
+        try:
+            if self._events is None:
+                # From here on TensorBoard hides steps that an earlier part of the run wrote and lost.
+                self._events = _EventFile(self._folder, purge_step=self._start_step + 1)
+            action(self._events)
+        except (OSError, ImportError) as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        events, self._events = self._events, None
+        if events:
+            # Half a record may be on the disk, and what came after it could not be read.
+            with contextlib.suppress(OSError):
+                events.close()
+        self.problem = f"{_reason(self._folder, error)}; the run goes on without TensorBoard, {LINES} has everything"
+
+
+class _EventFile:
+    """One event file of TensorBoard, written by the thread that calls.
+
+    tensorboardX's ``SummaryWriter`` hands events to a thread through a bounded queue. A disk that is full ends that
+    thread, and ten events later the run hangs. Its ``RecordWriter`` underneath has no thread, and its errors arrive.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int) -> None:
+        from tensorboardX import RecordWriter
+        from tensorboardX.proto import event_pb2
+
+        self._event = event_pb2.Event
+        folder.mkdir(exist_ok=True)
+        # Files are read in the order of their names. Nanoseconds, as a file of the same second would be overwritten.
+        now = time.time_ns()
+        name = f"events.out.tfevents.{now // 10**9:010d}.{now % 10**9:09d}.{socket.gethostname()}.{os.getpid()}"
+        self._writer = RecordWriter(str(folder / name))
+        self._flushed = 0.0
+        self._add(file_version="brain.Event:2")
+        self._add(step=purge_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+
+    def scalars(self, rows: Sequence[Row]) -> None:
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        for row in rows:
+            named = {name: value for name, value in row.items() if name != "step" and value is not None}
+            values = [Summary.Value(tag=_tag(name), simple_value=float(value)) for name, value in named.items()]
+            self._add(step=int(row["step"]), summary=Summary(value=values))
+
+    def image(self, step: int, tag: str, array: np.ndarray) -> None:
+        from tensorboardX import summary
+
+        self._add(step=step, summary=summary.image(tag, np.asarray(array), dataformats="HWC"))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _add(self, **fields: Any) -> None:
+        self._writer.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+        now = time.monotonic()
+        if now - self._flushed > _FLUSH_EVERY:
+            self._writer.flush()
+            self._flushed = now
+
+
+def read_metrics(folder: str | Path) -> dict[str, np.ndarray]:
+    """Return the metrics of a run by name, one value a step; NaN where a step has none.
+
+    Lines that are not whole, as of a run that was killed or is being written, are left out.
+
+    Raises
+    ------
+    Vis2imgError
+        If there are no metrics.
+    """
+    path = Path(folder) / LINES
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError as error:
+        raise Vis2imgError(f"{folder} holds no metrics: {LINES} is missing") from error
+    rows = [row for row in map(_parsed, lines) if row is not None]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """Row of a line, or None if the line is not whole."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None
+
+
+def _number(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+def _plain(value: Any) -> Any:
+    """Value as JSON knows it, which has no NaN."""
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, np.integer):
+        return int(value)
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _tag(name: str) -> str:
+    return f"{_GROUP.get(name, 'other')}/{name}"
+
+
+def _reason(path: Path, error: Exception) -> str:
+    return f"{path} cannot be written: {getattr(error, 'strerror', None) or error}"
+
+
+def _refused(path: Path, error: OSError) -> OutputError:
+    if error.errno in _FULL:
+        remedy = "free some space and give the same command again, which goes on from the last checkpoint"
+    else:
+        remedy = "check that the folder is there and may be written to, then give the same command again"
+    return OutputError(f"{_reason(path, error)}; {remedy}")

@@ -1,0 +1,214 @@
+"""A training run: views in, teacher out; resumable, watched, and stopped in good order.
+
+The run folder (:mod:`vis2img.train.run.folder`) gets ``metrics.jsonl``, a line a step, ``tensorboard/``, ``views/`` and
+``checkpoints/``. The same command goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vis2img.cluster.engine import Connection, connect
+from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.loader.loader import Loader
+from vis2img.loader.picture_loader import CutoutLoader
+from vis2img.train.hosts import is_first, start_hosts
+from vis2img.train.parallel import AXIS
+from vis2img.train.run.checkpoints import CheckpointStore
+from vis2img.train.run.config import TrainConfig
+from vis2img.train.run.folder import check_inputs, open_folder, read_config_of, saved_steps
+from vis2img.train.run.fragile import fragile
+from vis2img.train.run.loop import Loop, Progress, RunResult, full_rate
+from vis2img.train.run.metrics_log import read_metrics
+from vis2img.train.run.stopping import StopRequest
+from vis2img.train.state import TrainState, backbone_variables, build_model, create_state
+from vis2img.train.weights.pretrained import load_pretrained
+
+__all__ = ["RunResult", "load_run", "read_metrics", "train"]
+
+
+def train(
+    config: TrainConfig,
+    *,
+    progress: Progress | None = None,
+    on_fill: Callable[[int, int], None] | None = None,
+    on_dashboard: Callable[[str], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
+) -> RunResult:
+    """Train until ``config.steps``, from the last checkpoint of ``config.out`` if there is one.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The run.
+    progress : callable, optional
+        Called with (step, steps, metrics) whenever metrics are read.
+    on_fill : callable, optional
+        Called with (draws made, draws wanted) while the pool fills.
+    on_dashboard : callable, optional
+        Called with the address of Dask's dashboard, if there is one.
+    on_warning : callable, optional
+        Called with a line about settings known to be fragile, and about what looks wrong, as soon as it does.
+
+    Raises
+    ------
+    Vis2imgError
+        If the folder holds another run, data cannot be used, or the loss stays non-finite.
+    """
+    folder = Path(config.out)
+    check_inputs(config)
+    start_hosts(config.hosts)
+    # A stop is heard as soon as the folder is there to tell that the run has begun.
+    with StopRequest().listening() as stop:
+        open_folder(folder, config, first=not jax.distributed.is_initialized() or is_first())
+        reached = (saved_steps(folder) or [0])[-1]
+        if reached >= config.steps:
+            return RunResult(folder, reached, True)
+        if on_warning:
+            for warning in fragile(config):
+                on_warning(warning)
+        # Workers before devices: JAX may take the accelerator and start threads, which new processes had better not
+        # inherit.
+        with _workers(config) as connection:
+            if on_dashboard and connection and connection.dashboard_link:
+                on_dashboard(connection.dashboard_link)
+            return _train(config, folder, connection, stop, progress, on_fill, on_warning)
+
+
+@contextmanager
+def _workers(config: TrainConfig) -> Iterator[Connection | None]:
+    """Start the workers that make draws; of finished pictures nothing is to be made."""
+    if config.data.cutouts:
+        yield None
+        return
+    with connect(config.data.engine) as connection:
+        yield connection
+
+
+def _train(
+    config: TrainConfig,
+    folder: Path,
+    connection: Connection | None,
+    stop: StopRequest,
+    progress: Progress | None,
+    on_fill: Callable[[int, int], None] | None,
+    on_warning: Callable[[str], None] | None,
+) -> RunResult:
+    _check_batch(config)
+    model = build_model(config.model, config.data.views.global_size, config.optim, axis_name=AXIS)
+    template = create_state(jax.random.key(config.seed), model, config.optim, _shape(config))
+    with _store(folder, config) as store:
+        if store.steps():
+            state, extra = store.restore_last_good(template, on_warning, repair=is_first())
+        else:
+            state, extra = _initial(template, config), {}
+        fastest = full_rate(config, model)  # while the workers have nothing to do yet
+        with _open_loader(config, connection, _loader_state(extra, folder), on_fill) as loader:
+            return Loop(config, folder, store, loader, fastest, stop, progress, on_warning).run(state, model)
+
+
+def _open_loader(
+    config: TrainConfig,
+    connection: Connection | None,
+    state: dict[str, Any] | None,
+    on_fill: Callable[[int, int], None] | None,
+) -> Loader | CutoutLoader:
+    """Return the loader of measurement sets or of pictures; what the loop asks of them is alike."""
+    options: dict[str, Any] = {
+        "state": state,
+        "host": jax.process_index(),
+        "hosts": jax.process_count(),
+        "progress": on_fill if is_first() else None,
+    }
+    if config.data.cutouts:
+        return CutoutLoader(config.data, config.seed, **options)
+    return Loader(config.data, config.seed, connection=connection, **options)
+
+
+def _initial(state: TrainState, config: TrainConfig) -> TrainState:
+    """State at step 0, from the weights of others where the configuration says so."""
+    if config.model.weights is None:
+        return state
+    patch = None if config.model.is_resnet else config.model.patch
+    backbone = load_pretrained(backbone_variables(state), config.model.weights, patch=patch)
+
+    def fill(tree: Any, found: Any) -> Any:
+        return {**tree, "backbone": jax.tree.map(jax.numpy.array, found)} if found else tree
+
+    params, stats = backbone["params"], backbone.get("batch_stats", {})
+    return replace(
+        state,
+        params=fill(state.params, params),
+        teacher=fill(state.teacher, params),
+        stats={role: fill(tree, stats) for role, tree in state.stats.items()},
+    )
+
+
+def _loader_state(extra: dict[str, Any], folder: Path) -> dict[str, Any] | None:
+    """State of this host's loader in a checkpoint."""
+    if not extra:
+        return None
+    states = extra["loader"]
+    if len(states) != jax.process_count():
+        raise Vis2imgError(
+            f"{folder} holds a run on {len(states)} hosts, and this is one on {jax.process_count()}: each host has its "
+            "own share of draws and samples; start as many, or choose another out"
+        )
+    return dict(states[jax.process_index()])
+
+
+def _shape(config: TrainConfig) -> tuple[int, int, int]:
+    size = config.data.views.global_size
+    return size, size, config.data.channels
+
+
+def _store(folder: Path, config: TrainConfig) -> CheckpointStore:
+    return CheckpointStore(folder / "checkpoints", max_to_keep=config.keep_checkpoints, keep_every=config.keep_every)
+
+
+def _check_batch(config: TrainConfig) -> None:
+    if config.devices and jax.process_count() > 1:
+        raise Vis2imgError("devices cannot be chosen with several hosts: all of them are used")
+    there = jax.local_device_count()
+    if config.devices and config.devices > there:
+        kind = jax.local_devices()[0].device_kind
+        raise ParameterError(f"devices = {config.devices}, and this host has {there} ({kind}); leave it out to use all")
+    devices = (config.devices or there) * jax.process_count()
+    parts = devices * config.optim.accumulate
+    if config.data.batch_size % parts:
+        shares = f"the {devices} devices"
+        if config.optim.accumulate > 1:
+            shares += f" times optim.accumulate = {config.optim.accumulate}"
+        raise Vis2imgError(
+            f"data.batch_size = {config.data.batch_size} is not a multiple of {shares}; "
+            f"use {config.data.batch_size + parts - config.data.batch_size % parts}"
+        )
+
+
+def load_run(folder: str | Path, step: int | None = None) -> tuple[TrainConfig, TrainState, Any]:
+    """Return configuration, state and model of a run folder.
+
+    Parameters
+    ----------
+    folder : path
+    step : int, optional
+        Of the checkpoint; the last by default.
+
+    Raises
+    ------
+    Vis2imgError
+        If the folder holds no run, or no checkpoint that can be read.
+    """
+    folder = Path(folder)
+    config = read_config_of(folder)
+    model = build_model(config.model, config.data.views.global_size, config.optim)
+    template = create_state(jax.random.key(config.seed), model, config.optim, _shape(config))
+    with _store(folder, config) as store:
+        state, _ = store.restore(template, step)
+    return config, state, model

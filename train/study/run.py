@@ -1,0 +1,227 @@
+"""The work of a study: data, runs, scores and the report, each part kept and not done twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from vis2img.dataset import open_ms
+from vis2img.errors import Vis2imgError
+from vis2img.files import atomic_output, claimed
+from vis2img.machine import cores
+from vis2img.products.clean import clean_image
+from vis2img.simulate.truth.truth import Truth
+from vis2img.train.evaluate.encoders import PIXELS, RANDOM, Encoder, pixel_encoder, random_encoders, run_encoders
+from vis2img.train.evaluate.field_tasks import TASKS as ALL_TASKS
+from vis2img.train.evaluate.field_tasks import score_fields, wanted_ways
+from vis2img.train.evaluate.finetune import FineTuneConfig, fine_tuned
+from vis2img.train.evaluate.scores import Score, differences, from_csv, summaries, to_csv
+from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, SourcePatches, TilePatches, field_patches
+from vis2img.train.report.scores_page import write_report
+from vis2img.train.run.config import TrainConfig
+from vis2img.train.run.folder import keep_compiled
+from vis2img.train.run.run import train
+from vis2img.train.study.config import CLEAN, STRONG, StudyConfig, clean_path
+from vis2img.train.study.figure import differences_figure
+from vis2img.train.study.folder import scores_path, settle
+
+BASE = "image-only"  # what the others are compared with
+DIRTY_IMAGES, CLEAN_IMAGES = "dirty", "CLEAN"
+SUPERVISED = "supervised"
+TASKS = tuple(task for task in ALL_TASKS if task != "anomaly")  # rare sources need more sources than a study has
+_PATIENCE = 2.0  # s between two looks at whether data are there
+Report = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TestPatches:
+    """The sources of the test fields, as dirty images see them or as CLEAN images do."""
+
+    config: TrainConfig
+    sources: SourcePatches
+    tiles: TilePatches | None
+
+
+class Study:
+    """A study in its folder.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    report : callable
+        Called with (stage, done, total, note).
+    """
+
+    def __init__(self, config: StudyConfig, report: Report) -> None:
+        self.config, self.report = config, report
+        self.stopped = False
+
+    def run(self) -> Path | None:
+        """Do what is missing, and return the path of the report.
+
+        Several processes may work on one study: each takes what nobody has begun, and the last one writes the report.
+
+        Returns
+        -------
+        Path or None
+            None where other processes are still at work, or this one was told to stop (``stopped``).
+
+        Raises
+        ------
+        Vis2imgError
+            If the folder holds another study, data cannot be made, or a run fails; what is done is kept.
+        """
+        config = self.config
+        settle(config)
+        keep_compiled(config.out)  # by the first run, for all of them
+        while not self._prepared():
+            self.report("data", 0, 1, "another process makes them")
+            time.sleep(_PATIENCE)
+        jobs = [(arm, seed) for seed in range(config.seeds) for arm in (*config.arms, RANDOM)]
+        for i, (arm, seed) in enumerate(jobs):
+            self.report("arms and seeds", i, len(jobs), f"{arm}, seed {seed}")
+            path = scores_path(config, arm, seed)
+            with claimed(path) as free:
+                if free and not path.exists() and not self.do(arm, seed):
+                    self.stopped = True
+                    return None
+        self.report("arms and seeds", len(jobs), len(jobs), "")
+        if not all(scores_path(config, arm, seed).exists() for arm, seed in jobs):
+            return None
+        return self.write()
+
+    def _prepared(self) -> bool:
+        """Make the data, unless another process is at it; return whether they are there."""
+        with claimed(self.config.out / "data") as free:
+            if free:
+                self.prepare()
+        return free
+
+    def prepare(self) -> None:
+        """Simulate the fields, and make CLEAN images where an arm needs them."""
+        from vis2img.simulate.campaign import simulate_many
+
+        config = self.config
+        wanted = [config.observation(i, False) for i in range(config.fields)]
+        wanted += [config.observation(i, True) for i in range(config.test_fields)]
+        result = simulate_many(wanted, progress=lambda done, total: self.report("simulating", done, total, ""))
+        if result.failed:
+            path, why = next(iter(result.failed.items()))
+            raise Vis2imgError(f"{len(result.failed)} observations failed; the first, {path}: {why}")
+        if config.has_clean:
+            paths = [*config.measurement_sets(False), *config.measurement_sets(True)]
+            for i, ms in enumerate(paths):
+                self.report("CLEAN images", i, len(paths), "")
+                if not clean_path(ms).exists():
+                    opened = open_ms(ms)
+                    params = opened.imaging_params(npix=config.field_npix)
+                    noise = opened.image(params).noise()
+                    clean_image(ms, params, clean_path(ms), multiscale=True, noise=noise, nthreads=cores())
+            self.report("CLEAN images", len(paths), len(paths), "")
+
+    def do(self, arm: str, seed: int) -> bool:
+        """Train an arm with a seed, where it trains at all, and score it; return whether it came to its end."""
+        if arm == RANDOM:
+            scores = list(self._baselines(seed))
+        else:
+            settings = self.config.run_config(arm, seed)
+            done = train(settings, progress=lambda step, steps, m: self.report(f"{arm}, seed {seed}", step, steps, ""))
+            if not done.finished:
+                return False
+            _, encoders = run_encoders([settings.out])
+            own, other = DIRTY_IMAGES, CLEAN_IMAGES
+            if arm.removesuffix(STRONG) == CLEAN:
+                own, other = other, own
+            scores = self._score(arm, encoders[0], own, seed)
+            if self.config.has_clean and arm in (CLEAN, BASE, "full"):
+                scores += self._score(f"{arm}, asked of {other} images", encoders[0], other, seed)
+        path = scores_path(self.config, arm, seed)
+        with atomic_output(path, overwrite=True) as temporary:
+            temporary.write_text(to_csv(scores))
+        return True
+
+    def _baselines(self, seed: int) -> Iterator[Score]:
+        for kind in (DIRTY_IMAGES, CLEAN_IMAGES) if self.config.has_clean else (DIRTY_IMAGES,):
+            note = "" if kind == DIRTY_IMAGES else f", {kind} images"
+            patches = self.clean if kind == CLEAN_IMAGES else self.dirty
+            network = random_encoders(patches.config, [seed])[0]
+            images, label, field = patches.sources.seen[ALIKE], patches.sources.label, patches.sources.field
+            yield from self._score(f"{RANDOM}{note}", network, kind, seed)
+            tiles = patches.tiles.images if patches.tiles else images[:0]
+            pixels = pixel_encoder(np.concatenate([images, tiles]))
+            yield from self._score(f"{PIXELS}{note}", pixels, kind, seed)
+            if self.config.supervised_steps:
+                settings = FineTuneConfig(steps=self.config.supervised_steps)
+                folds = min(self.config.folds, self.config.test_fields)
+                yield from fine_tuned(
+                    f"{SUPERVISED}{note}", network.model, {seed: network.variables}, images, label, field,
+                    folds=folds, config=settings,
+                )  # fmt: skip
+
+    def _score(self, name: str, encoder: Encoder, kind: str, seed: int) -> list[Score]:
+        patches = self.clean if kind == CLEAN_IMAGES else self.dirty
+        shares, folds = (0.1, 1.0), self.config.folds
+        return score_fields(
+            name, encoder.encode, patches.sources, patches.tiles, TASKS, shares=shares, folds=folds, seeds=[seed]
+        )
+
+    @cached_property
+    def _truths(self) -> list[Truth]:
+        return [Truth.read(ms) for ms in self.config.measurement_sets(True)]
+
+    @cached_property
+    def dirty(self) -> TestPatches:
+        """The test sources in dirty images, under all ways of imaging."""
+        return self._patches(BASE, wanted_ways(TASKS))
+
+    @cached_property
+    def clean(self) -> TestPatches:
+        """The test sources in CLEAN images, which are imaged in one way."""
+        return self._patches(CLEAN, (ALIKE, SHIFTED))
+
+    def _patches(self, arm: str, ways: tuple[str, ...]) -> TestPatches:
+        config = replace(self.config.run_config(arm, 0), data=self.config.data_config(arm, test=True))
+
+        def tell(done: int, total: int) -> None:
+            self.report(f"test images ({arm})", done, total, "")
+
+        sources, tiles = field_patches(config, self._truths, ways, tell, tiles=True)
+        return TestPatches(config, sources.of_classes(self.config.classes), tiles)
+
+    def write(self) -> Path:
+        """Write the report of all scores, and return its path."""
+        scores: list[Score] = []
+        for arm in (*self.config.arms, RANDOM):
+            for seed in range(self.config.seeds):
+                scores += from_csv(scores_path(self.config, arm, seed).read_text())
+        bases = [base for base in (BASE, f"{BASE}{STRONG}") if base in self.config.arms]
+        for base in bases:
+            found = [differences(scores, arm, base) for arm in self.config.arms if arm != base]
+            scores += [score for some in found for score in some]
+        picture = ("Against augmentation of images", differences_figure(summaries(scores), bases))
+        return write_report(
+            self.config.out / "report",
+            scores,
+            title="Which augmentation gives the better representation?",
+            facts=_facts(self.config),
+            pictures=[picture] if bases else [],
+            overwrite=True,
+        )
+
+
+def _facts(config: StudyConfig) -> dict[str, str]:
+    from vis2img import __version__
+
+    return {
+        "training": f"{config.fields} fields, {config.steps} steps of {config.batch_size} samples for each of "
+        f"{len(config.arms)} arms and {config.seeds} seeds; {config.model.variant}/{config.model.patch}",
+        "test": f"{config.test_fields} other fields of {config.sources} labelled sources "
+        f"({', '.join(config.classes)}); intervals are over seeds of network, draws, views, folds and labels",
+        "differences": "NAME minus OTHER: seed by seed",
+        "vis2img": __version__,
+    }

@@ -1,0 +1,229 @@
+"""Names and layouts of PyTorch's weights, and those of the networks here: plain arrays, both ways.
+
+Read are the names of DINO (Caron et al. 2021, arXiv:2104.14294), DINOv2 (Oquab et al. 2023, arXiv:2304.07193), timm
+and torchvision; written are those of timm, which for a ResNet are torchvision's. Matrices are transposed, as PyTorch
+keeps (out, in); convolutions go from (out, in, y, x) to (y, x, in, out), and that of the patches on to a matrix over
+(y, x, channel).
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from vis2img.models.vit import resize_positions
+from vis2img.train.weights.describe import Architecture, architecture, backbone_arrays, describe
+
+__all__ = ["Architecture", "describe", "from_torch", "to_timm"]
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+_RENAMES = (
+    (r"^block(\d+)\.", lambda match: f"blocks.{int(match[1])}."),
+    (r"\.(fc\d)\.", r".mlp.\1."),
+    (r"\.(ls\d)$", r".\1.gamma"),
+    (r"^registers$", "reg_token"),
+    (r"^patch_embed\.", "patch_embed.proj."),
+    (r"^layer(\d)_(\d+)\.", r"layer\1.\2."),
+    (r"\.downsample_conv\.", ".downsample.0."),
+    (r"\.downsample_bn\.", ".downsample.1."),
+)
+_STEMS = ("patch_embed.proj.weight", "conv1.weight")
+_RGB = 3
+
+
+def from_torch(
+    arrays: Mapping[str, Any], template: Mapping[str, Any], key: str = "teacher", patch: int | None = None
+) -> dict[str, Any]:
+    """Return the variables of a backbone from PyTorch's arrays.
+
+    Projection heads and classifiers are left out. The stem of an RGB network is adapted to another number of
+    channels (`adapt_stem`); positions are resized as the network itself would (`vis2img.models.vit.resize_positions`)
+    if the native grid is another one. Positions of timm without one
+    for the class token get zero for it. A mask token, which only training needs, is zero if the file has none.
+
+    Parameters
+    ----------
+    arrays : mapping
+        Names to arrays, or a full checkpoint with such mappings inside; see `vis2img.train.weights.files.read_weights`.
+    template : mapping
+        ``{"params": ..., "batch_stats": ...}`` of the backbone, arrays or their shapes.
+    key : str
+        Which network of a full checkpoint to take.
+    patch : int, optional
+        Patch side [pixel] of the model. Shapes alone cannot tell 8 pixels of one channel from 4 pixels of four, so
+        without it the file's is believed.
+
+    Returns
+    -------
+    dict
+        Like the template, with float32 arrays.
+
+    Raises
+    ------
+    ValueError
+        If a key is missing, unexpected or of the wrong shape; the message names it and the likely cause.
+    """
+    source = {name: np.asarray(value, np.float32) for name, value in backbone_arrays(arrays, key).items()}
+    wanted = {torch_name(path): (path, leaf) for path, leaf in _leaves(template)}
+    cause = _cause(source, wanted, patch)
+    # (1, D) in DINOv2 and iBOT.
+    blank = np.zeros_like(source["cls_token"]) if "cls_token" in source else np.zeros(1, np.float32)
+    source["mask_token"] = source.get("mask_token", blank).reshape(1, 1, -1)
+    if "pos_embed" in source and "pos_embed" in wanted:
+        source |= _with_positions(source, math.isqrt(wanted["pos_embed"][1].shape[1] - 1))
+    variables: dict[str, Any] = {collection: {} for collection in template}
+    for name, (path, leaf) in wanted.items():
+        if name in source:
+            _put(variables, path, _convert(name, source[name], leaf.shape, patch, cause))
+    # After the shapes, which say more of the cause.
+    _check_names(source, wanted, cause)
+    return variables
+
+
+def _check_names(source: Mapping[str, np.ndarray], wanted: Mapping[str, Any], cause: str) -> None:
+    missing = [name for name in wanted if name not in source]
+    extra = [name for name in source if name not in wanted and name != "mask_token"]
+    for names, words in ((missing, "is not in the file"), (extra, "is in the file, but not in the model here")):
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            told = wanted[names[0]][1] if names[0] in wanted else source[names[0]]
+            raise ValueError(f"{names[0]} of shape {tuple(told.shape)}{more} {words}{cause}")
+
+
+def to_timm(variables: Mapping[str, Any], patch: int | None = None) -> dict[str, np.ndarray]:
+    """Return a backbone's variables with the names and layouts of timm, without a mask token.
+
+    With registers, as timm's ``vit_*_reg4_dinov2``: the position of the class token is added to the token itself, and
+    the positions are those of the patches (``no_embed_class=True``).
+
+    Parameters
+    ----------
+    variables : mapping
+        ``{"params": ..., "batch_stats": ...}``.
+    patch : int
+        Patch side [pixel] of a ViT.
+
+    Raises
+    ------
+    ValueError
+        If it is a ViT and the patch is missing or does not divide its kernel.
+    """
+    arrays = {}
+    for path, leaf in _leaves(variables):
+        name, array = torch_name(path), np.asarray(leaf, np.float32)
+        if name == _STEMS[0]:
+            if not patch or array.shape[0] % patch**2:
+                raise ValueError(f"a kernel over {array.shape[0]} numbers a patch is not of patches of {patch} pixels")
+            array = array.reshape(patch, patch, -1, array.shape[1])
+        if array.ndim == 4:
+            array = array.transpose(3, 2, 0, 1)
+        arrays[name] = np.ascontiguousarray(array.T if array.ndim == 2 else array)
+    arrays.pop("mask_token", None)
+    if "reg_token" in arrays:
+        positions = arrays["pos_embed"]
+        arrays["cls_token"] = arrays["cls_token"] + positions[:, :1]
+        arrays["pos_embed"] = np.ascontiguousarray(positions[:, 1:])
+    return arrays
+
+
+def torch_name(path: tuple[str, ...]) -> str:
+    """Return the name in PyTorch of a leaf, given its path below "params" or "batch_stats"."""
+    *_, last = path
+    name = ".".join((*path[1:-1], _LEAVES.get(last, last)))
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def adapt_stem(weight: np.ndarray, channels: int) -> np.ndarray:
+    """Adapt an RGB convolution (out, 3, y, x) to another number of channels.
+
+    As ``adapt_input_conv`` of timm (``timm/models/_manipulate.py``): one channel gets the sum over the colours, so
+    that the output is that of a grey image; several get them in turn, times 3 / ``channels``, so that the sum over
+    channels, and with it the scale of the output, is kept (for multiples of three exactly).
+
+    Raises
+    ------
+    ValueError
+        If ``weight`` is not of three channels, nor of as many as wanted.
+    """
+    have = weight.shape[1]
+    if have == channels:
+        return weight
+    if have != _RGB:
+        raise ValueError(f"its images have {have} channels and those here {channels}; only RGB can be adapted")
+    if channels == 1:
+        return weight.sum(axis=1, keepdims=True)
+    return weight[:, np.arange(channels) % _RGB] * np.float32(_RGB / channels)
+
+
+def _convert(name: str, array: np.ndarray, shape: tuple[int, ...], patch: int | None, cause: str) -> np.ndarray:
+    """Bring one array to the layout here."""
+    where = f"{name} is {array.shape} in the file and {tuple(shape)} here"
+    out = array
+    if array.ndim == 4:
+        if name in _STEMS:
+            side = array.shape[-1]
+            channels, rest = divmod(shape[0], side * side) if name == _STEMS[0] else (shape[2], 0)
+            if rest or not channels or (name == _STEMS[0] and patch not in (None, side)):
+                raise ValueError(f"{where}{cause or ': another patch size'}")
+            try:
+                out = adapt_stem(array, channels)
+            except ValueError as error:
+                raise ValueError(f"{where}{cause or f': {error}'}") from error
+        out = out.transpose(2, 3, 1, 0)
+        out = out.reshape(-1, out.shape[-1]) if name == _STEMS[0] else out
+    elif array.ndim == 2:
+        out = array.T
+    if out.shape != tuple(shape):
+        raise ValueError(where + cause)
+    if not np.isfinite(out).all():
+        raise ValueError(f"{name} has values that are not finite; take another checkpoint")
+    return np.ascontiguousarray(out)
+
+
+def _with_positions(source: Mapping[str, np.ndarray], side: int) -> dict[str, np.ndarray]:
+    """Return "pos_embed" (1, 1 + side^2, D) and, if registers have positions (older timm), those added to them."""
+    positions = source["pos_embed"]
+    registers = source["reg_token"].shape[1] if "reg_token" in source else 0
+    if positions.ndim != 3:
+        raise ValueError(f"pos_embed is {positions.shape} in the file, but must be (1, positions, width)")
+    length, width = positions.shape[1:]
+    # Ahead of the patches: class, nothing, or class and registers; the native size decides where two are possible.
+    heads = [n for n in (1, 0, 1 + registers) if length > n and math.isqrt(length - n) ** 2 == length - n]
+    if not heads:
+        raise ValueError(f"pos_embed is {positions.shape} in the file, which is no square grid of patches")
+    ahead = next((n for n in heads if length - n == side * side), heads[0])
+    native = math.isqrt(length - ahead)
+    grid = np.asarray(resize_positions(jnp.asarray(positions[0, ahead:].reshape(native, native, width)), side, side))
+    first = positions[:, :1] if ahead else np.zeros((1, 1, width), np.float32)
+    out = {"pos_embed": np.concatenate([first, grid.reshape(1, side * side, width)], axis=1)}
+    if ahead > 1:
+        out["reg_token"] = source["reg_token"] + positions[:, 1:ahead]
+    return out
+
+
+def _cause(source: Mapping[str, np.ndarray], wanted: Mapping[str, Any], patch: int | None) -> str:
+    """Return the likely cause of anything that does not fit, or nothing if the architectures agree."""
+    model = architecture({name: tuple(leaf.shape) for name, (_, leaf) in wanted.items()}, patch)
+    try:
+        return describe(source).advice(model)
+    except ValueError as error:
+        return f": {error}"
+
+
+def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _put(tree: dict[str, Any], path: tuple[str, ...], value: np.ndarray) -> None:
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = value

@@ -1,0 +1,312 @@
+"""Stream a measurement set into a store of averaged visibilities.
+
+    rows of one time block -> pieces that fit into memory -> CellTable -> one zarr group, renamed into place
+
+:mod:`vis2img.averaging.folder` keeps the store apart until all its blocks are there, so a killed run goes on with those
+that are missing; :mod:`vis2img.averaging.store` has the layout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vis2img import __version__
+from vis2img.averaging.cells import CellTable, TableFull, check_range
+from vis2img.averaging.folder import abandon, prepare, publish
+from vis2img.averaging.params import AveragingParams
+from vis2img.averaging.store import FORMAT, FORMAT_VERSION, attributes_of, blocks_of, write_block
+from vis2img.errors import MeasurementSetError, ParameterError
+from vis2img.files import locked
+from vis2img.machine import resident
+from vis2img.ms.metadata import Metadata
+from vis2img.ms.reading import PartReader
+from vis2img.ms.selection import Selection, resolve
+from vis2img.visibilities import SPEED_OF_LIGHT
+
+_DEFAULT_MEMORY = 2e9  # besides what the process holds already
+_SAMPLE_BYTES = 8 + 4  # visibility and weight
+_PIECE_BYTES = 64e6  # of visibilities being added; larger pieces are no faster
+_PIECE_ROW_BYTES = 80  # of a row of a piece, besides its samples
+_BLOCK_BYTES = 4e8  # a block that has no more than this is not shared with others
+_PER_CELL = 40  # samples to a cell that tables are first made for
+_ROW_BYTES = 70  # times, antennas and baselines of a row of the measurement set
+_LIBRARY_BYTES = 8e7  # not loaded yet when a run begins
+_SLACK_BYTES = 5e7  # buffers that do not grow with the data, and what the allocator keeps
+_READER_BYTES = 8e6  # of a thread that reads
+_LEAST_BYTES = 4e7  # for tables and pieces
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class AverageResult:
+    """What an averaging run did.
+
+    ``nvis`` samples with weight became ``nrow`` averages, ``nbytes`` on disk, in ``ncells`` cells;
+    ``expected_error`` is the relative L2 error of facet images; ``binned`` samples were averaged in this
+    run at ``bin_seconds`` of processor time, all but the reading; the ``resumed`` of the ``blocks`` were there before.
+    """
+
+    path: Path
+    nvis: int
+    ncells: int
+    nrow: int
+    nbytes: int
+    expected_error: float
+    blocks: int
+    resumed: int
+    binned: int
+    bin_seconds: float
+    seconds: float
+
+
+def average(
+    meta: Metadata,
+    out: Path,
+    params: AveragingParams,
+    selection: Selection | None = None,
+    *,
+    memory: float | None = None,
+    nthreads: int = 2,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> AverageResult:
+    """Average the visibilities that ``selection`` names into the store ``out``; goes on with a killed run.
+
+    What is in the place of ``out`` stays there until the new store is whole.
+
+    Parameters
+    ----------
+    meta : Metadata
+        From :func:`vis2img.ms.metadata.read_metadata`.
+    out : Path
+        Folder to write.
+    params : AveragingParams
+    selection : Selection, optional
+        One Stokes parameter of one spectral window.
+    memory : float, optional
+        Bytes of resident memory that this process may reach, Python and libraries included. Default: 2 GB more than
+        it holds.
+    nthreads : int
+        Threads; as many time blocks are averaged side by side as the memory allows.
+    overwrite : bool
+        Replace a store of other data or parameters.
+    progress : callable, optional
+        Called with (rows done, rows in all).
+
+    Raises
+    ------
+    MeasurementSetError, ParameterError
+        As :class:`vis2img.ms.reading.PartReader`; or the cells do not fit into ``memory``.
+    OutputError
+        If ``out`` is something else, was made from other data or with other parameters, or another run writes it.
+    """
+    began = time.perf_counter()
+    selection = selection or Selection()
+    memory = memory or resident() + _DEFAULT_MEMORY
+    _check_memory(memory, resident() + _LIBRARY_BYTES + _ROW_BYTES * meta.nrow, meta.nrow)
+    plans = resolve(meta, selection)
+    if len(plans) > 1 or len(selection.stokes) > 1:
+        raise ParameterError(
+            "one Stokes parameter of one spectral window is averaged at a time; choose with --spw and --stokes"
+        )
+    reader = PartReader(meta, selection, plans[0])
+    check_range(params, reader.uvw, float(reader.chan_freq[-1]) / SPEED_OF_LIGHT)
+    edges = _time_edges(reader.time, params.time_block)
+    record = _record(meta, selection, params, reader, edges)
+    job = _Job(reader, params, edges, nthreads, progress)
+    with locked(out):
+        folder = prepare(out, record, overwrite)
+        blocks = blocks_of(folder, record)
+        wanted = [b for b, path in enumerate(blocks) if not path.is_dir()]
+        if wanted:
+            job.run({b: blocks[b] for b in wanted}, memory)
+        found = [attributes_of(path) for path in blocks]
+        trouble = reader.trouble() if len(wanted) == len(blocks) else None
+        if trouble or not any(b["nvis"] for b in found):
+            abandon(out)
+            raise MeasurementSetError(trouble or f"{meta.path}: no usable visibility")
+        if folder != out:
+            publish(out)
+    return AverageResult(
+        path=out,
+        nvis=sum(b["nvis"] for b in found),
+        ncells=sum(b["ncells"] for b in found),
+        nrow=sum(b["nrow"] for b in found),
+        nbytes=sum(p.stat().st_size for p in out.rglob("*") if p.is_file()),
+        expected_error=params.expected_error(),
+        blocks=len(blocks),
+        resumed=len(blocks) - len(wanted),
+        binned=job.binned,
+        bin_seconds=job.bin_seconds,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _check_memory(memory: float, held: float, nrow: int) -> None:
+    """Refuse a limit that leaves nothing to work with; ``held`` is the resident memory without any data."""
+    least = held + _SLACK_BYTES + _READER_BYTES + _LEAST_BYTES
+    if memory < least:
+        raise ParameterError(
+            f"--memory {memory / 1e6:.0f}MB is too little: {held / 1e6:.0f}MB go to Python, its libraries and the "
+            f"times and baselines of {nrow:,} rows; give at least {np.ceil(least / 1e7) * 10:.0f}MB"
+        )
+
+
+class _Stopped(Exception):
+    """Another thread has failed."""
+
+
+class _Job:
+    """Averages time blocks, several at a time; casacore reads for one of them at a time."""
+
+    def __init__(
+        self, reader: PartReader, params: AveragingParams, edges: np.ndarray, nthreads: int, progress: Progress | None
+    ) -> None:
+        self.reader, self.params, self.edges = reader, params, edges
+        self.nthreads, self.progress = nthreads, progress
+        self.done = self.total = self.binned = self.expected = 0
+        self.bin_seconds = 0.0
+        self._reading, self._counting, self._stop = threading.Lock(), threading.Lock(), threading.Event()
+        # Loads libraries and compiled loops, which are no part of what adding rows costs.
+        import dask  # noqa: F401
+        import zarr  # noqa: F401
+
+        nothing = reader.read(np.zeros(0, np.int64))[0]
+        table = CellTable(params, nothing.phase_centre, reader.chan_freq)
+        table.add(nothing.uvw, nothing.vis, nothing.weight)
+        list(table.pieces(np.float32))
+
+    def run(self, wanted: dict[int, Path], memory: float) -> None:
+        """Average the time blocks ``wanted`` and write each to its path, within ``memory`` bytes."""
+        reader, edges = self.reader, self.edges
+        held = resident()
+        _check_memory(memory, held, reader.nrow)
+        room = memory - held - _SLACK_BYTES
+        self.nthreads = max(1, min(self.nthreads, int(room / 4 / _READER_BYTES)))
+        room -= _READER_BYTES * self.nthreads
+        of_row = np.clip(np.searchsorted(edges, reader.time, side="right") - 1, 0, len(edges) - 2)
+        waiting = deque((b, np.flatnonzero(of_row == b), path) for b, path in wanted.items())
+        self.total = reader.nrow
+        self.done = reader.nrow - sum(len(rows) for _, rows, _ in waiting)
+        side_by_side = max(1, min(self.nthreads, len(wanted), int(room / _BLOCK_BYTES)))
+        while waiting:
+            self._side_by_side(waiting, side_by_side, room)
+            waiting, side_by_side = self._too_large, 1  # those alone may take all there is
+
+    def _side_by_side(self, waiting: deque[tuple[int, np.ndarray, Path]], count: int, room: float) -> None:
+        """Average time blocks, ``count`` at a time within ``room`` bytes."""
+        import dask
+
+        piece_bytes = min(_PIECE_BYTES, room / count / 4)
+        self.piece_rows = max(1, int(piece_bytes / (_SAMPLE_BYTES * len(self.reader.chan_freq) + _PIECE_ROW_BYTES)))
+        self.table_bytes = room / count - piece_bytes
+        self._too_large: deque[tuple[int, np.ndarray, Path]] = deque()
+
+        def one() -> None:
+            # In order of time, which disks are read fastest in; dask's tasks have no order.
+            block = waiting.popleft()
+            try:
+                self._block(*block)
+            except TableFull:
+                if count == 1:
+                    raise
+                self._too_large.append(block)
+
+        tasks = [dask.delayed(one, pure=False)() for _ in waiting]
+        with ThreadPoolExecutor(count) as pool:  # left only when all its threads have ended
+            try:
+                dask.compute(*tasks, scheduler="threads", pool=pool)
+            except BaseException:
+                self._stop.set()
+                raise
+
+    def _block(self, index: int, rows: np.ndarray, path: Path) -> None:
+        """Average the rows of one time block and write it."""
+        reader = self.reader
+        expected = self.expected or len(rows) * len(reader.chan_freq) // _PER_CELL
+        table = CellTable(self.params, reader.plan.phase_centre, reader.chan_freq, self.table_bytes, expected)
+        times = np.unique(reader.time[rows])
+        by_time = np.zeros(len(times))
+        for piece in np.array_split(rows, max(1, -(-len(rows) // self.piece_rows))):
+            if self._stop.is_set():
+                raise _Stopped
+            with self._reading:
+                (vis,) = reader.read(piece, nthreads=self.nthreads)
+            start = time.thread_time()
+            pair = vis.antenna1.astype(np.int64) << 32 | vis.antenna2
+            try:
+                by_row = table.add(vis.uvw, vis.vis, vis.weight, pair)
+            except TableFull:
+                self._count(-int(np.searchsorted(rows, piece[0])), 0, time.thread_time() - start)
+                raise
+            by_time += np.bincount(np.searchsorted(times, vis.time), by_row, len(times))
+            self._count(len(piece), vis.vis.size, time.thread_time() - start)
+            del vis, pair, by_row  # before the next piece comes
+        start = time.thread_time()
+        self.expected = max(self.expected, table.used)
+        seen = by_time > 0
+        what = {
+            "time": (self.edges[index] + self.edges[index + 1]) / 2,
+            "nvis": table.nvis,
+            "chan_weight": table.chan_weight.tolist(),
+            "times": times[seen].tolist(),
+            "time_weight": by_time[seen].tolist(),
+        }
+        cells = list(table.pieces(np.float32))  # 6e-8 of u is 1e-7 npix turns at the edge of the facet
+        del table  # before the averages are copied to be written
+        write_block(path, cells, what)
+        self._count(0, 0, time.thread_time() - start)
+
+    def _count(self, rows: int, samples: int, seconds: float) -> None:
+        with self._counting:
+            self.done += rows
+            self.binned += samples
+            self.bin_seconds += seconds
+            if self.progress and rows:
+                self.progress(self.done, self.total)
+
+
+def _time_edges(times: np.ndarray, length: float) -> np.ndarray:
+    """Return the edges of equal time blocks of at most ``length`` s, float64 [block + 1]."""
+    first, last = float(times.min()), float(times.max())
+    return np.linspace(first, last, max(1, int(np.ceil((last - first) / length))) + 1)
+
+
+def _record(
+    meta: Metadata, selection: Selection, params: AveragingParams, reader: PartReader, edges: np.ndarray
+) -> dict[str, Any]:
+    """Return the root attributes: where the data come from, and how they were averaged."""
+    from importlib.metadata import version
+
+    # Not table.lock, which is written whenever CASA opens the table.
+    files = {p.name: p.stat() for p in meta.path.iterdir() if p.name == "table.dat" or p.name.startswith("table.f")}
+    record = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "source": {
+            "path": str(meta.path.resolve()),
+            "nrow": meta.nrow,
+            "nbytes": sum(s.st_size for s in files.values()),
+            "files": {name: [s.st_size, s.st_mtime_ns] for name, s in sorted(files.items())},
+        },
+        "selection": dataclasses.asdict(selection),
+        "parameters": dataclasses.asdict(params),
+        "chan_freq": reader.chan_freq.tolist(),
+        "edges": edges.tolist(),
+        "meta": reader.source(selection.stokes),
+        "versions": {"vis2img": __version__, **{n: version(n) for n in ("python-casacore", "numpy", "zarr")}},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return json.loads(json.dumps(record))

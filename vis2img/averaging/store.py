@@ -1,0 +1,266 @@
+"""Averaged visibilities on disk: the layout of the store, writing a time block, reading for imaging.
+
+The root attributes hold where the data come from and all parameters; ``block-0007`` is a time block with the arrays
+``uvw`` float32 [row, 3] (wavelengths), ``vis`` complex64, ``weight`` float32, ``chan`` float32 (mean number of the
+channel) and ``channel_block`` int32 [row], each chunk with its checksum. The attributes of a block tell what went into
+it (:mod:`vis2img.averaged_contents`); they are written last and list its files with their sizes, so that a block that
+was cut short or lost a file is never taken for a whole one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vis2img.averaged_contents import KEY, Contents, as_antenna
+from vis2img.averaging.cells import Cells
+from vis2img.averaging.params import AveragingParams
+from vis2img.errors import OutputError, ParameterError
+from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
+
+FORMAT, FORMAT_VERSION = "vis2img averaged visibilities", 2
+STAGE = ".partial-"  # start of the name of a block while it is written
+_ARRAYS = ("uvw", "vis", "weight", "chan", "channel_block")
+_CHUNK_ROWS = 1 << 22
+_AGAIN = "give the same vis2img average command again"
+
+
+def read_averaged(
+    path: str | Path,
+    time_blocks: slice | None = None,
+    channel_blocks: slice | None = None,
+) -> list[Visibilities]:
+    """Read a store back as visibilities that image like those of a measurement set.
+
+    Parameters
+    ----------
+    path : str or Path
+        Written by :func:`vis2img.averaging.run.average`.
+    time_blocks, channel_blocks : slice, optional
+        Which blocks, counted in order of time and of frequency; default: all.
+
+    Returns
+    -------
+    list of Visibilities
+        One for each channel block, with the middle of its channels as the only frequency, ``uvw`` in m at that
+        frequency, ``time`` the middle of the time block, ``antenna1`` -1 and ``antenna2`` the mean channel;
+        :mod:`vis2img.averaged_contents` tells what is behind them.
+
+    Raises
+    ------
+    OutputError
+        If ``path`` is no such store, or not whole.
+    ParameterError
+        If the blocks chosen are empty.
+    """
+    path = Path(path)
+    record = read_record(path)
+    paths, params = blocks_of(path, record), params_of(record)
+    for block in paths:
+        if trouble := block_trouble(block):
+            missing = sum(not p.is_dir() for p in paths)
+            counted = f" ({missing} of {len(paths)} time blocks are missing)" if missing else ""
+            raise OutputError(f"{path} is not whole: {block.name} {trouble}{counted}; {_AGAIN} to make it so")
+    chosen = paths[time_blocks or slice(None)]
+    chans = range(params.channel_blocks)[channel_blocks or slice(None)]
+    if not chosen or not chans:
+        raise ParameterError(f"{path} has {len(paths)} time and {params.channel_blocks} channel blocks; none is chosen")
+    blocks = [(attributes_of(block), _load(block)) for block in chosen]
+    return [_part(record, params, c, blocks) for c in chans]
+
+
+def _part(
+    record: dict[str, Any],
+    params: AveragingParams,
+    chan_block: int,
+    blocks: Sequence[tuple[dict[str, Any], dict[str, np.ndarray]]],
+) -> Visibilities:
+    """Return the visibilities of one channel block."""
+    freq, meta = np.array(record["chan_freq"]), record["meta"]
+    mine = params.channel_block(len(freq)) == chan_block
+    own = freq[mine]
+    # The middle, whatever the weights: stores of one band then have the same channels.
+    reference, width = float(own[0] + own[-1]) / 2, float(own[-1] - own[0]) + float(meta["chan_width"])
+    # Cells are sorted by channel block.
+    bounds = [np.searchsorted(a["channel_block"], [chan_block, chan_block + 1]).tolist() for _, a in blocks]
+    spans = [slice(*pair) for pair in bounds]
+    sizes = [stop - start for start, stop in bounds]
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([arrays[name][span] for (_, arrays), span in zip(blocks, spans, strict=True)])
+
+    contents = tuple(
+        Contents(
+            middle=float(a["time"]),
+            chan_freq=own,
+            chan_weight=np.array(a["chan_weight"])[mine],
+            node_weight=np.array(a["node_weight"])[mine],
+            time=np.array(a["times"], float),
+            time_weight=np.array(a["time_weight"], float),
+        )
+        for a, _ in blocks
+    )
+    known: dict[str, Any] = {**meta, **_facet(params), "chan_width": width, KEY: contents}
+    return Visibilities(
+        uvw=joined("uvw").astype(np.float64) * (SPEED_OF_LIGHT / reference),
+        chan_freq=np.array([reference]),
+        vis=joined("vis")[:, np.newaxis],
+        weight=joined("weight")[:, np.newaxis],
+        time=np.repeat([float(a["time"]) for a, _ in blocks], sizes),
+        antenna1=np.full(sum(sizes), -1, np.int32),
+        antenna2=as_antenna(joined("chan") - np.flatnonzero(mine)[0]),
+        phase_centre=params.phase_centre,
+        stokes=record["selection"]["stokes"],
+        meta=known,
+    )
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a time block."""
+    import zarr
+
+    try:
+        group: Any = zarr.open_group(path, mode="r")
+        return {name: np.asarray(group[name][:]) for name in _ARRAYS}
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise OutputError(f"{path} is damaged ({error}); delete it, and {_AGAIN}") from error
+
+
+def _facet(params: AveragingParams) -> dict[str, float]:
+    """Return what imaging must keep to: the extent of the facet in rad, and the accuracy that is left."""
+    extent = {f"facet_{axis}": n * params.pixsize for axis, n in zip("xy", params.npix, strict=True)}
+    return {**extent, "tolerance": params.tolerance}
+
+
+def write_block(path: Path, cells: Sequence[Cells], attributes: dict[str, Any]) -> None:
+    """Write one time block beside its place, then rename it.
+
+    Parameters
+    ----------
+    path : Path
+        From :func:`block_path`.
+    cells : sequence of Cells
+        Pieces, in order.
+    attributes : dict
+        What went in: ``time``, ``nvis``, ``chan_weight``, ``times`` and ``time_weight``.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    import zarr
+    from zarr.codecs import Crc32cCodec
+
+    from vis2img.averaging.kernels import spread
+
+    stage = path.with_name(f"{STAGE}{path.name}")
+    # Noise does not compress. A chunk that holds zeros only is written too, or it would look lost.
+    options: dict[str, Any] = {"compressors": Crc32cCodec(), "config": {"write_empty_chunks": True}}
+    by_node = np.zeros(len(attributes["chan_weight"]))
+    for piece in cells:
+        spread(piece.chan, piece.weight, by_node)
+    try:
+        group = zarr.open_group(stage, mode="w")
+        for name in _ARRAYS:
+            data = np.concatenate([getattr(piece, "block" if name == "channel_block" else name) for piece in cells])
+            chunks = (max(1, min(len(data), _CHUNK_ROWS)), *data.shape[1:])
+            group.create_array(name, data=data, chunks=chunks, **options)
+        inside = [p for p in stage.rglob("*") if p.is_file() and p.parent != stage]
+        more: dict[str, Any] = {
+            "ncells": sum(c.ncells for c in cells),
+            "nrow": sum(len(c.vis) for c in cells),
+            "node_weight": by_node.tolist(),
+            "files": {str(p.relative_to(stage)): p.stat().st_size for p in inside},
+        }
+        group.attrs.update({**attributes, **more})
+        stage.rename(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(stage)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def block_trouble(path: Path) -> str | None:
+    """Return what a time block lacks to be whole; None if nothing. Looks at the sizes of its files only."""
+    if not path.is_dir():
+        return "is missing"
+    try:
+        files = attributes_of(path)["files"]
+    except (OutputError, KeyError):
+        return "has no list of its files"
+    for name, size in files.items():
+        there = (path / name).stat().st_size if (path / name).is_file() else None
+        if there != size:
+            return f"has lost {name}" if there is None else f"has {there:,} bytes of {name}, not {size:,}"
+    return None
+
+
+def partial_path(out: Path) -> Path:
+    """Return the folder that holds ``out`` while it is written."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def block_path(path: Path, index: int) -> Path:
+    """Return the folder of a time block."""
+    return path / f"block-{index:04d}"
+
+
+def blocks_of(path: Path, record: dict[str, Any]) -> list[Path]:
+    """Return the folders of all time blocks that a store with these root attributes has."""
+    return [block_path(path, index) for index in range(len(record["edges"]) - 1)]
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the root attributes of a store that this version can read.
+
+    Raises
+    ------
+    OutputError
+        If it is something else, unfinished, or of another format version.
+    """
+    if not path.exists() and partial_path(path).is_dir():
+        raise OutputError(f"{path} is not finished ({partial_path(path).name} is there); {_AGAIN} to go on")
+    record = attributes_of(path)
+    if record.get("format") != FORMAT:
+        raise OutputError(f"{path} is a zarr group of something else, not averaged visibilities of vis2img")
+    version = record.get("version")
+    if version != FORMAT_VERSION:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        remedy = "install a newer vis2img" if newer else "average the measurement set again with --overwrite"
+        raise OutputError(f"{path} has format version {version}, and this vis2img reads {FORMAT_VERSION}; {remedy}")
+    try:
+        params_of(record)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise OutputError(f"{path} is damaged: its parameters cannot be read ({error})") from error
+    lacking = [name for name in ("source", "selection", "chan_freq", "edges", "meta", "date") if name not in record]
+    if lacking:
+        raise OutputError(f"{path} is damaged: its attributes lack {', '.join(lacking)}")
+    return record
+
+
+def attributes_of(path: Path) -> dict[str, Any]:
+    """Return the attributes of a store or of a time block.
+
+    Raises
+    ------
+    OutputError
+        If there is none.
+    """
+    import zarr
+
+    try:
+        return dict(zarr.open_group(path, mode="r").attrs)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise OutputError(f"{path} does not hold averaged visibilities") from error
+
+
+def params_of(record: dict[str, Any]) -> AveragingParams:
+    """Return the averaging parameters that the attributes of a store hold."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["parameters"].items()}
+    return AveragingParams(**values)

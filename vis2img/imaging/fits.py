@@ -1,0 +1,274 @@
+"""Images as FITS files that CASA, CARTA, DS9 and WSClean users find familiar, written whole or not at all.
+
+Four axes [stokes, freq, y, x] and the SIN projection of Greisen & Calabretta 2002, A&A 395, 1061 and 1077.
+The imaging parameters, the selection and the measurement sets travel in HISTORY records, from which
+:func:`read_params`, :func:`read_selection` and :func:`read_origin` take them back, so that an image can be made again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vis2img import __version__
+from vis2img.errors import ParameterError
+from vis2img.files import atomic_output, check_outputs
+from vis2img.imaging.params import ImagingParams
+from vis2img.ms.selection import Selection
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+    from astropy.wcs import WCS
+
+    from vis2img.imaging.image import Image
+
+_ARCSEC = math.pi / 180 / 3600
+_PARAMS_MARK = "vis2img imaging parameters: "
+_ORIGIN_MARK = "vis2img data: "
+# Frames of the measurement set (casacore MDirection) as FITS names, with the equinox where one is needed.
+_FRAMES = {"J2000": ("FK5", 2000.0), "FK5": ("FK5", 2000.0), "B1950": ("FK4", 1950.0), "ICRS": ("ICRS", None)}
+STOKES_CODES = {"I": 1, "Q": 2, "U": 3, "V": 4}  # FITS paper I, table 7
+_MJD_OF_UNIX_EPOCH = 40587
+_SECONDS_PER_DAY = 86400.0
+
+
+def psf_path(path: Path) -> Path:
+    """Return where the point spread function of the image ``path`` goes: ``NAME-psf.fits``."""
+    return path.with_name(f"{path.stem}-psf{path.suffix}")
+
+
+def celestial_wcs(image: Image) -> WCS:
+    """Return the two-dimensional celestial WCS (SIN projection) of ``image.data``; axis 1 is x."""
+    from astropy.wcs import WCS
+
+    nx, ny = image.params.npix
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---SIN", "DEC--SIN"]
+    wcs.wcs.cunit = ["deg", "deg"]
+    wcs.wcs.cdelt = [-math.degrees(image.params.pixsize), math.degrees(image.params.pixsize)]
+    wcs.wcs.crpix = [nx // 2 + 1, ny // 2 + 1]
+    wcs.wcs.crval = _centre_deg(image)
+    wcs.wcs.lonpole = 180.0  # the default would be 0 at the pole itself
+    radesys, equinox = _frame(image)
+    if radesys:
+        wcs.wcs.radesys = radesys
+    if equinox:
+        wcs.wcs.equinox = equinox
+    wcs.wcs.set()
+    wcs.pixel_shape = (nx, ny)
+    return wcs
+
+
+def stokes_of(image: Image) -> str:
+    """Return the Stokes parameter of ``image``: I, Q, U or V."""
+    return str(getattr(image, "stokes", "I"))
+
+
+def plane_freq(image: Image) -> tuple[float, float]:
+    """Return centre and width of the band of ``image`` in Hz: its FREQ axis, as WSClean writes it.
+
+    The mean frequency weighted by the data stands in for a centre that is not known.
+    """
+    centre, (mean, bandwidth) = getattr(image, "band_centre", math.nan), image.freq
+    return (centre if math.isfinite(centre) else mean), bandwidth
+
+
+def image_header(image: Image) -> Header:
+    """Return the FITS header of ``image``: axes, beam, source and imaging parameters."""
+    from astropy.io.fits import Header
+
+    nx, ny = image.params.npix
+    pixel_deg = math.degrees(image.params.pixsize)
+    ra_deg, dec_deg = _centre_deg(image)
+    freq, bandwidth = plane_freq(image)
+    header = Header()
+    axes = [
+        ("RA---SIN", ra_deg, -pixel_deg, nx // 2 + 1, "deg"),
+        ("DEC--SIN", dec_deg, pixel_deg, ny // 2 + 1, "deg"),
+        ("FREQ", freq, bandwidth, 1, "Hz"),
+        ("STOKES", float(STOKES_CODES[stokes_of(image)]), 1.0, 1, ""),
+    ]
+    for number, (ctype, crval, cdelt, crpix, cunit) in enumerate(axes, start=1):
+        header[f"CTYPE{number}"] = ctype
+        header[f"CRPIX{number}"] = float(crpix)
+        header[f"CRVAL{number}"] = crval
+        header[f"CDELT{number}"] = cdelt
+        header[f"CUNIT{number}"] = cunit
+    header["LONPOLE"] = 180.0
+    radesys, equinox = _frame(image)
+    if radesys:
+        header["RADESYS"] = radesys
+    if equinox:
+        header["EQUINOX"] = equinox
+    header["SPECSYS"] = "TOPOCENT"
+    header["BUNIT"] = image.unit
+    header["BTYPE"] = "Intensity"
+    for name, angle in zip(("BMAJ", "BMIN", "BPA"), image.beam, strict=True):
+        header[name] = math.degrees(angle)
+    _add_source(header, image.meta)
+    header["ORIGIN"] = f"vis2img {__version__}"
+    _add_params(header, image)
+    return header
+
+
+def write_image(image: Image, path: str | Path, overwrite: bool = False) -> list[Path]:
+    """Write ``image`` as FITS to ``path``, and its point spread function beside it as ``NAME-psf.fits``.
+
+    Parameters
+    ----------
+    image : Image
+        What to write; the header holds all that made it.
+    path : path
+        Name of the file.
+    overwrite : bool
+        Replace existing files; else they are left as they are.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    OutputError
+        If a file exists already, or cannot be written. A file is either whole or not there.
+    """
+    path = Path(path)
+    planes = {path: image.data}
+    if image.psf is not None:
+        planes[psf_path(path)] = image.psf
+    check_outputs(planes, overwrite)
+    header = image_header(image)
+    for target, data in planes.items():
+        _write_plane(target, data, header, overwrite)
+    return list(planes)
+
+
+def read_params(path: str | Path) -> ImagingParams:
+    """Return the imaging parameters that made the FITS image ``path``, from its HISTORY.
+
+    Raises
+    ------
+    ParameterError
+        If the file was not written by vis2img.
+    """
+    return ImagingParams.from_dict(_read_record(path, _PARAMS_MARK))
+
+
+def read_selection(path: str | Path) -> Selection:
+    """Return what was read of the measurement sets to make the FITS image ``path``, from its HISTORY.
+
+    Raises
+    ------
+    ParameterError
+        If the file does not tell.
+    """
+    record: dict[str, Any] = read_origin(path)["selection"]
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}
+    return Selection(**values)
+
+
+def read_origin(path: str | Path) -> dict[str, Any]:
+    """Return what the FITS image ``path`` was made from, from its HISTORY.
+
+    Returns
+    -------
+    dict
+        ``ms``: paths of the measurement sets; ``selection``: a record of :class:`Selection`; and, in parts of a cube
+        or of an observation, ``split``: which ``channel`` of ``channels_out``, which ``interval`` of ``intervals_out``.
+
+    Raises
+    ------
+    ParameterError
+        If the file does not tell.
+    """
+    return _read_record(path, _ORIGIN_MARK)
+
+
+def _read_record(path: str | Path, mark: str) -> dict[str, Any]:
+    from astropy.io import fits
+
+    history = "".join(fits.getheader(path).get("HISTORY", []))
+    what = mark.removeprefix("vis2img ").rstrip(": ")
+    _, found, text = history.partition(mark.rstrip())
+    if not found:
+        raise ParameterError(f"{path} holds no vis2img {what} in its HISTORY")
+    record, _ = json.JSONDecoder().raw_decode(text.lstrip())
+    return dict(record)
+
+
+def utc_text(mjd_seconds: float) -> str | None:
+    """Return a measurement set time (s, MJD UTC) as ISO 8601, or None when it is no date."""
+    from datetime import UTC, datetime, timedelta
+
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(
+            seconds=mjd_seconds - _MJD_OF_UNIX_EPOCH * _SECONDS_PER_DAY
+        )
+    except (OverflowError, ValueError):
+        return None
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds")
+
+
+def _centre_deg(image: Image) -> tuple[float, float]:
+    ra, dec = image.phase_centre
+    return math.degrees(ra) % 360, math.degrees(dec)
+
+
+def _frame(image: Image) -> tuple[str | None, float | None]:
+    return _FRAMES.get(str(image.meta.get("frame", "ICRS")), (None, None))
+
+
+def _add_source(header: Header, meta: dict[str, Any]) -> None:
+    header["TELESCOP"] = _ascii(meta.get("telescope", "unknown"))
+    header["OBJECT"] = _ascii(meta.get("field", ""))
+    date = utc_text(float(meta.get("time_start", math.nan)))
+    if date:
+        header["DATE-OBS"] = date
+        header["TIMESYS"] = "UTC"
+
+
+def _add_params(header: Header, image: Image) -> None:
+    params = image.params
+    header["VI_WEIGH"] = (params.weighting, "density weighting")
+    header["VI_ROBUS"] = (params.robust, "Briggs robustness")
+    header["VI_TAPER"] = (params.taper / _ARCSEC, "[arcsec] FWHM of the Gaussian taper, 0 none")
+    header["VI_UVMIN"] = (params.uvrange[0], "[wavelengths] shortest baseline kept")
+    if math.isfinite(params.uvrange[1]):
+        header["VI_UVMAX"] = (params.uvrange[1], "[wavelengths] longest baseline kept")
+    header["VI_FREQ"] = (image.freq[0], "[Hz] mean frequency, as weighted in the image")
+    header["VI_NVIS"] = (image.nvis, "visibilities with weight")
+    header["VI_WSUM"] = (image.weight_sum, "sum of the imaging weights")
+    header["VI_COLUM"] = (_ascii(image.meta.get("column", "")), "data column")
+    if "spw" in image.meta:
+        spw = image.meta["spw"]
+        header["VI_SPW"] = (spw if isinstance(spw, int) else _ascii(spw), "SPECTRAL_WINDOW_ID")
+    header.add_history(_PARAMS_MARK + _record(params.to_dict()))
+    meta = image.meta
+    if "selection" in meta:
+        origin = {"ms": meta.get("paths", []), "selection": json.loads(meta["selection"])}
+        origin |= {"split": meta["split"]} if "split" in meta else {}
+        header.add_history(_ORIGIN_MARK + _record(origin))
+
+
+def _record(values: dict[str, Any]) -> str:
+    """Return ``values`` as JSON without a blank: FITS drops those at the end of a card, and long records span cards."""
+    return json.dumps(values, separators=(",", ":")).replace(" ", "\\u0020")
+
+
+def _ascii(value: object) -> str:
+    """Return ``value`` as FITS can hold it: printable ASCII, short enough for one card."""
+    text = str(value).encode("ascii", "replace").decode()
+    return "".join(c if c.isprintable() else " " for c in text).strip()[:60]
+
+
+def _write_plane(path: Path, data: np.ndarray, header: Header, overwrite: bool) -> None:
+    from astropy.io.fits import PrimaryHDU
+
+    hdu = PrimaryHDU(np.asarray(data, dtype=np.float32)[np.newaxis, np.newaxis], header)
+    with atomic_output(path, overwrite) as temporary:
+        hdu.writeto(temporary)

@@ -1,0 +1,310 @@
+"""Visibilities to a dirty image: thin out, rotate, weigh, grid.
+
+    [Visibilities], ImagingParams -> select_samples -> rotate -> imaging_weights -> vis_to_dirty -> Image
+
+Every step is a pure function of its arguments: the same visibilities and parameters give the same image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vis2img.averaged_contents import KEY as CONTENTS
+from vis2img.averaged_contents import channels_of
+from vis2img.errors import EmptyImageError, MeasurementSetError, ParameterError
+from vis2img.imaging.beam import fit_beam
+from vis2img.imaging.gridding import vis_to_dirty
+from vis2img.imaging.memory import check_memory, copied_bytes
+from vis2img.imaging.params import ImagingParams
+from vis2img.imaging.rotation import rotate
+from vis2img.imaging.sampling import select_parts
+from vis2img.imaging.weighting import cell_size, imaging_weights
+from vis2img.units import format_angle, format_direction
+from vis2img.visibilities import Visibilities, merge
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
+_SHARE_OF_TOLERANCE = 0.2  # of averaged data, that gridding may add: 8e-4 measured at 1%, in quadrature nothing
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A dirty image with all that is needed to make it again.
+
+    Parameters
+    ----------
+    data : float32 [y, x]
+        Dirty image in Jy/beam.
+    psf : float32 [y, x] or None
+        Point spread function, 1 at the reference pixel.
+    params : ImagingParams
+        How it was made.
+    phase_centre : (float, float)
+        RA and Dec of the reference pixel in rad.
+    freq : (float, float)
+        Weighted mean frequency and bandwidth in Hz.
+    band_centre : float
+        Middle between the edges of the lowest and highest channel, Hz.
+    beam : (float, float, float)
+        FWHM of the major and minor axis and position angle (north through east), rad, of the Gaussian
+        that fits the main lobe of the PSF.
+    stokes : {"I", "Q", "U", "V"}
+        Stokes parameter.
+    channels : (float64 [chan], float64 [chan]) or None
+        Frequencies in Hz and the sum of the imaging weights of each.
+    times : (float64 [time], float64 [time]) or None
+        Times that have weight, s (MJD), and the sum of the imaging weights of each.
+    weight_sum : float
+        Sum of the imaging weights.
+    nvis : int
+        Number of visibilities with weight; 0 in a blank plane of a cube, whose pixels are NaN.
+    cells : (int, float32 [y, x]) or None
+        Sum of the imaging weights on the density grid from this column on, which a mean of images needs.
+    unit : str
+        Unit of ``data``; empty for a ratio, such as a primary beam.
+    """
+
+    data: np.ndarray
+    params: ImagingParams
+    phase_centre: tuple[float, float]
+    freq: tuple[float, float]
+    beam: tuple[float, float, float]
+    weight_sum: float
+    nvis: int
+    band_centre: float = math.nan
+    stokes: str = "I"
+    channels: tuple[np.ndarray, np.ndarray] | None = None
+    times: tuple[np.ndarray, np.ndarray] | None = None
+    cells: tuple[int, np.ndarray] | None = field(default=None, repr=False)
+    unit: str = "JY/BEAM"
+    psf: np.ndarray | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def wcs(self) -> WCS:
+        """Celestial WCS (SIN projection) of ``data``."""
+        from vis2img.imaging.fits import celestial_wcs
+
+        return celestial_wcs(self)
+
+    def noise(self) -> float:
+        """Robust noise: 1.4826 times the median absolute deviation, Jy/beam."""
+        return robust_noise(self.data)
+
+    def to_fits(self, path: str | Path, overwrite: bool = False) -> list[Path]:
+        """Write the image (and ``-psf`` beside it) as FITS; return the paths. See :mod:`vis2img.imaging.fits`."""
+        from vis2img.imaging.fits import write_image
+
+        return write_image(self, Path(path), overwrite=overwrite)
+
+    def plot(self, ax: Any = None, **options: Any) -> Any:
+        """Draw the image with sky coordinates; return the matplotlib axes."""
+        from vis2img.imaging.picture import draw_image
+
+        return draw_image(self, ax, **options)
+
+    def __repr__(self) -> str:
+        ny, nx = self.data.shape
+        return (
+            f"Image({nx} x {ny} px of {format_angle(self.params.pixsize, 4)}, {self.params.weighting}, "
+            f"{self.nvis:,} visibilities at {self.freq[0] / 1e6:.1f} MHz, "
+            f"peak {self.data.max():.3g}, noise {self.noise():.2g} Jy/beam)"
+        )
+
+
+def robust_noise(data: np.ndarray) -> float:
+    """Return 1.4826 times the median absolute deviation of ``data``, the sigma of a Gaussian."""
+    sample = data if data.size <= 1 << 20 else data.ravel()[:: data.size >> 20]
+    sample = sample if np.isfinite(sample).all() else sample[np.isfinite(sample)]
+    return float(1.4826 * np.median(np.abs(sample - np.median(sample))))
+
+
+def make_image(
+    vis: Visibilities | Sequence[Visibilities],
+    params: ImagingParams,
+    *,
+    psf: bool = False,
+    nthreads: int = 1,
+    reuse: bool = False,
+    keep_cells: bool = False,
+    selected: bool = False,
+) -> Image:
+    """Image ``vis`` under ``params``.
+
+    Parameters
+    ----------
+    vis : Visibilities or sequence of Visibilities
+        One Stokes parameter; several spectral windows or measurement sets go into one image, towards
+        ``params.phase_centre`` or else the phase centre of the first.
+    params : ImagingParams
+    psf : bool
+        Make the point spread function as well.
+    nthreads : int
+        Threads of the weighting and of ducc0.
+    reuse : bool
+        Overwrite the data weights of ``vis``, to save memory where they are not needed again.
+    keep_cells : bool
+        Keep the weights on the density grid, for :func:`vis2img.imaging.cubes.mean_image`.
+    selected : bool
+        ``vis`` is what the sampling fields of ``params`` keep: no more is to be thinned out.
+
+    Raises
+    ------
+    MeasurementSetError
+        If every baseline is zero.
+    EmptyImageError
+        If no visibility with weight is left.
+    ParameterError
+        If the parts do not belong together, or the image does not fit into memory.
+    """
+    parts = [vis] if isinstance(vis, Visibilities) else list(vis)
+    if len({part.stokes for part in parts}) != 1:
+        raise ParameterError(f"one image takes one Stokes parameter; got {''.join(part.stokes for part in parts)}")
+    check_memory(params, psf=psf, copied=0 if selected else copied_bytes(parts, params, reuse))
+    centre = params.phase_centre or parts[0].phase_centre
+    for part in parts:
+        _check_facet(part, params, centre)
+    kept = parts if selected else select_parts(parts, params)
+    chosen = [part if part.phase_centre == centre else rotate(part, centre) for part in kept]
+    if not any(np.any(part.uvw) for part in chosen):
+        raise MeasurementSetError("all UVW are zero: the UVW column was not filled; recompute it (e.g. CASA fixvis)")
+    troubled = not any(np.any(part.weight) for part in chosen)
+    weights = imaging_weights(chosen, params, nthreads=nthreads, reuse=reuse)
+    if weights.nvis == 0:
+        raise EmptyImageError(_nothing_left(chosen, params, troubled))
+    weighted = merge([replace(part, weight=weight) for part, weight in zip(chosen, weights.parts, strict=True)])
+    response = None
+    if psf:
+        units = [np.broadcast_to(np.complex64(1), part.vis.shape) for part in weighted]
+        response = _transform(weighted, units, weights.total, params, nthreads)
+    data = _transform(weighted, [part.vis for part in weighted], weights.total, params, nthreads)
+    behind = [channels_of(*each) for each in zip(chosen, weights.parts, weights.chans, strict=True)]
+    freqs, by_freq = (np.concatenate(arrays) for arrays in zip(*behind, strict=True))
+    centre_freq, bandwidth = band_extent([(part.chan_freq, float(part.meta.get("chan_width", 0.0))) for part in chosen])
+    times = _times(chosen, weights.parts)
+    return Image(
+        data=data,
+        psf=response,
+        params=params,
+        phase_centre=centre,
+        freq=(float(np.average(freqs, weights=by_freq)), bandwidth),
+        band_centre=centre_freq,
+        beam=fit_beam(weights.cells, weights.first, cell_size(params)),
+        weight_sum=weights.total,
+        nvis=weights.nvis,
+        stokes=parts[0].stokes,
+        channels=(freqs, by_freq),
+        times=times,
+        cells=(weights.first, weights.cells.astype(np.float32)) if keep_cells else None,
+        meta=image_meta(parts[0], chosen, float(times[0][0])),
+    )
+
+
+def image_meta(first: Visibilities, chosen: Sequence[Visibilities], start: float) -> dict[str, Any]:
+    """Return what the header tells of the source of an image: as the first part, with the names of all."""
+    kept = {name: value for name, value in first.meta.items() if name != CONTENTS}
+    return {**kept, **merge_sources([part.meta for part in chosen]), "time_start": start}
+
+
+def merge_sources(metas: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the measurement sets and spectral windows behind an image: one name or number, or a list in a text."""
+    result: dict[str, Any] = {}
+    for name in ("ms", "spw"):
+        found = {value for meta in metas if name in meta for value in str(meta[name]).split(",")}
+        values = sorted(found, key=lambda text: (len(text) if name == "spw" else 0, text))
+        if values:
+            result[name] = ",".join(values)
+            if name == "spw" and len(values) == 1 and values[0].isdecimal():
+                result[name] = int(values[0])
+    paths = [path for meta in metas for path in meta.get("paths", [meta["path"]] if "path" in meta else [])]
+    return {**result, "paths": list(dict.fromkeys(paths))} if paths else result
+
+
+def _times(parts: list[Visibilities], weights: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct times with weight, and the sums of their weights; of averages, the times behind them."""
+    times, sums = [], []
+    for part, weight in zip(parts, weights, strict=True):
+        if not part.nrow:
+            continue
+        # Rows come by time, mostly: runs of one time are many times fewer than rows.
+        starts = np.flatnonzero(np.diff(part.time, prepend=-np.inf))
+        own, total = part.time[starts], np.add.reduceat(weight.sum(axis=1, dtype=np.float32), starts, dtype=np.float64)
+        contents: Any = part.meta.get(CONTENTS, ())
+        blocks = [block for block in contents if len(block.time)]
+        for block in blocks:
+            times.append(block.time)
+            sums.append(total[own == block.middle].sum() * block.time_weight / block.time_weight.sum())
+        if not blocks:
+            times.append(own)
+            sums.append(total)
+    distinct, index = np.unique(np.concatenate(times), return_inverse=True)
+    total = np.bincount(index, np.concatenate(sums))
+    return distinct[total > 0], total[total > 0]
+
+
+def _check_facet(part: Visibilities, params: ImagingParams, centre: tuple[float, float]) -> None:
+    """Refuse to image averaged data beyond the facet that they were averaged for."""
+    facet = tuple(float(part.meta.get(f"facet_{axis}", math.inf)) for axis in "xy")
+    if not all(map(math.isfinite, facet)):
+        return
+    most = (size + 2 * params.pixsize for size in facet)  # sides are rounded to even numbers of pixels
+    if any(fov > size for fov, size in zip(params.fov, most, strict=True)) or centre != part.phase_centre:
+        raise ParameterError(
+            f"the data were averaged for a facet of {format_angle(facet[0], 4)} x {format_angle(facet[1], 4)} at "
+            f"{format_direction(part.phase_centre)}; image within it, or average for another (vis2img average)"
+        )
+
+
+def _transform(
+    parts: list[Visibilities], values: list[np.ndarray], total: float, params: ImagingParams, nthreads: int
+) -> np.ndarray:
+    """Return the sum over ``parts``, whose weights are imaging weights, of their share of the image."""
+    image = None
+    for part, value in zip(parts, values, strict=True):
+        # Averaged data are not gridded more exactly than they are.
+        epsilon = max(params.epsilon, _SHARE_OF_TOLERANCE * float(part.meta.get("tolerance", 0.0)))
+        share = vis_to_dirty(
+            part.uvw, part.chan_freq, value, part.weight, params.npix, params.pixsize,
+            total=total, epsilon=epsilon, nthreads=nthreads,
+        )  # fmt: skip
+        image = share if image is None else image + share
+    assert image is not None
+    return image
+
+
+def band_extent(bands: Sequence[tuple[np.ndarray, float]]) -> tuple[float, float]:
+    """Return middle and width in Hz of what channels cover.
+
+    Parameters
+    ----------
+    bands : sequence of (float64 [chan], float)
+        Frequencies, increasing, and width of the channels in Hz; 0: their spacing.
+    """
+    low, high = [], []
+    for freqs, width in bands:
+        width = width or (float(np.median(np.diff(freqs))) if len(freqs) > 1 else 0.0)
+        low.append(float(freqs[0]) - width / 2)
+        high.append(float(freqs[-1]) + width / 2)
+    return (min(low) + max(high)) / 2, max(high) - min(low)
+
+
+def _nothing_left(parts: list[Visibilities], params: ImagingParams, no_weight: bool) -> str:
+    if no_weight:
+        return "no visibility with weight is left by the sampling parameters (band, time_span, keep_*)"
+    uv_max = max(part.uv_max() for part in parts)
+    low, high = params.uvrange
+    if low > uv_max or high < min(part.uv_min() for part in parts):
+        kept = f"uvrange {low:g}:{high:g} wavelengths keeps no visibility"
+        return f"{kept}; the longest baseline is {uv_max:.0f} wavelengths"
+    coarsest = format_angle(1 / (2 * uv_max), 3)
+    return (
+        f"pixsize {format_angle(params.pixsize)} is too coarse for these baselines: "
+        f"every sample falls outside the grid; use at most {coarsest}"
+    )

@@ -1,0 +1,118 @@
+"""Draws in shared memory: workers on this machine leave them in a folder that is memory, the loader maps them.
+
+A draw of 4096 pixels is 64 MB. Sent over Dask's connections it is copied several times; left in ``/dev/shm`` it is
+written once and mapped. A worker elsewhere does not see the folder and sends its draw over the network.
+
+The folder belongs to one loader, which holds a lock on it; what a killed one leaves behind is removed by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from vis2img.errors import OutputError
+from vis2img.units import format_bytes
+
+log = logging.getLogger(__name__)
+_PREFIX = "vis2img-draws-"
+_MEMORY = Path("/dev/shm")
+
+
+class SharedFolder:
+    """A folder for draws on their way from workers to the loader.
+
+    Parameters
+    ----------
+    need : int
+        Bytes that will be held at a time.
+    parent : path, optional
+        Where to make it; default: /dev/shm if there is room, else the folder of temporary files.
+
+    Raises
+    ------
+    OutputError
+        If there is no room.
+    """
+
+    def __init__(self, need: int, parent: str | Path | None = None) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_place(need, parent)))
+        self.key = secrets.token_hex(16)
+        # Locked before it has its name, or another loader might take it for one that is left behind.
+        self._lock = (self.path / ".lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (self.path / ".lock").rename(self.path / "lock")
+        (self.path / "key").write_text(self.key)
+
+    def take(self, name: str) -> np.ndarray:
+        """Map what a worker left under ``name``; its memory is given back when the array is no longer used."""
+        path = self.path / name
+        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        path.unlink()
+        for partial in self.path.glob(f".{name}.*.partial"):  # of a worker that was killed
+            partial.unlink(missing_ok=True)
+        return array
+
+    def close(self) -> None:
+        """Remove the folder; arrays that were taken stay."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+
+def leave(folder: str, key: str, name: str, array: np.ndarray) -> bool:
+    """Write ``array`` into the folder of a loader; False if this machine does not see the folder, or it is full.
+
+    Written beside its place and renamed, so that a worker that is killed leaves nothing that looks whole.
+    """
+    path = Path(folder)
+    try:
+        if (path / "key").read_text() != key:
+            return False
+    except OSError:
+        return False
+    partial = path / f".{name}.{os.getpid()}.partial"
+    try:
+        with partial.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+        partial.rename(path / name)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        return False
+    return True
+
+
+def _place(need: int, parent: str | Path | None) -> Path:
+    """Return the folder to make one in, after removing what killed loaders left there."""
+    wanted = [Path(parent)] if parent else [p for p in (_MEMORY, Path(tempfile.gettempdir())) if os.access(p, os.W_OK)]
+    room = 0
+    for place in wanted:
+        _sweep(place)
+        try:
+            room = shutil.disk_usage(place).free
+        except OSError as error:
+            raise OutputError(f"cannot keep draws in {place}: {error.strerror}") from error
+        if room > need:
+            if place != wanted[0]:
+                log.warning("draws go through %s, as %s has no room for %s", place, wanted[0], format_bytes(need))
+            return place
+    raise OutputError(
+        f"the pool of draws needs {format_bytes(need)}, {wanted[-1] if wanted else _MEMORY} has {format_bytes(room)}; "
+        "choose fewer draws_per_field or fields_at_once, a smaller field_npix, or another folder with shared"
+    )
+
+
+def _sweep(place: Path) -> None:
+    """Remove the folders of loaders that are no more."""
+    for folder in place.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), (folder / "lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its loader lives
+            shutil.rmtree(folder, ignore_errors=True)

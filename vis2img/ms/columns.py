@@ -1,0 +1,119 @@
+"""The columns of a measurement set's main table over the rows of one field and spectral window, checked."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+
+from vis2img.errors import MeasurementSetError
+from vis2img.ms.metadata import Metadata
+from vis2img.ms.selection import Plan
+from vis2img.ms.tables import open_table
+
+
+class Columns:
+    """The columns of the main table over the rows of one field and spectral window."""
+
+    def __init__(self, meta: Metadata, plan: Plan) -> None:
+        part = plan.partition
+        self.path, self.lock, self._buffers = meta.path, threading.Lock(), threading.local()
+        main = open_table(meta.path)
+        known = meta.rows or {}
+        field, ddid = (known[name] if name in known else main.getcol(name) for name in ("FIELD_ID", "DATA_DESC_ID"))
+        mine = (field == part.field) & (ddid == part.ddid)
+        if not mine.any():
+            raise MeasurementSetError(f"{meta.path} has no row for field {part.field}, spectral window {part.spw}")
+        self._table = main if mine.all() else main.selectrows(np.flatnonzero(mine))
+        self._known = {name: values if mine.all() else values[mine] for name, values in known.items()}
+        self._names = frozenset(self._table.colnames())
+        # A column may exist without values in these rows (WEIGHT_SPECTRUM often does): only those asked for must.
+        needed = ["FLAG", plan.column, *([] if plan.weight_column in ("auto", "none") else [plan.weight_column])]
+        missing = [name for name in needed if not self.has(name)]
+        if missing:
+            raise MeasurementSetError(
+                f"{meta.path}: the column {', '.join(missing)} has no values for field {part.field}, "
+                f"spectral window {part.spw}; choose another with --column"
+            )
+        if len(self.shape(plan.column)) != 2:
+            raise MeasurementSetError(
+                f"{meta.path}: the column {plan.column} holds no visibilities [row, chan, corr]; "
+                "choose another with --column"
+            )
+        self._ncorr = len(part.corrs)
+        self._nchan = len(meta.spws[part.spw].chan_freq)
+        self._where = f"field {part.field}, spectral window {part.spw}"
+
+    def has(self, name: str) -> bool:
+        """Return whether a column is there and has values."""
+        return name in self._names and self._table.iscelldefined(name, 0)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of one cell."""
+        return np.shape(self._table.getcell(name, 0))
+
+    def check(self, name: str, shape: tuple[int, ...] | None = None) -> None:
+        """Refuse cells of another shape than the sub-tables say: the compiled loops trust the numbers of them.
+
+        Raises
+        ------
+        MeasurementSetError
+            Names the column, the shapes and a remedy.
+        """
+        shape = self.shape(name) if shape is None else shape
+        corr, full = (self._ncorr,), (self._nchan, self._ncorr)
+        allowed: dict[str, tuple[tuple[int, ...], ...]]
+        allowed = {"FLAG_ROW": ((),), "WEIGHT": (corr,), "WEIGHT_SPECTRUM": (full, (1, self._ncorr))}
+        if shape in allowed.get(name, (full,)):
+            return
+        remedy = {
+            "FLAG": "write FLAG anew in the shape of the data (e.g. CASA mstransform)",
+            "WEIGHT": "use --weight-column none, or WEIGHT_SPECTRUM",
+            "WEIGHT_SPECTRUM": "use --weight-column WEIGHT, or none",
+        }.get(name, "choose another with --column, or split the set anew (e.g. CASA mstransform)")
+        expected = list(allowed.get(name, (full,))[0])
+        raise MeasurementSetError(
+            f"{self.path}: {self._where}: a cell of {name} is {list(shape)}, not {expected}, as SPECTRAL_WINDOW has "
+            f"{self._nchan} channels and POLARIZATION {self._ncorr} correlations; {remedy}"
+        )
+
+    def whole(self, name: str) -> np.ndarray:
+        """Return a light column over all rows."""
+        return self._known[name] if name in self._known else self.read(name)
+
+    def read(self, name: str) -> np.ndarray:
+        """Return a column over all rows."""
+        with self._telling(name):
+            return self._table.getcol(name)
+
+    def chunk(self, names: list[str], start: int, count: int, room: int) -> dict[str, np.ndarray]:
+        """Return ``count`` rows of columns, valid until this thread asks for the next; at most ``room`` rows.
+
+        Each thread reads into memory of its own again and again, which takes half the time of fresh arrays.
+        casacore reads one chunk at a time, while other threads work on theirs.
+        """
+        buffers = self._buffers.__dict__
+        with self.lock:
+            for name in names:
+                with self._telling(name):
+                    if name not in buffers:
+                        one = np.asarray(self._table.getcol(name, start, 1))
+                        self.check(name, one.shape[1:])
+                        buffers[name] = np.empty((room, *one.shape[1:]), one.dtype)
+                    self._table.getcolnp(name, buffers[name][:count], start, count)
+        return {name: buffers[name][:count] for name in names}
+
+    @contextlib.contextmanager
+    def _telling(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            raise MeasurementSetError(
+                f"{self.path}: reading {name} failed, a table file may be damaged or truncated: {_first_line(error)}"
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

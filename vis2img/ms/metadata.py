@@ -1,0 +1,367 @@
+"""What a measurement set holds, read from its sub-tables and a bounded sample of its rows.
+
+Nothing here reads a data column, so that it answers at once on any size. Tables are opened read-only and
+without locks: a user's measurement set is never written to.
+
+Reference: Kemball & Wieringa 2000, *MeasurementSet definition version 2.0* (AIPS++ note 229).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from vis2img.coordinates import separation
+from vis2img.errors import MeasurementSetError
+from vis2img.ms.tables import check_storage, open_table, row_sample, subtable, table
+from vis2img.visibilities import SPEED_OF_LIGHT
+
+# Stokes codes of casacore (measures/Stokes.h) that an interferometer writes.
+_CORRS = "I Q U V RR RL LR LL XX XY YX YY RX RY LX LY XR XL YR YL"
+CORR_NAMES = dict(enumerate(_CORRS.split(" "), start=1))
+DATA_COLUMNS = ("CORRECTED_DATA", "DATA", "MODEL_DATA")  # in order of preference, as WSClean
+LONGEST_BASELINE = 1e10  # m; a longer UVW is no measurement (RadioAstron: 3e8 m)
+_FLAG_BUDGET = 30_000_000  # flags looked at for the flagged fraction
+_ROW_BUDGET = 2_000_000  # rows looked at for times and baselines
+_ROWS_AT_ONCE = 10_000_000  # of the numbers of fields and set-ups, where all rows are looked at
+_OCTAVE = 2.02  # highest over lowest frequency of one receiver, at most
+_SAME_POINTING = math.radians(5)  # a DELAY_DIR further from the phase centre is no pointing
+_EQUATORIAL = {"J2000", "FK5", "ICRS"}  # within 0.03 arcsec of each other
+
+
+@dataclass(frozen=True)
+class FieldInfo:
+    """A row of FIELD: id, name, phase centre and pointing of the dishes (RA, Dec in rad), and the reference frame."""
+
+    id: int
+    name: str
+    phase_centre: tuple[float, float]
+    frame: str
+    pointing: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralWindow:
+    """A row of SPECTRAL_WINDOW: frequencies [chan] in Hz as stored, and the channel width in Hz."""
+
+    id: int
+    name: str
+    chan_freq: np.ndarray
+    chan_width: float
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Rows of one FIELD_ID and DATA_DESC_ID: what can be imaged in one piece."""
+
+    field: int
+    ddid: int
+    spw: int
+    corrs: tuple[str, ...]
+    nrow: int
+
+
+@dataclass(frozen=True, eq=False)
+class Metadata:
+    """The description of a measurement set; see :func:`read_metadata`."""
+
+    path: Path
+    telescope: str
+    fields: tuple[FieldInfo, ...]
+    spws: tuple[SpectralWindow, ...]
+    partitions: tuple[Partition, ...]
+    antennas: tuple[str, ...]
+    dish_diameter: float
+    columns: tuple[str, ...]
+    nrow: int
+    exact: bool
+    """Whether every row was looked at; else times, partitions and uv range come from a sample."""
+    time_range: tuple[float, float]
+    ntimes: int
+    interval: float
+    uv_range_m: tuple[float, float]
+    problems: tuple[str, ...]
+    rows: dict[str, np.ndarray] | None = field(default=None, repr=False)
+    """The light columns of every row (times, antennas, uvw, ids), where all were looked at."""
+    setups: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    """Spectral window and correlations of each DATA_DESC_ID."""
+
+    @property
+    def data_columns(self) -> tuple[str, ...]:
+        """Visibility columns present, the preferred one first."""
+        known = [name for name in DATA_COLUMNS if name in self.columns]
+        return (
+            *known,
+            *(c for c in self.columns if c.endswith("_DATA") and c not in known and c != "FLOAT_DATA"),
+        )
+
+    @cached_property
+    def all_partitions(self) -> tuple[Partition, ...]:
+        """The partitions of every row, where ``partitions`` may miss those of a few; read late."""
+        if self.exact:
+            return self.partitions
+        counts: Counter[int] = Counter()
+        main = open_table(self.path)
+        try:
+            for start in range(0, self.nrow, _ROWS_AT_ONCE):
+                count = min(_ROWS_AT_ONCE, self.nrow - start)
+                counts.update(_pairs(*(main.getcol(name, start, count) for name in ("FIELD_ID", "DATA_DESC_ID"))))
+        except RuntimeError as error:
+            raise MeasurementSetError(f"{self.path}: cannot read FIELD_ID, DATA_DESC_ID: {error}".strip()) from error
+        return _partitions(counts, self.setups, len(self.fields), 1.0, [])
+
+    def band(self, spw: int) -> tuple[float, float]:
+        """Return the lowest and highest frequency in Hz that tell of the receiver behind a spectral window.
+
+        Those of all spectral windows with rows, if they are no more than an octave, as one receiver has; else of this.
+        """
+        low, high = self._freq_range
+        own = self.spws[spw].chan_freq
+        one = high <= _OCTAVE * low
+        return (low, high) if one else (float(own.min()), float(own.max()))
+
+    @cached_property
+    def flags(self) -> tuple[float | None, int]:
+        """Fraction flagged (FLAG or FLAG_ROW) of a sample of rows, None if unreadable, and their number; read late."""
+        return _flagged_fraction(self)
+
+    @cached_property
+    def uv_max(self) -> float:
+        """Longest baseline in wavelengths at the highest frequency that has rows."""
+        return self.uv_range_m[1] * self._freq_range[1] / SPEED_OF_LIGHT
+
+    @property
+    def _freq_range(self) -> tuple[float, float]:
+        used = {p.spw for p in self.partitions} or {s.id for s in self.spws}
+        freqs = [
+            f for s in self.spws if s.id in used and len(s.chan_freq) for f in (s.chan_freq.min(), s.chan_freq.max())
+        ]
+        return (float(min(freqs)), float(max(freqs))) if freqs else (math.nan, math.nan)
+
+    @property
+    def suggested_pixsize(self) -> float | None:
+        """Pixel size in rad that samples the finest fringe; see :func:`suggest_pixsize`."""
+        return suggest_pixsize(self.uv_max)
+
+    @property
+    def suggested_fov(self) -> float | None:
+        """Primary beam FWHM 1.2 lambda / D at the lowest frequency, at most 1 rad, in rad."""
+        if not (self.dish_diameter > 0 and self._freq_range[0] > 0):
+            return None
+        return min(1.0, 1.2 * SPEED_OF_LIGHT / self._freq_range[0] / self.dish_diameter)
+
+    def field(self, field_id: int) -> FieldInfo:
+        """Return the field with this FIELD_ID."""
+        return self.fields[field_id]
+
+
+def suggest_pixsize(uv_max: float) -> float | None:
+    """Return a third of the finest fringe 1 / ``uv_max`` (wavelengths), in rad to two digits, or None."""
+    if not (math.isfinite(uv_max) and uv_max > 0):
+        return None
+    arcsec = math.degrees(1 / (3 * uv_max)) * 3600
+    return math.radians(round(arcsec, 1 - math.floor(math.log10(arcsec))) / 3600)
+
+
+def read_metadata(path: str | Path) -> Metadata:
+    """Describe the measurement set at ``path``.
+
+    Raises
+    ------
+    MeasurementSetError
+        If ``path`` is no measurement set or a table of it is damaged; the message names the table.
+    """
+    path = Path(path)
+    main = open_table(path)
+    check_storage(main, path)
+    columns = tuple(main.colnames())
+    missing = [
+        c for c in ("UVW", "TIME", "ANTENNA1", "ANTENNA2", "FIELD_ID", "DATA_DESC_ID", "FLAG") if c not in columns
+    ]
+    if missing:
+        raise MeasurementSetError(f"{path} lacks the column {', '.join(missing)}, which every measurement set has")
+    problems: list[str] = []
+    spws = _spectral_windows(path)
+    setups = _data_descriptions(path, len(spws), problems)
+    fields = _fields(path)
+    names, dish_diameter = _antennas(path)
+    telescope = _first_text(path, "OBSERVATION", "TELESCOPE_NAME")
+    rows = row_sample(main.nrows(), _ROW_BUDGET)
+    sample = _sample_main(main, path, rows)
+    scale = main.nrows() / max(1, len(rows))
+    counts = _pairs(sample["FIELD_ID"], sample["DATA_DESC_ID"])
+    partitions = _partitions(counts, setups, len(fields), scale, problems)
+    times = np.unique(sample["TIME"])
+    if main.nrows() == 0:
+        problems.append("the main table has no row")
+    cross = sample["ANTENNA1"] != sample["ANTENNA2"]
+    length = np.hypot(sample["UVW"][cross, 0], sample["UVW"][cross, 1])
+    length = length[length < LONGEST_BASELINE]  # not true for NaN
+    if main.nrows() and not np.any(length > 0):
+        problems.append("all UVW are zero or not a number" if cross.any() else "there are autocorrelations only")
+    return Metadata(
+        path=path,
+        telescope=telescope,
+        fields=fields,
+        spws=spws,
+        partitions=partitions,
+        antennas=names,
+        dish_diameter=dish_diameter,
+        columns=columns,
+        nrow=main.nrows(),
+        exact=len(rows) == main.nrows(),
+        time_range=(float(times[0]), float(times[-1])) if len(times) else (math.nan, math.nan),
+        ntimes=len(times),
+        interval=float(np.median(sample["INTERVAL"])) if len(sample["INTERVAL"]) else math.nan,
+        uv_range_m=(float(length.min()), float(length.max())) if len(length) else (0.0, 0.0),
+        problems=tuple(problems),
+        rows=sample if len(rows) == main.nrows() else None,
+        setups=tuple(setups),
+    )
+
+
+def _spectral_windows(path: Path) -> tuple[SpectralWindow, ...]:
+    with subtable(path, "SPECTRAL_WINDOW") as t:
+        names = t.getcol("NAME") if "NAME" in t.colnames() else [""] * t.nrows()
+        return tuple(
+            SpectralWindow(
+                i,
+                names[i],
+                np.asarray(t.getcell("CHAN_FREQ", i), dtype=np.float64),
+                float(np.mean(np.abs(t.getcell("CHAN_WIDTH", i)))),
+            )
+            for i in range(t.nrows())
+        )
+
+
+def _data_descriptions(path: Path, nspw: int, problems: list[str]) -> list[tuple[int, tuple[str, ...]]]:
+    """Return (spectral window, correlation names) of each DATA_DESC_ID."""
+    with subtable(path, "POLARIZATION") as t:
+        corrs = [tuple(CORR_NAMES.get(int(c), f"type{c}") for c in t.getcell("CORR_TYPE", i)) for i in range(t.nrows())]
+    if not corrs:
+        problems.append("the POLARIZATION table has no row, so the correlations are unknown")
+    with subtable(path, "DATA_DESCRIPTION") as t:
+        ids = list(zip(t.getcol("SPECTRAL_WINDOW_ID"), t.getcol("POLARIZATION_ID"), strict=True)) if t.nrows() else []
+    bad = [i for i, (spw, pol) in enumerate(ids) if not 0 <= spw < nspw or (corrs and not 0 <= pol < len(corrs))]
+    if not ids:
+        raise MeasurementSetError(
+            f"{path}: the DATA_DESCRIPTION table has no row; if it was copied without its table.lock files, "
+            "copy those too (casacore keeps the number of rows there)"
+        )
+    if bad:
+        raise MeasurementSetError(
+            f"{path}: DATA_DESCRIPTION row {bad[0]} points to a spectral window or "
+            "polarisation set-up that is not there"
+        )
+    return [(int(spw), corrs[pol] if corrs else ()) for spw, pol in ids]
+
+
+def _fields(path: Path) -> tuple[FieldInfo, ...]:
+    with subtable(path, "FIELD") as t:
+        if not t.nrows():
+            raise MeasurementSetError(f"{path}: the FIELD table has no row, so the phase centre is unknown")
+        frame = t.getcolkeywords("PHASE_DIR").get("MEASINFO", {}).get("Ref", "J2000")
+        result = []
+        for i, name in enumerate(t.getcol("NAME")):
+            centre = _direction(t, "PHASE_DIR", i)
+            result.append(FieldInfo(i, name, centre, frame, _pointing(t, i, centre, frame)))
+        return tuple(result)
+
+
+def _direction(t: table, column: str, row: int) -> tuple[float, float]:
+    ra, dec = np.asarray(t.getcell(column, row), dtype=float).reshape(-1, 2)[0]
+    return float(ra % (2 * math.pi)), float(dec)
+
+
+def _pointing(t: table, row: int, centre: tuple[float, float], frame: str) -> tuple[float, float]:
+    """Return where the dishes pointed: DELAY_DIR, which moving the phase centre leaves alone (CASA, DP3, chgcentre).
+
+    The phase centre, where there is none, or none that can be one: not finite, in another frame, or far away.
+    """
+    if "DELAY_DIR" not in t.colnames() or not t.iscelldefined("DELAY_DIR", row):
+        return centre
+    frames = {frame, t.getcolkeywords("DELAY_DIR").get("MEASINFO", {}).get("Ref", frame)}
+    if len(frames) > 1 and not frames <= _EQUATORIAL:
+        return centre
+    pointing = _direction(t, "DELAY_DIR", row)
+    return pointing if separation(pointing, centre) <= _SAME_POINTING else centre  # not true for NaN
+
+
+def _antennas(path: Path) -> tuple[tuple[str, ...], float]:
+    with subtable(path, "ANTENNA") as t:
+        diameter = t.getcol("DISH_DIAMETER") if t.nrows() and "DISH_DIAMETER" in t.colnames() else np.zeros(1)
+        return tuple(t.getcol("NAME")) if t.nrows() else (), float(np.median(diameter))
+
+
+def _first_text(path: Path, name: str, column: str) -> str:
+    with subtable(path, name) as t:
+        return str(t.getcell(column, 0)) if t.nrows() else "unknown"
+
+
+def _sample_main(main: table, path: Path, rows: np.ndarray) -> dict[str, np.ndarray]:
+    names = ["TIME", "ANTENNA1", "ANTENNA2", "UVW", "FIELD_ID", "DATA_DESC_ID"]
+    part = main if len(rows) == main.nrows() else main.selectrows(rows)
+    sample: dict[str, np.ndarray] = {}
+    for name in [*names, "INTERVAL"]:
+        if name == "INTERVAL" and name not in main.colnames():
+            sample[name] = np.zeros(0)
+            continue
+        try:
+            sample[name] = part.getcol(name) if len(rows) else np.zeros((0, 3) if name == "UVW" else 0)
+        except RuntimeError as error:
+            raise MeasurementSetError(f"{path}: cannot read the column {name}: {error}".strip()) from error
+    return sample
+
+
+def _pairs(field: np.ndarray, ddid: np.ndarray) -> dict[int, int]:
+    """Return how many rows have each FIELD_ID and DATA_DESC_ID, the pair as one number, which sorts far faster."""
+    pairs = field.astype(np.int64) << 32 | (ddid.astype(np.int64) & 0xFFFFFFFF)
+    found, counts = np.unique(pairs, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
+def _partitions(
+    counts: Mapping[int, int],
+    setups: Sequence[tuple[int, tuple[str, ...]]],
+    nfield: int,
+    scale: float,
+    problems: list[str],
+) -> tuple[Partition, ...]:
+    result = []
+    for pair, count in sorted(counts.items()):
+        field, ddid = pair >> 32, (pair & 0xFFFFFFFF) - (0 if pair & 0x80000000 == 0 else 1 << 32)
+        if not (0 <= ddid < len(setups) and 0 <= field < nfield):
+            problems.append(f"rows with FIELD_ID {field}, DATA_DESC_ID {ddid} point outside their sub-table")
+            continue
+        spw, corrs = setups[ddid]
+        result.append(Partition(field, ddid, spw, corrs, round(count * scale)))
+    return tuple(result)
+
+
+def _flagged_fraction(meta: Metadata) -> tuple[float | None, int]:
+    per_row = {p.ddid: len(meta.spws[p.spw].chan_freq) * max(1, len(p.corrs)) for p in meta.partitions}
+    if not per_row:
+        return None, 0
+    rows = row_sample(meta.nrow, max(64, _FLAG_BUDGET // max(per_row.values())))
+    flagged = total = 0
+    try:
+        main = open_table(meta.path)
+        setup = main.selectrows(rows).getcol("DATA_DESC_ID")
+        for ddid in per_row:
+            here = rows[setup == ddid]
+            if not len(here):
+                continue
+            part = main.selectrows(here)
+            flags = part.getcol("FLAG").reshape(len(here), -1)
+            if "FLAG_ROW" in meta.columns:
+                flags = flags | part.getcol("FLAG_ROW")[:, None]
+            flagged, total = flagged + int(flags.sum()), total + flags.size
+    except RuntimeError:
+        return None, 0
+    return (flagged / total, len(rows)) if total else (None, 0)

@@ -1,0 +1,295 @@
+"""Survey cutouts in memory, as they are stored, and the views that are cut from them.
+
+A view is a square about the middle of a picture, turned by any angle, resampled and stretched by the noise of the
+picture, as views of draws are (:mod:`vis2img.views.crops`). Lengths are in pixels of the picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numba import njit
+
+from vis2img.errors import Vis2imgError
+from vis2img.imaging.image import robust_noise
+from vis2img.simulate.sky.pictures import CutoutSet, read_cutouts
+from vis2img.views.pixel_changes import ViewChange, change_pixels
+from vis2img.views.resample import LINEAR, resample
+from vis2img.views.stretch import Stretch, stretched
+
+log = logging.getLogger(__name__)
+_KEPT = ("u1", "i1", "u2", "i2", "f4")  # types that stay as they are; others become float32
+_MOST_BLANK = 0.5  # of a picture
+_MARGIN = 2  # pixels about a turned square, so that the resampler sees no edge
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The pictures of a loader.
+
+    Parameters
+    ----------
+    images : list of array [y, x]
+        Integers or float32, as stored; NaN where blank.
+    background, noise : float32 [picture]
+        Median and robust noise in the stored numbers.
+    names : list of str
+        File and row of each.
+    skipped : dict
+        Pictures that cannot be used, and why.
+    fingerprint : str
+        Hash of all that was read, by which a run that goes on knows that it sees the same pictures.
+    """
+
+    images: list[np.ndarray]
+    background: np.ndarray
+    noise: np.ndarray
+    names: list[str]
+    skipped: dict[str, str]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def open_pictures(
+    paths: Iterable[str | Path], patch_npix: int, progress: Callable[[int, int], None] | None = None
+) -> Pictures:
+    """Read cutouts: npz files, FITS images or folders of them (:func:`vis2img.simulate.sky.pictures.read_cutouts`).
+
+    Pictures that are smaller than a patch, more than half blank, or the same everywhere are left out and named.
+
+    Parameters
+    ----------
+    paths : iterable of path
+    patch_npix : int
+        Side of a patch in pixels of the pictures.
+    progress : callable, optional
+        Called with (pictures looked at, pictures).
+
+    Raises
+    ------
+    Vis2imgError
+        If a file cannot be read, or none of the pictures can be used; one line that names the file.
+    """
+    found = [read_cutouts(path) for path in paths]
+    total, done = sum(map(len, found)), 0
+    digest = hashlib.blake2b(digest_size=16)
+    images, levels, names, skipped = [], [], [], {}
+    for cutouts in found:
+        for row, image in enumerate(_stored(cutouts)):
+            digest.update(repr((image.shape, image.dtype.str)).encode())
+            digest.update(image.tobytes())
+            background, noise, why = _judged(image, patch_npix)
+            done += 1
+            if progress and (done % 100 == 0 or done == total):
+                progress(done, total)
+            if why:
+                skipped[cutouts.names[row]] = f"{cutouts.names[row]}: {why}"
+                continue
+            images.append(image)
+            levels.append((background, noise))
+            names.append(cutouts.names[row])
+    if not images:
+        raise Vis2imgError(f"no picture can be used: {next(iter(skipped.values()), 'there is none')}")
+    for why in skipped.values():
+        log.warning("skipped: %s", why)
+    background, noise = np.array(levels, np.float32).T
+    return Pictures(images, background, noise, names, skipped, digest.hexdigest())
+
+
+def _stored(cutouts: CutoutSet) -> list[np.ndarray]:
+    """Return the pictures in a type that the compiled loops take, without a copy where they are in one."""
+    images = cutouts.images
+    if isinstance(images, np.ndarray):
+        return list(_plain(cutouts.path, images))
+    return [_plain(cutouts.path, image) for image in images]
+
+
+def _plain(path: Path, images: np.ndarray) -> np.ndarray:
+    if np.iscomplexobj(images):
+        raise Vis2imgError(f"{path}: pictures must be real numbers, not {images.dtype}")
+    kind = images.dtype.newbyteorder("=")
+    return np.ascontiguousarray(images, kind if kind.str[1:] in _KEPT else np.float32)
+
+
+def _judged(image: np.ndarray, patch_npix: int) -> tuple[float, float, str]:
+    """Return background and noise of a picture, and why it cannot be used, if so."""
+    ny, nx = image.shape
+    if min(nx, ny) < patch_npix:
+        return 0.0, 0.0, f"{nx} x {ny} pixels are fewer than views.patch_npix = {patch_npix}"
+    finite = image[np.isfinite(image)] if image.dtype.kind == "f" else image.ravel()
+    if len(finite) < (1 - _MOST_BLANK) * image.size:
+        return 0.0, 0.0, f"{100 * (1 - len(finite) / image.size):.0f}% of its pixels are blank"
+    if finite.min() == finite.max():
+        return 0.0, 0.0, f"all of its pixels are {finite[0]:g}"
+    background = float(np.median(finite))
+    return background, picture_noise(finite), ""
+
+
+def picture_noise(pixels: np.ndarray) -> float:
+    """Return the robust noise of finite pixels [n], in their own unit; positive unless all are alike.
+
+    Numbers that were rounded to integers are spread over the width of a step first, or their median deviation would
+    come in steps as well; it is thus at least that of the rounding, 0.37. Where a survey cut its noise off and most
+    pixels are one number, a third of the least that any other is away from it stands for it, as cuts are at 3 sigma.
+    """
+    values: np.ndarray = pixels.astype(np.float32)
+    if pixels.dtype.kind in "iu":
+        values += np.resize(_DITHER, len(values))
+    noise = robust_noise(values)
+    if noise > 0:
+        return noise
+    apart = np.abs(values - np.median(values))
+    return float(apart[apart > 0].min(initial=np.inf)) / 3
+
+
+_DITHER = (np.random.default_rng(0).permutation(4093) + 0.5).astype(np.float32) / 4093 - 0.5
+
+
+@dataclass(frozen=True)
+class Square:
+    """Where a view lies in its patch, before the turn: its middle, from the middle of the picture, and its side."""
+
+    x: float
+    y: float
+    side: float
+
+
+def cut_picture(
+    pictures: Pictures,
+    number: int,
+    square: Square,
+    out: np.ndarray,
+    stretch: Stretch | None = None,
+    change: ViewChange | None = None,
+    rng: np.random.Generator | None = None,
+) -> None:
+    """Cut a view of a picture.
+
+    Parameters
+    ----------
+    pictures : Pictures
+    number : int
+        Which of them.
+    square : Square
+    out : float32 [size, size]
+        Where to write, of any strides.
+    stretch : Stretch, optional
+        Default: none; ``out`` is then in units of the noise of the picture, above its background.
+    change : ViewChange, optional
+        Turn and changes of pixels; default: none. With a turn, the corners of a square that reach beyond the picture
+        show it mirrored.
+    rng : numpy Generator, optional
+        Of the noise of ``change``.
+    """
+    change = change or ViewChange()
+    image, size = pictures.images[number], len(out)
+    background, noise = float(pictures.background[number]), float(pictures.noise[number])
+    step = square.side / size
+    if change.angle:
+        margin = _MARGIN + math.ceil(step)
+        width = math.ceil(square.side) + 2 * margin
+        region = np.empty((width, width), np.float32)
+        fill_turned(image, square.x, square.y, square.side / 2 + margin, change.angle, background, region)
+        left = lower = float(margin)
+    else:
+        region, left, lower = _straight(image, square, background, step)
+    plain = LINEAR, 1.0, 1.0 / noise, 1.0
+    if change.of_pixels:
+        view = np.empty((size, size), np.float32)
+        resample(region, left, lower, square.side, *plain, view)
+        change_pixels(view, change, change.blur / step, rng or np.random.default_rng(0))
+        out[...] = view if stretch is None else stretched(view, 1.0, stretch)
+    else:
+        factors = plain if stretch is None else stretch.factors(noise)
+        resample(region, left, lower, square.side, *factors, out)
+
+
+def _straight(image: np.ndarray, square: Square, background: float, step: float) -> tuple[np.ndarray, float, float]:
+    """Return the part of a picture about a square above the background, and where the square starts in it."""
+    reach = math.ceil(max(step, 1.0)) + 4  # the resampler takes four pixels at a time
+    spans, starts = [], []
+    for n, middle in zip(image.shape, (square.y, square.x), strict=True):
+        start = min(max(n / 2 + middle - square.side / 2, 0.0), n - square.side)
+        first = max(0, math.floor(start) - reach)
+        spans.append(slice(first, min(n, math.ceil(start + square.side) + reach)))
+        starts.append(start - first)
+    region = image[spans[0], spans[1]].astype(np.float32) - np.float32(background)
+    if image.dtype.kind == "f":
+        region[~np.isfinite(region)] = 0.0
+    return region, starts[1], starts[0]
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "arcp", "nsz"})
+def fill_turned(
+    image: np.ndarray, x: float, y: float, half: float, angle: float, background: float, out: np.ndarray
+) -> None:  # pragma: no cover - compiled
+    """Fill ``out`` with a square about the middle of ``image``, turned about it, above the background.
+
+    Between pixels a cubic goes through them (Keys 1981, IEEE TASSP 29, 1153, a = -1/2), which keeps the noise better
+    than a line would. Blank pixels are background; beyond the edge the picture is mirrored.
+
+    Parameters
+    ----------
+    image : integers or float32 [y, x]
+    x, y : float
+        Middle of the square before the turn, from the middle of the picture.
+    half : float
+        From there to the edge of the first pixel of ``out``, whose pixels are as large as those of the picture.
+    angle : float
+        By which the square is turned, counterclockwise where x runs to the right and y up, rad; what it shows turns
+        the other way.
+    background : float
+    out : float32 [n, n]
+    """
+    ny, nx = image.shape
+    cos, sin = math.cos(angle), math.sin(angle)
+    zero = np.float32(background)
+    wx, wy = np.empty(4, np.float32), np.empty(4, np.float32)
+    for j in range(out.shape[0]):
+        b = y - half + j + 0.5
+        for i in range(out.shape[1]):
+            a = x - half + i + 0.5
+            px = nx / 2 + cos * a - sin * b - 0.5
+            py = ny / 2 + sin * a + cos * b - 0.5
+            fx, fy = math.floor(px), math.floor(py)
+            _keys(np.float32(px - fx), wx)
+            _keys(np.float32(py - fy), wy)
+            x0, y0 = int(fx) - 1, int(fy) - 1
+            inside = x0 >= 0 and y0 >= 0 and x0 + 3 < nx and y0 + 3 < ny
+            total = np.float32(0)
+            for k in range(4):
+                row = y0 + k if inside else _mirrored(y0 + k, ny)
+                line = np.float32(0)
+                for q in range(4):
+                    column = x0 + q if inside else _mirrored(x0 + q, nx)
+                    value = np.float32(image[row, column])
+                    if math.isfinite(value):
+                        line += wx[q] * (value - zero)
+                total += wy[k] * line
+            out[j, i] = total
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _keys(f: np.float32, weight: np.ndarray) -> None:  # pragma: no cover - compiled
+    half, one = np.float32(0.5), np.float32(1)
+    two, three, four, five = np.float32(2), np.float32(3), np.float32(4), np.float32(5)
+    weight[0] = half * f * (f * (two - f) - one)
+    weight[1] = half * (f * f * (three * f - five) + two)
+    weight[2] = half * f * (f * (four - three * f) + one)
+    weight[3] = half * f * f * (f - one)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _mirrored(i: int, n: int) -> int:  # pragma: no cover - compiled
+    """Return the pixel that stands for pixel ``i``, which may be beyond the edge by up to ``n`` pixels."""
+    i = -1 - i if i < 0 else i
+    i = 2 * n - 1 - i if i >= n else i
+    return min(max(i, 0), n - 1)

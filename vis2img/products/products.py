@@ -1,0 +1,212 @@
+"""The files that imaging leaves: images and cubes, point spread functions, primary beams, quick looks.
+
+NAME.fits            the dirty image, or the cube [stokes, freq, y, x]
+NAME-psf.fits        its point spread function
+NAME-MFS.fits        of a cube, the mean over frequency
+NAME-pb.fits         the primary beam, and NAME-pbcor.fits the image divided by it
+NAME-0000.fits ...   instead of a cube, where its planes are not evenly spaced in frequency
+NAME-I.fits ...      likewise, where the Stokes parameters are no neighbours in I, Q, U, V
+NAME-t0000.fits ...  per time interval, NAME-d0000.fits ... per draw: each with all of the above
+NAME.png             a quick look at the first image
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vis2img.coordinates import parallactic_angles
+from vis2img.errors import ParameterError
+from vis2img.files import check_outputs
+from vis2img.imaging.cubes import mean_image
+from vis2img.imaging.fits import plane_freq, psf_path, write_image
+from vis2img.imaging.image import Image
+from vis2img.imaging.primary_beam import correct, primary_beam, receiver
+from vis2img.products.fits_cube import fit_one_file, open_cube, write_cube
+
+
+@dataclass(frozen=True)
+class Products:
+    """What is written of each image, and where.
+
+    Parameters
+    ----------
+    fits : Path
+        NAME.fits.
+    psf, pb : bool
+        Whether there are point spread functions, and primary beams with corrected images.
+    png : bool
+        Whether there is a quick look.
+    pb_cutoff : float
+        Primary beam below which the corrected image is blank.
+    pb_band : str or None
+        Receiver whose beam it is; default: see :func:`beam_of`.
+    overwrite : bool
+        Replace existing files.
+    """
+
+    fits: Path
+    psf: bool = False
+    pb: bool = False
+    png: bool = True
+    pb_cutoff: float = 0.05
+    pb_band: str | None = None
+    overwrite: bool = False
+
+    def name(self, suffix: str) -> Path:
+        """Return ``NAME-suffix.fits``, and ``NAME.fits`` for an empty suffix."""
+        return self.fits.with_name(f"{self.fits.stem}-{suffix}{self.fits.suffix}") if suffix else self.fits
+
+    def files(self, suffixes: Sequence[str], stokes: str = "I", freqs: Sequence[float] = (math.nan,)) -> list[Path]:
+        """Return all files that will be written.
+
+        Parameters
+        ----------
+        suffixes : sequence of str
+            Of the intervals or draws (``t0000``, ``d0003``); one empty suffix where there is just one.
+        stokes : str
+            Stokes parameters.
+        freqs : sequence of float
+            Centres of the planes in Hz; one of any value where there is no cube.
+        """
+        found = []
+        for suffix in suffixes:
+            kinds = [("", freqs, self.psf)]
+            kinds += [("MFS", freqs[:1], self.psf)] if len(freqs) > 1 else []
+            kinds += [(kind, freqs, False) for kind in ("pb", "pbcor") if self.pb]
+            for kind, centres, psf in kinds:
+                targets = _targets(self.name("-".join(filter(None, (suffix, kind)))), stokes, centres)
+                for path in dict.fromkeys(path for row in targets for path in row):
+                    found += [path, psf_path(path)] if psf else [path]
+        return [*found, self.fits.with_suffix(".png")] if self.png else found
+
+    def write(self, planes: Sequence[Sequence[Image]], suffix: str = "") -> list[Path]:
+        """Write images [stokes][plane], and what goes with them; return the files.
+
+        Raises
+        ------
+        OutputError
+            If a file exists already, or cannot be written; each is either whole or not there.
+        ParameterError
+            If there is no primary beam model for the telescope or frequencies.
+        """
+        written = self._write_stack(planes, self.name(suffix))
+        if len(planes[0]) > 1:
+            mean = [[mean_image(row)] for row in planes]
+            written += self._write_stack(mean, self.name("-".join(filter(None, (suffix, "MFS")))))
+        return written + self._write_beams(planes, suffix) if self.pb else written
+
+    def write_png(self, image: Image) -> list[Path]:
+        """Write the quick look, if there is to be one."""
+        if not self.png:
+            return []
+        from vis2img.imaging.picture import save_png
+
+        return [save_png(image, self.fits.with_suffix(".png"), overwrite=self.overwrite)]
+
+    def _write_stack(self, planes: Sequence[Sequence[Image]], path: Path) -> list[Path]:
+        targets = _targets(path, *_axes(planes))
+        if len(planes) * len(planes[0]) > 1 and targets[0][0] == path:
+            return write_cube(planes, path, overwrite=self.overwrite)
+        check_outputs([target for row in targets for target in row], self.overwrite)
+        return [
+            written
+            for images, paths in zip(planes, targets, strict=True)
+            for image, target in zip(images, paths, strict=True)
+            for written in write_image(image, target, overwrite=self.overwrite)
+        ]
+
+    def _write_beams(self, planes: Sequence[Sequence[Image]], suffix: str) -> list[Path]:
+        """Write primary beams and corrected images plane by plane: neither is held of all planes."""
+        names = [self.name("-".join(filter(None, (suffix, kind)))) for kind in ("pb", "pbcor")]
+        files = [dict.fromkeys(path for row in _targets(name, *_axes(planes)) for path in row) for name in names]
+        check_outputs([path for group in files for path in group], self.overwrite)
+        with contextlib.ExitStack() as stack:
+            put_beam, put_corrected = (stack.enter_context(self._sink(planes, name)) for name in names)
+            for images in planes:
+                for plane, image in enumerate(images):
+                    beam = beam_of(image, self.pb_band)
+                    put_beam(replace(image, data=beam, psf=None, unit=""), plane)
+                    corrected = correct(image.data, beam, self.pb_cutoff)
+                    put_corrected(replace(image, data=corrected, psf=None), plane)
+        return [path for group in files for path in group]
+
+    @contextlib.contextmanager
+    def _sink(self, planes: Sequence[Sequence[Image]], path: Path) -> Iterator[Callable[[Image, int], object]]:
+        """Give what takes one image after the other, and its number, into one file or several."""
+        stokes, freqs = _axes(planes)
+        targets = _targets(path, stokes, freqs)
+        if len(stokes) * len(freqs) > 1 and targets[0][0] == path:
+            with open_cube(path, stokes, freqs, self.overwrite) as cube:
+                yield cube.put
+        else:
+            yield lambda image, plane: write_image(image, targets[stokes.index(image.stokes)][plane], self.overwrite)
+
+
+def _axes(planes: Sequence[Sequence[Image]]) -> tuple[str, list[float]]:
+    return "".join(row[0].stokes for row in planes), [plane_freq(image)[0] for image in planes[0]]
+
+
+def _targets(path: Path, stokes: str, freqs: Sequence[float]) -> list[list[Path]]:
+    """Return the file of each image [stokes][plane]: ``path`` for all, or one each as WSClean's (NAME-0003-Q.fits)."""
+    if len(stokes) * len(freqs) == 1 or fit_one_file(stokes, freqs):
+        return [[path] * len(freqs) for _ in stokes]
+    many, several = len(freqs) > 1, len(stokes) > 1
+    return [
+        [
+            path.with_name("-".join([path.stem, *([f"{i:04d}"] * many), *([name] * several)]) + path.suffix)
+            for i in range(len(freqs))
+        ]
+        for name in stokes
+    ]
+
+
+def beam_of(image: Image, band: str | None = None) -> np.ndarray:
+    """Return the primary beam of ``image`` [y, x]: the mean over its channels and times, weighted as the image.
+
+    Parameters
+    ----------
+    image : Image
+    band : str, optional
+        Receiver: UHF, L or S. Default: the one that fits all channels of the measurement set, which a plane of a cube
+        has only some of.
+
+    Raises
+    ------
+    ParameterError
+        If there is no model for the telescope or frequencies.
+    """
+    if image.channels is None:
+        raise ParameterError("the image does not know its channels, which the primary beam depends on")
+    if not image.nvis:
+        return np.full(image.data.shape, np.nan, np.float32)
+    pointing = (float(image.meta.get("pointing_ra", math.nan)), float(image.meta.get("pointing_dec", math.nan)))
+    if not all(map(math.isfinite, pointing)):
+        pointing = image.phase_centre
+    freqs, weights = image.channels
+    times, time_weights = image.times or (None, None)
+    return primary_beam(
+        str(image.meta.get("telescope", "unknown")), freqs, weights, pointing, image.phase_centre,
+        image.params.npix, image.params.pixsize, image.stokes,
+        parallactic=None if times is None else parallactic_angles(times, pointing),
+        angle_weights=time_weights, band=band or band_of(image.meta),
+    )  # fmt: skip
+
+
+def band_of(meta: Mapping[str, Any]) -> str | None:
+    """Return the receiver that fits all channels of the measurement set that ``meta`` tells of, None if it tells not.
+
+    Raises
+    ------
+    ParameterError
+        If there is none.
+    """
+    if "band_low" not in meta:
+        return None
+    return receiver(float(meta["band_low"]), float(meta["band_high"]))

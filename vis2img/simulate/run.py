@@ -1,0 +1,104 @@
+"""Simulated observations: a sky with labels, observed into a real measurement set, with the truth beside it.
+
+    simulated_sky -> observe -> catalogue, errors and parameters -> publish
+
+:mod:`vis2img.simulate.config` says what is simulated, :mod:`vis2img.simulate.observe` does the observing, and
+:mod:`vis2img.simulate.files` keeps half-written files from being seen.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vis2img.errors import Vis2imgError
+from vis2img.machine import cores
+from vis2img.ms.tables import table
+from vis2img.simulate.config import PRESETS, SimulateConfig
+from vis2img.simulate.empty_ms import check_telescope
+from vis2img.simulate.files import ID_KEYWORD, SimulationResult, check_targets, is_done, publish, staging
+from vis2img.simulate.observe import Observed, Progress, observe
+from vis2img.simulate.sky import write_catalogue
+from vis2img.simulate.sky.build import simulated_sky
+
+__all__ = ["PRESETS", "SimulateConfig", "SimulationResult", "is_done", "simulate"]
+
+
+def simulate(
+    config: SimulateConfig, progress: Progress | None = None, *, nthreads: int | None = None
+) -> SimulationResult:
+    """Observe a sky and write the measurement set with its truth.
+
+    Parameters
+    ----------
+    config : SimulateConfig
+    progress : callable, optional
+        Called as ``progress(step, fraction)``; nothing is printed.
+    nthreads : int, optional
+        Threads of the prediction; default: all cores. The data do not depend on it beyond rounding.
+
+    Returns
+    -------
+    SimulationResult
+
+    Raises
+    ------
+    OutputError
+        If the target exists (without ``overwrite``), is no measurement set or cannot be written.
+    ParameterError
+        If the field is too low in the sky, the sources do not fit, or the noise of the telescope is not known.
+    Vis2imgError
+        If simms is not installed or fails, or a file of sources cannot be read.
+    """
+    report = progress or (lambda step, fraction: None)
+    result = check_targets(config.out, config.overwrite)
+    sky_seed, *seeds = np.random.SeedSequence(config.seed).spawn(4)  # one each: noise does not change the sky
+    check_telescope(config.telescope)
+    config.sigma  # noqa: B018  (raises where the noise is not known, before any work)
+    sources = simulated_sky(config, np.random.default_rng(sky_seed))
+    with staging(result.ms_path) as stage:
+        new = SimulationResult.at(stage / result.ms_path.name)
+        numbers = [int(seed.generate_state(1)[0]) for seed in seeds]
+        try:
+            observed = observe(config, sources, new.ms_path, numbers, report, nthreads or cores())
+        except Vis2imgError:
+            raise
+        except Exception as error:  # simms and casacore raise anything from RuntimeError to KeyError
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise Vis2imgError(f"the simulation of {result.ms_path} failed: {reason}") from error
+        apparent = np.array([source.flux for source in sources]) * observed.power
+        write_catalogue(sources, new.catalogue_path, {"apparent_flux_jy": apparent})
+        _append_errors(observed, new.catalogue_path)
+        _write_parameters(config, observed.record, new)
+        publish(new, result, stage, config.overwrite)
+    report("done", 1.0)
+    return result
+
+
+def _append_errors(observed: Observed, path: Path) -> None:
+    """Add gains, bandpass and flags to the truth, as images of these names."""
+    from astropy.io import fits
+
+    with fits.open(path, mode="append") as hdus:
+        for name, values in observed.errors.items():
+            hdus.append(fits.ImageHDU(values, name=name))
+
+
+def _write_parameters(config: SimulateConfig, record: dict[str, Any], new: SimulationResult) -> None:
+    """Write the parameters, and the name that says that they belong to this measurement set, into both."""
+    import ducc0
+    import simms
+
+    from vis2img import __version__
+
+    name = uuid.uuid4().hex
+    with table(str(new.ms_path), readonly=False, ack=False) as main:
+        main.putkeyword(ID_KEYWORD, name)
+    given = config.record()
+    values = {**given, **record, "ref_freq": config.mid_freq, "config": given, "id": name}
+    names = {"vis2img": __version__, "simms": simms.__version__, "numpy": np.__version__, "ducc0": ducc0.__version__}
+    new.parameters_path.write_text(json.dumps({**values, "versions": names}, indent=2) + "\n")

@@ -1,0 +1,46 @@
+"""What the source classes share: components in a source's own frame, before they are seen from anywhere.
+
+x runs along the radio axis (for a bent source along the tails), y across it, in units of about the length of
+an arm; flux fractions add up to 1 over the source. :mod:`vis2img.simulate.sky.draw` projects, turns and scales.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+NODES = 5  # components per jet, lobe or tail
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Components in a source's own frame: centre [n, 2], FWHM along and across [n, 2]; the rest [n]."""
+
+    centre: np.ndarray
+    fwhm: np.ndarray
+    tilt: np.ndarray
+    flux: np.ndarray
+    spectral_index: np.ndarray
+
+
+def core_part(rng: np.random.Generator, fraction: float) -> Part:
+    """Return a point at the nucleus with a flat spectrum."""
+    return Part(np.zeros((1, 2)), np.zeros((1, 2)), np.zeros(1), np.array([fraction]), rng.uniform(-0.3, 0.2, 1))
+
+
+def shares(rng: np.random.Generator, core: float, ratio: float) -> list[tuple[float, float]]:
+    """Return (side, flux fraction) of both sides, whose fluxes differ by up to ``ratio`` either way."""
+    weight = rng.uniform(1.0, ratio) ** rng.choice([-1.0, 1.0])
+    return [(1.0, (1 - core) * weight / (1 + weight)), (-1.0, (1 - core) / (1 + weight))]
+
+
+def fading(rng: np.random.Generator, s: np.ndarray, decay: float, total: float) -> np.ndarray:
+    """Return fluxes [n] that fall as exp(-s / decay), each up to 20% off, with the sum ``total``."""
+    flux = np.exp(-s / decay) * rng.uniform(0.8, 1.2, len(s))
+    return flux * total / flux.sum()
+
+
+def loguniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw one number that is uniform in its logarithm."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))

@@ -1,0 +1,186 @@
+"""Views: crops of one sky position from different draws, as DINO's multi-crop wants them.
+
+A crop is an angle on the sky around a direction, whatever the pixel scale of the draw; it is resampled,
+antialiased, to a fixed number of pixels. Global views show the whole patch, local views a part of it
+(Caron et al. 2021, arXiv:2104.14294, sec. 3.2).
+
+Crops are planned first (:class:`Crop`: which draw, which square, how turned) and cut later, by any thread. Turns are
+not carried out here but handed on, as the accelerator turns a batch in no time: :func:`turned` says what they mean.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vis2img.coordinates import lm_to_pixel
+from vis2img.draws.draw import Draw
+from vis2img.errors import ParameterError
+from vis2img.views.resample import LINEAR, resample
+from vis2img.views.stretch import Stretch
+
+TURNS = 8  # symmetries of a square: bit 0 transposes, bit 1 flips x, bit 2 flips y, in this order
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How views are cut: numbers, sizes and jitter."""
+
+    patch_npix: int = 64
+    """Side of a patch in suggested pixels (a third of the finest fringe); sets its angle on the sky."""
+    global_size: int = 64
+    """Side of a global view in pixels."""
+    local_size: int = 32
+    """Side of a local view in pixels."""
+    n_global: int = 2
+    """Global views of a sample."""
+    n_local: int = 4
+    """Local views of a sample."""
+    global_scale: tuple[float, float] = (0.7, 1.0)
+    """Side of a global crop as a fraction of the patch."""
+    local_scale: tuple[float, float] = (0.35, 0.6)
+    """Side of a local crop as a fraction of the patch."""
+    rotate: bool = True
+    """Whether views are flipped, and turned by multiples of 90 degrees, at random."""
+    stretch: Stretch = field(default_factory=Stretch)
+    """How flux densities become pixel values."""
+
+    def __post_init__(self) -> None:
+        if min(self.patch_npix, self.global_size, self.local_size) < 8:
+            raise ParameterError("patch_npix, global_size and local_size must be at least 8 pixels")
+        if self.n_global < 2 or self.n_local < 0:
+            raise ParameterError("views need n_global of at least 2 and n_local of at least 0")
+        for name in ("global_scale", "local_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise ParameterError(f"{name} = ({low}, {high}) must be fractions, 0 < low <= high <= 1")
+
+    @property
+    def n_views(self) -> int:
+        """Views of a sample."""
+        return self.n_global + self.n_local
+
+
+def turned(view: Any, turn: int) -> Any:
+    """Return ``view`` [y, x, ...] under symmetry ``turn`` of the square, 0 to 7: a view into the same memory."""
+    view = view.swapaxes(0, 1) if turn & 1 else view
+    view = view[:, ::-1] if turn & 2 else view
+    return view[::-1] if turn & 4 else view
+
+
+def cut(
+    draw: Draw,
+    l: float,
+    m: float,
+    side: float,
+    size: int,
+    stretch: Stretch | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the square of angle ``side`` around direction cosines (``l``, ``m``) in ``size`` pixels.
+
+    Parameters
+    ----------
+    draw : Draw
+        The images to cut from.
+    l, m : float
+        Centre relative to the reference pixel of the draw, direction cosines.
+    side : float
+        Angle on the sky in rad.
+    size : int
+        Pixels a side of the result.
+    stretch : Stretch, optional
+        Default: none, Jy/beam.
+    out : float32 [size, size, channel], optional
+        Where to write.
+
+    Returns
+    -------
+    float32 [size, size, channel]
+        Bilinear with antialiasing; see :func:`vis2img.views.resample.resample`.
+
+    Raises
+    ------
+    ParameterError
+        If the square reaches beyond the image.
+    """
+    count, ny, nx = draw.data.shape
+    left, lower, width = _square(draw, l, m, side)
+    if not _inside(draw, left, lower, width):
+        x, y = left + width / 2 - 0.5, lower + width / 2 - 0.5
+        raise ParameterError(f"the patch at pixel ({x:.1f}, {y:.1f}) reaches beyond the {nx} x {ny} image")
+    if out is None:
+        out = np.empty((size, size, count), np.float32)
+    for channel in range(count):
+        factors = (LINEAR, 1.0, 1.0, 1.0) if stretch is None else stretch.factors(float(draw.noise[channel]))
+        resample(draw.data[channel], left, lower, width, *factors, out[:, :, channel])
+    return out
+
+
+def fits(draw: Draw, l: float, m: float, side: float) -> bool:
+    """Return whether a square, as :func:`cut` takes it, lies within the image."""
+    return _inside(draw, *_square(draw, l, m, side))
+
+
+def _inside(draw: Draw, left: float, lower: float, width: float) -> bool:
+    ny, nx = draw.data.shape[1:]
+    return min(left, lower) >= -1e-6 and left + width <= nx + 1e-6 and lower + width <= ny + 1e-6
+
+
+def _square(draw: Draw, l: float, m: float, side: float) -> tuple[float, float, float]:
+    """Return left and lower edge and width of a square in pixels of the draw."""
+    ny, nx = draw.data.shape[1:]
+    pixsize = draw.params.pixsize
+    x, y = lm_to_pixel(l, m, (nx, ny), pixsize)
+    width = side / pixsize
+    # Pixel centres are whole numbers to the WCS; to the resampler a pixel spans [i, i + 1].
+    return x + 0.5 - width / 2, y + 0.5 - width / 2, width
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """One view before it is cut: the draw, its square (direction cosines and angle, rad), and how it is turned."""
+
+    draw: Draw
+    l: float
+    m: float
+    side: float
+    turn: int
+
+
+def plan_crops(
+    rng: np.random.Generator, draws: list[Draw], l: float, m: float, patch: float, config: ViewConfig
+) -> list[Crop]:
+    """Choose the views of one sky patch from different draws of its field.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+        Chooses draws, scales, shifts and turns.
+    draws : list of Draw
+        Draws of one field; views take them in random order without repeating one before all were used.
+    l, m : float
+        Centre of the patch, direction cosines.
+    patch : float
+        Side of the patch in rad.
+    config : ViewConfig
+        Sizes and numbers.
+
+    Returns
+    -------
+    list of Crop
+        Global views first.
+    """
+    count = config.n_views
+    rounds = math.ceil(count / len(draws))
+    order = np.concatenate([rng.permutation(len(draws)) for _ in range(rounds)])[:count]
+    low, high = np.repeat([config.global_scale, config.local_scale], [config.n_global, config.n_local], axis=0).T
+    side = patch * rng.uniform(low, high)
+    shift = rng.uniform(-0.5, 0.5, (2, count)) * (patch - side)
+    turns = rng.integers(TURNS, size=count) if config.rotate else np.zeros(count, int)
+    return [
+        Crop(draws[order[i]], l + shift[0, i], m + shift[1, i], float(side[i]), int(turns[i])) for i in range(count)
+    ]
