@@ -2,14 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from vis2img.errors import ParameterError
 
 SPEED_OF_LIGHT = 299_792_458.0  # m/s, exact (SI)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where visibilities and their images come from; what is not told has its default."""
+
+    paths: tuple[str, ...] = ()
+    """Measurement sets, or averaged data; an image may have several."""
+    selection: str | None = None
+    """What was read of them: a record of :class:`vis2img.ms.selection.Selection` in JSON."""
+    telescope: str = "unknown"
+    field: str = ""
+    spw: tuple[int, ...] = ()
+    """Spectral windows (SPECTRAL_WINDOW_ID)."""
+    column: str = ""
+    """Data column."""
+    stokes_from: str = ""
+    """The correlations that made the Stokes parameter, as ``XX+YY``."""
+    frame: str = "ICRS"
+    """Reference frame of directions."""
+    pointing: tuple[float, float] | None = None
+    """Where the dishes pointed, RA and Dec in rad."""
+    band: tuple[float, float] | None = None
+    """Lowest and highest frequency in Hz that tell of the receiver."""
+    chan_width: float = 0.0
+    """Width of the channels in Hz."""
+    dish_diameter: float = 0.0
+    """m; 0: not known."""
+
+    def with_all(self, others: Iterable[Origin]) -> Origin:
+        """Return this origin with the paths and spectral windows of ``others`` in place of its own."""
+        others = list(others)
+        paths = dict.fromkeys(path for other in others for path in other.paths)
+        spws = {spw for other in others for spw in other.spw}
+        return replace(self, paths=tuple(paths) or self.paths, spw=tuple(sorted(spws)) or self.spw)
+
+    @property
+    def spw_label(self) -> int | str | None:
+        """The spectral window as a number, several as a text (``0,2``), None where none is told."""
+        if len(self.spw) > 1:
+            return ",".join(map(str, self.spw))
+        return self.spw[0] if self.spw else None
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """What the averages of one time block and channel block were made of.
+
+    Parameters
+    ----------
+    middle : float
+        The time that stands for the block in ``Visibilities.time``, s (MJD).
+    chan_freq : float64 [chan]
+        Frequencies in Hz.
+    chan_weight : float64 [chan]
+        Sum of the data weights of each.
+    node_weight : float64 [chan]
+        The same, as the mean channels of the averages give it: without their spread within an average.
+    time, time_weight : float64 [time]
+        Distinct times with weight, s (MJD), increasing, and the sum of the data weights of each over all channels.
+    """
+
+    middle: float
+    chan_freq: np.ndarray
+    chan_weight: np.ndarray
+    node_weight: np.ndarray
+    time: np.ndarray
+    time_weight: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Averages:
+    """What rows that are averages stand for, and what images of them must keep to.
+
+    Parameters
+    ----------
+    contents : tuple of Contents
+        One for each time block.
+    facet : (float, float)
+        Extent in x and y that may be imaged, rad.
+    tolerance : float
+        Relative L2 error of the image of the facet.
+    """
+
+    contents: tuple[Contents, ...]
+    facet: tuple[float, float]
+    tolerance: float
+
+
+_OPTIONAL = ("antenna1", "antenna2", "chan")  # arrays of rows that may not be there
 
 
 @dataclass(frozen=True)
@@ -28,14 +119,18 @@ class Visibilities:
         Data weights in 1/Jy^2; finite and not negative.
     time : float64 [row]
         Mid-time of each row, s (MJD).
-    antenna1, antenna2 : int32 [row]
-        Antenna numbers of each row.
+    antenna1, antenna2 : int32 [row] or None
+        Antenna numbers of each row; averages do not know theirs.
     phase_centre : (float, float)
         Right ascension and declination in rad (ICRS).
     stokes : {"I", "Q", "U", "V"}
         Stokes parameter.
-    meta : dict
-        What the image header tells of the source: telescope, field name, data column, ...
+    origin : Origin
+        Where they come from: telescope, field name, data column, ...
+    chan : float64 [row] or None
+        Of averages, the mean channel of the samples of each row, an index into ``Contents.chan_freq``.
+    averages : Averages or None
+        What rows that are averages stand for; None where each row is a sample.
 
     Raises
     ------
@@ -48,11 +143,13 @@ class Visibilities:
     vis: np.ndarray
     weight: np.ndarray
     time: np.ndarray
-    antenna1: np.ndarray
-    antenna2: np.ndarray
+    antenna1: np.ndarray | None
+    antenna2: np.ndarray | None
     phase_centre: tuple[float, float]
     stokes: str = "I"
-    meta: dict[str, str | float | int] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
+    chan: np.ndarray | None = None
+    averages: Averages | None = None
 
     def __post_init__(self) -> None:
         nrow, nchan = len(self.uvw), len(self.chan_freq)
@@ -64,9 +161,12 @@ class Visibilities:
             "time": ((nrow,), np.float64),
             "antenna1": ((nrow,), np.int32),
             "antenna2": ((nrow,), np.int32),
+            "chan": ((nrow,), np.float64),
         }
         for name, (shape, dtype) in expected.items():
             array = getattr(self, name)
+            if array is None and name in _OPTIONAL:
+                continue
             if array.shape != shape or array.dtype != dtype:
                 raise ParameterError(
                     f"{name} is {array.dtype}{list(array.shape)}, expected {np.dtype(dtype)}{list(shape)}"
@@ -82,8 +182,8 @@ class Visibilities:
     @property
     def nbytes(self) -> int:
         """Memory of the arrays in bytes."""
-        names = ("uvw", "chan_freq", "vis", "weight", "time", "antenna1", "antenna2")
-        return sum(getattr(self, name).nbytes for name in names)
+        arrays = [getattr(self, name) for name in ("uvw", "chan_freq", "vis", "weight", "time", *_OPTIONAL)]
+        return sum(array.nbytes for array in arrays if array is not None)
 
     def uv_max(self) -> float:
         """Length of the longest baseline in wavelengths, in the uv plane."""
@@ -104,22 +204,14 @@ class Visibilities:
         keep_all = rows.dtype == bool and bool(rows.all())
         if keep_all and chans.indices(len(self.chan_freq)) == (0, len(self.chan_freq), 1):
             return self
-        pick = (lambda a: a) if keep_all else (lambda a: a[rows])
-        return replace(
-            self,
-            uvw=pick(self.uvw),
-            chan_freq=self.chan_freq[chans],
-            vis=np.ascontiguousarray(pick(self.vis[:, chans])),
-            weight=np.ascontiguousarray(pick(self.weight[:, chans])),
-            time=pick(self.time),
-            antenna1=pick(self.antenna1),
-            antenna2=pick(self.antenna2),
-        )
 
-    @property
-    def is_averaged(self) -> bool:
-        """Whether the rows are averages that no longer know their antennas (numbered -1)."""
-        return self.nrow > 0 and bool(self.antenna1[0] < 0)
+        rowwise: dict[str, Any] = {name: getattr(self, name) for name in ("uvw", "time", *_OPTIONAL)}
+        cells = {"vis": self.vis[:, chans], "weight": self.weight[:, chans]}
+        if not keep_all:
+            rowwise = {name: array if array is None else array[rows] for name, array in rowwise.items()}
+            cells = {name: array[rows] for name, array in cells.items()}
+        rowwise |= {name: np.ascontiguousarray(array) for name, array in cells.items()}
+        return replace(self, chan_freq=self.chan_freq[chans], **rowwise)
 
 
 def merge(parts: Sequence[Visibilities]) -> list[Visibilities]:
@@ -136,7 +228,7 @@ def merge(parts: Sequence[Visibilities]) -> list[Visibilities]:
     Returns
     -------
     list of Visibilities
-        ``meta`` and times as in the parts; a part that stands alone is returned as it is.
+        ``origin`` and ``averages`` as in the first of the parts; a part that stands alone is returned as it is.
     """
     groups: dict[bytes, list[Visibilities]] = {}
     for part in parts:
@@ -148,15 +240,11 @@ def merge(parts: Sequence[Visibilities]) -> list[Visibilities]:
 def _concatenate(parts: list[Visibilities]) -> Visibilities:
     freq = parts[0].chan_freq
 
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    return replace(
-        parts[0],
-        uvw=np.concatenate([part.uvw if len(freq) > 1 else part.uvw * (part.chan_freq / freq) for part in parts]),
-        vis=joined("vis"),
-        weight=joined("weight"),
-        time=joined("time"),
-        antenna1=joined("antenna1"),
-        antenna2=joined("antenna2"),
+    joined: dict[str, Any] = {}
+    for name in ("vis", "weight", "time", *_OPTIONAL):
+        arrays = [getattr(part, name) for part in parts]
+        joined[name] = None if any(array is None for array in arrays) else np.concatenate(arrays)
+    joined["uvw"] = np.concatenate(
+        [part.uvw if len(freq) > 1 else part.uvw * (part.chan_freq / freq) for part in parts]
     )
+    return replace(parts[0], **joined)

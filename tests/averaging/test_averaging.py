@@ -235,7 +235,7 @@ def test_a_store_images_like_its_measurement_set(observed, tmp_path: Path) -> No
     result = average(meta, tmp_path / "a.zarr", params)
     parts = read_averaged(tmp_path / "a.zarr")
     assert result.blocks == 3 and len(parts) == 2 and sum(p.nrow for p in parts) == result.nrow < result.nvis
-    assert len(np.unique(parts[0].time)) == 3 and parts[0].is_averaged
+    assert len(np.unique(parts[0].time)) == 3 and parts[0].averages is not None
     vis = open_ms(observed.path).read()
     total = sum(float(p.weight.sum(dtype=float)) for p in parts)
     assert total == pytest.approx(vis.weight.sum(dtype=float), rel=1e-6)

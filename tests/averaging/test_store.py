@@ -18,7 +18,6 @@ import pytest
 
 from tests.helpers.command_line import fingerprint
 from tests.helpers.measurement_sets import CENTRE, Synthetic, build_ms, tracks
-from vis2img.averaged_contents import channels_of
 from vis2img.averaging import folder as averaged_folder
 from vis2img.averaging import run as averaged
 from vis2img.averaging.params import AveragingParams
@@ -27,6 +26,7 @@ from vis2img.averaging.store import read_averaged
 from vis2img.dataset import open_ms
 from vis2img.errors import MeasurementSetError, OutputError, ParameterError
 from vis2img.files import locked
+from vis2img.imaging.contents import channels_of
 from vis2img.imaging.image import make_image
 from vis2img.imaging.params import ImagingParams
 from vis2img.imaging.primary_beam import primary_beam
@@ -148,7 +148,7 @@ class TestReplacing:
                 average(meta, store, other, overwrite=True)
         result = average(meta, store, other, overwrite=True)
         assert result.resumed == 3 and len(calls) == min(step, 3)
-        assert read_averaged(store)[0].meta["tolerance"] == 0.02
+        assert read_averaged(store)[0].averages.tolerance == 0.02
         assert left_in(store.parent) == {"a.zarr"}
 
     def test_what_is_not_ours_is_left_alone(self, observed: Synthetic, tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_blocks_too_large_to_share_the_memory_are_done_alone(
 def times_behind(parts: list[Visibilities]) -> np.ndarray:
     """Return the distinct times that an image of ``parts`` tells of."""
     image = make_image(parts, ImagingParams((128, 128), PIXSIZE, weighting="natural"))
-    assert image.times is not None and image.meta["time_start"] == image.times[0][0]
+    assert image.times is not None and image.time_start == image.times[0][0]
     return image.times[0]
 
 
@@ -380,7 +380,7 @@ def test_contents_are_those_of_the_samples(uneven: Synthetic, tmp_path: Path, bl
     np.testing.assert_array_equal(np.concatenate([freq for freq, _ in found]), vis.chan_freq)
     np.testing.assert_allclose(np.concatenate([weight for _, weight in found]), by_chan, rtol=2e-4)
     np.testing.assert_array_equal(times_behind(parts), seen)
-    contents = parts[0].meta["contents"]
+    contents = parts[0].averages.contents
     assert sum(len(block.time) for block in contents) == 10
     assert sum(block.time_weight.sum() for block in contents) == pytest.approx(by_chan.sum(), rel=1e-6)
     # Some of the time blocks, chosen on reading or afterwards, bring their own.

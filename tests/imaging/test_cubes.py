@@ -15,7 +15,7 @@ from vis2img.imaging.cubes import make_cube, make_draws, mean_image, plane_axes
 from vis2img.imaging.image import make_image
 from vis2img.imaging.memory import check_memory, copied_bytes, image_bytes, planes_bytes
 from vis2img.imaging.params import ImagingParams
-from vis2img.visibilities import Visibilities
+from vis2img.visibilities import Origin, Visibilities
 
 C = 2.99792458e8  # m/s
 CENTRE = (0.93, -0.485)
@@ -113,9 +113,10 @@ def test_draws_at_once_are_those_that_fit(monkeypatch):
 
 def test_axes_of_planes_are_those_of_the_images():
     """Windows of other channels, one of them thinned out: known without the visibilities."""
-    parts = [replace(observed(f), meta={"chan_width": w}) for f, w in ((FREQ, 4e7), (np.array([1.05e9, 1.3e9]), 9e7))]
+    windows = ((FREQ, 4e7), (np.array([1.05e9, 1.3e9]), 9e7))
+    parts = [replace(observed(freq), origin=Origin(chan_width=width)) for freq, width in windows]
     for how in (params(), params(band=(0.0, 0.5))):
-        axes = plane_axes([(part.chan_freq, part.meta["chan_width"]) for part in parts], how, 2)
+        axes = plane_axes([(part.chan_freq, part.origin.chan_width) for part in parts], how, 2)
         (planes,) = make_cube(parts, how, channels_out=2)
         assert axes == [(plane.band_centre, plane.freq[1]) for plane in planes]
         alone = [make_image([part.subset(np.arange(part.nrow), chans) for part, chans in piece], how)
@@ -153,7 +154,7 @@ def test_an_interval_without_data_is_blank_wherever_it_is():
         flagged = replace(vis, weight=np.where(bad[:, None], np.float32(0), vis.weight))
         cube = list(make_cube(flagged, params(), intervals_out=4))
         assert [row[0].nvis == 0 for row in cube] == [i in empty for i in range(4)]
-        assert [row[0].meta["split"]["interval"] for row in cube] == [0, 1, 2, 3]
+        assert [row[0].split.interval for row in cube] == [0, 1, 2, 3]
 
 
 def test_mean_of_planes_is_the_image_of_all_with_natural_weights():
@@ -162,7 +163,7 @@ def test_mean_of_planes_is_the_image_of_all_with_natural_weights():
     late = vis.time > np.median(vis.time)
     weight = vis.weight.copy()
     weight[late, 0] = weight[~late, 3] = 0
-    vis = replace(vis, weight=weight, meta={"chan_width": 5e7})
+    vis = replace(vis, weight=weight, origin=Origin(chan_width=5e7))
     whole = make_image(vis, params(), psf=True)
     (planes,) = make_cube(vis, params(), channels_out=4, psf=True)
     mean = mean_image(plane for plane in planes)  # one by one
@@ -173,7 +174,7 @@ def test_mean_of_planes_is_the_image_of_all_with_natural_weights():
         np.testing.assert_array_equal(ours[0], theirs[0])
         np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-5)
     assert mean.freq == pytest.approx(whole.freq) and mean.band_centre == pytest.approx(whole.band_centre)
-    assert mean.meta["time_start"] == vis.time.min()
+    assert mean.time_start == vis.time.min()
     assert (mean.nvis, mean.weight_sum) == (whole.nvis, pytest.approx(whole.weight_sum))
 
 

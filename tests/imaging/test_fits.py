@@ -26,7 +26,9 @@ from vis2img.imaging.fits import (
     utc_text,
     write_image,
 )
+from vis2img.imaging.image import Split
 from vis2img.imaging.picture import draw_image, noise_stretch, save_png
+from vis2img.visibilities import Origin
 
 ARCSEC = math.pi / 648000
 
@@ -42,14 +44,8 @@ def an_image(**changes: object) -> Image:
         "beam": (9 * ARCSEC, 6 * ARCSEC, math.radians(30)),
         "weight_sum": 1234.5,
         "nvis": 4321,
-        "meta": {
-            "telescope": "MeerKAT",
-            "field": "Cen A",
-            "frame": "J2000",
-            "time_start": 58849.25 * 86400,
-            "column": "DATA",
-            "spw": 2,
-        },
+        "origin": Origin(telescope="MeerKAT", field="Cen A", frame="J2000", column="DATA", spw=(2,)),
+        "time_start": 58849.25 * 86400,
     }
     return Image(**{**values, **changes})
 
@@ -97,7 +93,7 @@ def test_unit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("frame", "radesys", "equinox"), [("ICRS", "ICRS", None), ("J2000", "FK5", 2000.0)])
 def test_frame(frame: str, radesys: str, equinox: float | None) -> None:
-    wcs = celestial_wcs(an_image(meta={"frame": frame}))
+    wcs = celestial_wcs(an_image(origin=Origin(frame=frame)))
     assert wcs.wcs.radesys == radesys
     assert equinox is None or wcs.wcs.equinox == equinox
 
@@ -144,10 +140,10 @@ def test_what_was_read_comes_back_exactly(tmp_path: Path) -> None:
         stokes="IQ",
     )
     split = {"channels_out": 4, "channel": 1, "intervals_out": 2, "interval": 0}
-    meta = {"selection": json.dumps(dataclasses.asdict(selection)), "paths": ["/data/a b.ms", "/c.ms"], "split": split}
-    path = write_image(an_image(meta=meta), tmp_path / "a.fits")[0]
+    origin = Origin(selection=json.dumps(dataclasses.asdict(selection)), paths=("/data/a b.ms", "/c.ms"))
+    path = write_image(an_image(origin=origin, split=Split(**split)), tmp_path / "a.fits")[0]
     assert read_selection(path) == selection
-    assert read_origin(path)["ms"] == meta["paths"] and read_origin(path)["split"] == split
+    assert read_origin(path)["ms"] == list(origin.paths) and read_origin(path)["split"] == split
     assert read_params(path) == an_image().params
     bare = write_image(an_image(), tmp_path / "b.fits")[0]
     with pytest.raises(ParameterError, match=r"b\.fits holds no vis2img data"):
@@ -161,7 +157,7 @@ def test_params_of_a_foreign_file(tmp_path: Path) -> None:
 
 
 def test_names_that_fits_cannot_hold(tmp_path: Path) -> None:
-    image = an_image(meta={"field": "Große\nWolke '$\\x" + "y" * 200, "telescope": "", "time_start": math.nan})
+    image = an_image(origin=Origin(field="Große\nWolke '$\\x" + "y" * 200, telescope=""), time_start=math.nan)
     header = fits.getheader(write_image(image, tmp_path / "a.fits")[0])
     assert header["OBJECT"].startswith("Gro?e Wolke '$")
     assert "DATE-OBS" not in header

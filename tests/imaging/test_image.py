@@ -26,7 +26,7 @@ from vis2img.imaging.params import ImagingParams
 from vis2img.imaging.rotation import rotate
 from vis2img.imaging.sampling import select_samples
 from vis2img.ms.selection import Selection
-from vis2img.visibilities import Visibilities
+from vis2img.visibilities import Origin, Visibilities
 
 C = 2.99792458e8  # m/s
 CENTRE = (math.radians(53.1), math.radians(-27.8))
@@ -321,7 +321,7 @@ def test_image_describes_its_samples():
     expected = sum(float(f) * float(w) for f, w in zip(FREQ, weight.sum(axis=0), strict=True)) / weight.sum()
     assert image.freq[0] == pytest.approx(expected, rel=1e-6)
     assert image.phase_centre == CENTRE
-    wide = make_image(replace(vis, meta={"chan_width": 5e7}), params())
+    wide = make_image(replace(vis, origin=Origin(chan_width=5e7)), params())
     assert wide.freq[1] == pytest.approx(3.0e8 + 5e7)
 
 
@@ -367,9 +367,9 @@ def test_rotation_puts_the_source_on_the_reference_pixel_at_full_flux():
 
 
 def test_rotation_keeps_the_stokes_parameter_and_all_else():
-    vis = replace(random_vis(sources=LOPSIDED), stokes="Q", meta={"ms": "a"})
+    vis = replace(random_vis(sources=LOPSIDED), stokes="Q", origin=Origin(paths=("a",)))
     turned = rotate(vis, (CENTRE[0] + 0.01, CENTRE[1]))
-    assert (turned.stokes, turned.meta, turned.phase_centre) == ("Q", {"ms": "a"}, (CENTRE[0] + 0.01, CENTRE[1]))
+    assert (turned.stokes, turned.origin, turned.phase_centre) == ("Q", vis.origin, (CENTRE[0] + 0.01, CENTRE[1]))
     assert make_image(vis, params(phase_centre=(CENTRE[0] + 0.01, CENTRE[1]))).stokes == "Q"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from vis2img.coordinates import direction_cosines, parallactic_angles, sky_posit
 from vis2img.errors import ParameterError
 from vis2img.imaging.primary_beam import correct, primary_beam, receiver
 from vis2img.products.products import beam_of
+from vis2img.visibilities import Origin
 
 katbeam = pytest.importorskip("katbeam")
 ARCSEC = math.pi / 648000
@@ -138,7 +140,7 @@ def test_the_receiver_that_is_told_is_used(band: str, freq: float) -> None:
     assert np.abs(got - katbeam_power(x, y, freq, name=f"MKAT-AA-{other}-JIM-2020")).max() > 1e-3
 
 
-def an_image(freq: float, **meta: object) -> Image:
+def an_image(freq: float, **origin: Any) -> Image:
     """One channel of a MeerKAT image, 96 by 64 pixels of 1 arcmin."""
     return Image(
         data=np.ones((64, 96), np.float32),
@@ -149,7 +151,7 @@ def an_image(freq: float, **meta: object) -> Image:
         weight_sum=1.0,
         nvis=1,
         channels=(np.array([freq]), np.ones(1)),
-        meta={"telescope": "MeerKAT", **meta},
+        origin=Origin(telescope="MeerKAT", **origin),
     )
 
 
@@ -157,7 +159,7 @@ def test_every_plane_of_a_band_has_the_beam_of_its_receiver() -> None:
     """Channels below 1088 MHz of L band data are no UHF data."""
     options = {"npix": (96, 64), "pixsize": 60 * ARCSEC}
     for freq in (905e6, 950e6, 1000e6, 1284e6):
-        image = an_image(freq, band_low=900e6, band_high=1687e6)
+        image = an_image(freq, band=(900e6, 1687e6))
         np.testing.assert_array_equal(beam_of(image), beam([freq], band="L", **options))
         if freq < 1088e6:
             np.testing.assert_array_equal(beam_of(image, "UHF"), beam([freq], band="UHF", **options))

@@ -187,8 +187,8 @@ def test_plain_set(tmp_path, rows):
     assert vis.nrow == 18  # 6 baselines, 3 times; the 12 autocorrelations are gone
     np.testing.assert_array_equal(vis.chan_freq, FREQ)
     assert vis.phase_centre == pytest.approx(CENTRES[0])
-    assert vis.meta["telescope"] == "TESTKAT" and vis.meta["field"] == "target0"
-    assert vis.meta["column"] == "DATA" and vis.meta["stokes_from"] == "XX+YY"
+    assert vis.origin.telescope == "TESTKAT" and vis.origin.field == "target0"
+    assert vis.origin.column == "DATA" and vis.origin.stokes_from == "XX+YY"
     assert vis.weight.all()
     assert_equals(vis, stokes_i(rows, (0, 3), FREQ))
 
@@ -284,7 +284,7 @@ def test_correlations(tmp_path, types, hands, label):
     rows = random_rows(ncorr=len(types))
     rows.flag[np.random.default_rng(1).random(rows.flag.shape) < 0.1] = True
     vis = read(write_ms(tmp_path / "a.ms", [rows], Setup(corr_types=types)))
-    assert vis.meta["stokes_from"] == label
+    assert vis.origin.stokes_from == label
     assert_equals(vis, stokes_i(rows, hands, FREQ))
 
 
@@ -343,7 +343,7 @@ def test_several_fields_and_spectral_windows_with_rows_in_no_order(tmp_path):
             vis = read(path, field=name, spw=s)
             np.testing.assert_array_equal(vis.chan_freq, np.sort(freqs[s]))
             assert vis.phase_centre == pytest.approx(CENTRES[f])
-            assert vis.meta["spw"] == s and vis.meta["field"] == f"target{f}"
+            assert vis.origin.spw == (s,) and vis.origin.field == f"target{f}"
             assert_equals(vis, stokes_i(rows, (0, 3), freqs[s]))
     assert_equals(read(path), stokes_i(groups[0, 0], (0, 3), freqs[0]))
     with pytest.raises(ParameterError, match="spectral window 2"):

@@ -15,7 +15,9 @@ from astropy.wcs import WCS
 from vis2img import Image, ImagingParams
 from vis2img.errors import OutputError, ParameterError
 from vis2img.imaging.fits import read_origin, read_params
+from vis2img.imaging.image import Split
 from vis2img.products.fits_cube import check_axes, open_cube, spacing, write_cube
+from vis2img.visibilities import Origin
 
 ARCSEC = math.pi / 648000
 NX, NY = 64, 40
@@ -36,7 +38,8 @@ def plane(index: int, stokes: str = "I", **changes: object) -> Image:
         "weight_sum": 10.0 + index,
         "nvis": 100 + number,
         "stokes": stokes,
-        "meta": {"telescope": "MeerKAT", "field": "Cen A", "time_start": 58849.25 * 86400, "column": "DATA"},
+        "origin": Origin(telescope="MeerKAT", field="Cen A", column="DATA"),
+        "time_start": 58849.25 * 86400,
     }
     return Image(**{**values, **changes})
 
@@ -144,9 +147,9 @@ def test_empty_planes_are_nan(tmp_path: Path) -> None:
 
 def test_the_header_is_that_of_all_planes(tmp_path: Path) -> None:
     """It does not call itself one plane of the split, and has the unit of the images."""
-    split = {"channels_out": 3, "channel": 0, "intervals_out": 2, "interval": 1}
-    meta = {"selection": "{}", "paths": ["a.ms"], "split": split}
-    write_cube(cube("IQ", 3, meta=meta, unit=""), tmp_path / "c.fits")
+    split = Split(channels_out=3, channel=0, intervals_out=2, interval=1)
+    origin = Origin(paths=("a.ms",), selection="{}")
+    write_cube(cube("IQ", 3, origin=origin, split=split, unit=""), tmp_path / "c.fits")
     assert read_origin(tmp_path / "c.fits")["split"] == {"channels_out": 3, "intervals_out": 2, "interval": 1}
     assert fits.getheader(tmp_path / "c.fits")["BUNIT"] == ""
 

@@ -196,17 +196,6 @@ def tally(weight, by_row, by_chan):
 
 
 @numba.njit(nogil=True, cache=True)
-def spread(chan, weight, by_chan):
-    """Add ``weight`` [row] to the two channels beside ``chan`` float32 [row], so that the mean channel is kept."""
-    last = len(by_chan) - 1
-    for row in range(len(chan)):
-        lower = min(last, max(0, int(chan[row])))
-        share = min(1.0, max(0.0, chan[row] - lower))
-        by_chan[lower] += weight[row] * (1 - share)
-        by_chan[min(last, lower + 1)] += weight[row] * share
-
-
-@numba.njit(nogil=True, cache=True)
 def rehash(old, old_keys, table, keys):
     """Move the entries of a table to a larger, empty one."""
     shift = 64 - int(np.rint(np.log2(len(table))))

@@ -26,7 +26,7 @@ from vis2img import __version__
 from vis2img.averaging.cells import CellTable, TableFull, check_range
 from vis2img.averaging.folder import abandon, prepare, publish
 from vis2img.averaging.params import AveragingParams
-from vis2img.averaging.store import FORMAT, FORMAT_VERSION, attributes_of, blocks_of, write_block
+from vis2img.averaging.store import FORMAT, FORMAT_VERSION, attributes_of, blocks_of, record_of, write_block
 from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.files import locked
 from vis2img.machine import resident
@@ -245,7 +245,7 @@ class _Job:
             with self._reading:
                 (vis,) = reader.read(piece, nthreads=self.nthreads)
             start = time.thread_time()
-            pair = vis.antenna1.astype(np.int64) << 32 | vis.antenna2
+            pair = reader.antenna1[piece].astype(np.int64) << 32 | reader.antenna2[piece]
             try:
                 by_row = table.add(vis.uvw, vis.vis, vis.weight, pair)
             except TableFull:
@@ -305,7 +305,7 @@ def _record(
         "parameters": dataclasses.asdict(params),
         "chan_freq": reader.chan_freq.tolist(),
         "edges": edges.tolist(),
-        "meta": reader.source(selection.stokes),
+        "meta": record_of(reader.origin(selection.stokes), meta.path.name, float(reader.time.min())),
         "versions": {"vis2img": __version__, **{n: version(n) for n in ("python-casacore", "numpy", "zarr")}},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -3,8 +3,8 @@
 The root attributes hold where the data come from and all parameters; ``block-0007`` is a time block with the arrays
 ``uvw`` float32 [row, 3] (wavelengths), ``vis`` complex64, ``weight`` float32, ``chan`` float32 (mean number of the
 channel) and ``channel_block`` int32 [row], each chunk with its checksum. The attributes of a block tell what went into
-it (:mod:`vis2img.averaged_contents`); they are written last and list its files with their sizes, so that a block that
-was cut short or lost a file is never taken for a whole one.
+it (:class:`vis2img.visibilities.Contents`); they are written last and list its files with their sizes, so that a block
+that was cut short or lost a file is never taken for a whole one.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vis2img.averaged_contents import KEY, Contents, as_antenna
 from vis2img.averaging.cells import Cells
 from vis2img.averaging.params import AveragingParams
 from vis2img.errors import OutputError, ParameterError
-from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
+from vis2img.visibilities import SPEED_OF_LIGHT, Averages, Contents, Origin, Visibilities
 
 FORMAT, FORMAT_VERSION = "vis2img averaged visibilities", 2
 STAGE = ".partial-"  # start of the name of a block while it is written
 _ARRAYS = ("uvw", "vis", "weight", "chan", "channel_block")
 _CHUNK_ROWS = 1 << 22
+_CHAN_STEPS = 4096  # to a channel, that the mean channels of averages are rounded to
+_ORIGIN = ("selection", "telescope", "field", "column", "frame", "stokes_from", "chan_width", "dish_diameter")
 _AGAIN = "give the same vis2img average command again"
 
 
@@ -48,8 +50,7 @@ def read_averaged(
     -------
     list of Visibilities
         One for each channel block, with the middle of its channels as the only frequency, ``uvw`` in m at that
-        frequency, ``time`` the middle of the time block, ``antenna1`` -1 and ``antenna2`` the mean channel;
-        :mod:`vis2img.averaged_contents` tells what is behind them.
+        frequency, ``time`` the middle of the time block and no antennas; ``averages`` tells what went into them.
 
     Raises
     ------
@@ -81,11 +82,11 @@ def _part(
     blocks: Sequence[tuple[dict[str, Any], dict[str, np.ndarray]]],
 ) -> Visibilities:
     """Return the visibilities of one channel block."""
-    freq, meta = np.array(record["chan_freq"]), record["meta"]
+    freq, origin = np.array(record["chan_freq"]), origin_of(record)
     mine = params.channel_block(len(freq)) == chan_block
     own = freq[mine]
     # The middle, whatever the weights: stores of one band then have the same channels.
-    reference, width = float(own[0] + own[-1]) / 2, float(own[-1] - own[0]) + float(meta["chan_width"])
+    reference, width = float(own[0] + own[-1]) / 2, float(own[-1] - own[0]) + origin.chan_width
     # Cells are sorted by channel block.
     bounds = [np.searchsorted(a["channel_block"], [chan_block, chan_block + 1]).tolist() for _, a in blocks]
     spans = [slice(*pair) for pair in bounds]
@@ -105,18 +106,20 @@ def _part(
         )
         for a, _ in blocks
     )
-    known: dict[str, Any] = {**meta, **_facet(params), "chan_width": width, KEY: contents}
+    extent = tuple(n * params.pixsize for n in params.npix)
     return Visibilities(
         uvw=joined("uvw").astype(np.float64) * (SPEED_OF_LIGHT / reference),
         chan_freq=np.array([reference]),
         vis=joined("vis")[:, np.newaxis],
         weight=joined("weight")[:, np.newaxis],
         time=np.repeat([float(a["time"]) for a, _ in blocks], sizes),
-        antenna1=np.full(sum(sizes), -1, np.int32),
-        antenna2=as_antenna(joined("chan") - np.flatnonzero(mine)[0]),
+        antenna1=None,
+        antenna2=None,
         phase_centre=params.phase_centre,
         stokes=record["selection"]["stokes"],
-        meta=known,
+        origin=replace(origin, chan_width=width),
+        chan=np.round((joined("chan") - np.flatnonzero(mine)[0]) * _CHAN_STEPS) / _CHAN_STEPS,
+        averages=Averages(contents, (extent[0], extent[1]), params.tolerance),
     )
 
 
@@ -129,12 +132,6 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         return {name: np.asarray(group[name][:]) for name in _ARRAYS}
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise OutputError(f"{path} is damaged ({error}); delete it, and {_AGAIN}") from error
-
-
-def _facet(params: AveragingParams) -> dict[str, float]:
-    """Return what imaging must keep to: the extent of the facet in rad, and the accuracy that is left."""
-    extent = {f"facet_{axis}": n * params.pixsize for axis, n in zip("xy", params.npix, strict=True)}
-    return {**extent, "tolerance": params.tolerance}
 
 
 def write_block(path: Path, cells: Sequence[Cells], attributes: dict[str, Any]) -> None:
@@ -157,7 +154,7 @@ def write_block(path: Path, cells: Sequence[Cells], attributes: dict[str, Any]) 
     import zarr
     from zarr.codecs import Crc32cCodec
 
-    from vis2img.averaging.kernels import spread
+    from vis2img.imaging.weighting_kernels import spread
 
     stage = path.with_name(f"{STAGE}{path.name}")
     # Noise does not compress. A chunk that holds zeros only is written too, or it would look lost.
@@ -264,3 +261,35 @@ def params_of(record: dict[str, Any]) -> AveragingParams:
     """Return the averaging parameters that the attributes of a store hold."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["parameters"].items()}
     return AveragingParams(**values)
+
+
+def record_of(origin: Origin, name: str, start: float) -> dict[str, Any]:
+    """Return the record of where averages come from: measurement set ``name``, first time ``start`` in s (MJD)."""
+    assert origin.pointing is not None and origin.band is not None
+    return {
+        "ms": name,
+        "path": origin.paths[0],
+        "selection": origin.selection,
+        "telescope": origin.telescope,
+        "field": origin.field,
+        "spw": origin.spw[0],
+        "column": origin.column,
+        "frame": origin.frame,
+        "pointing_ra": origin.pointing[0],
+        "pointing_dec": origin.pointing[1],
+        "band_low": origin.band[0],
+        "band_high": origin.band[1],
+        "stokes_from": origin.stokes_from,
+        "time_start": start,
+        "chan_width": origin.chan_width,
+        "dish_diameter": origin.dish_diameter,
+    }
+
+
+def origin_of(record: dict[str, Any]) -> Origin:
+    """Return where the averages of a store come from; stores of earlier versions do not tell all."""
+    meta = record["meta"]
+    told: dict[str, Any] = {name: meta[name] for name in _ORIGIN if name in meta}
+    for name, (low, high) in {"pointing": ("pointing_ra", "pointing_dec"), "band": ("band_low", "band_high")}.items():
+        told[name] = (float(meta[low]), float(meta[high])) if low in meta else None
+    return Origin(paths=(meta["path"],) if "path" in meta else (), spw=(meta["spw"],), **told)

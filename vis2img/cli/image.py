@@ -245,8 +245,8 @@ def _read(
     for ms in sets:
         read = ms.read_parts(command.selection, nthreads=command.threads, progress=advance)
         if ms.is_averaged:  # what they know of is the selection when they were averaged
-            known = {"path": str(ms.path.resolve()), "selection": json.dumps(dataclasses.asdict(command.selection))}
-            read = [replace(part, meta={**part.meta, **known}) for part in read]
+            paths, selection = (str(ms.path.resolve()),), json.dumps(dataclasses.asdict(command.selection))
+            read = [replace(part, origin=replace(part.origin, paths=paths, selection=selection)) for part in read]
         parts += read
     return parts
 

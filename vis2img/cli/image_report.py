@@ -16,7 +16,7 @@ from vis2img.units import format_angle
 
 def summary(image: Image, written: list[Path]) -> dict[str, Any]:
     """Return what ``--json`` prints; null for what a blank image has not."""
-    blank = image.nvis == 0
+    blank, origin = image.nvis == 0, image.origin
     peak, pixel = (None, None) if blank else _peak(image)
     return {
         "outputs": [str(path) for path in written],
@@ -30,7 +30,11 @@ def summary(image: Image, written: list[Path]) -> dict[str, Any]:
         "nvis": image.nvis,
         "weight_sum": image.weight_sum,
         "params": image.params.to_dict(),
-        **{name: image.meta.get(name) for name in ("telescope", "field", "spw", "column", "stokes_from")},
+        "telescope": origin.telescope,
+        "field": origin.field,
+        "spw": origin.spw_label,
+        "column": origin.column,
+        "stokes_from": origin.stokes_from,
     }
 
 
@@ -41,11 +45,11 @@ def report(image: Image, written: list[Path]) -> str:
     ra, dec = _position(image, x, y)
     robust = f" {params.robust:g}" if params.weighting == "briggs" else ""
     major, minor, angle = image.beam
-    meta = image.meta
+    origin = image.origin
     return "\n".join(
         [
-            f"{meta.get('telescope')} field {meta.get('field')!r}, spw {meta.get('spw')}, {meta.get('column')} "
-            f"({meta.get('stokes_from')}): {image.nvis:,} visibilities at {image.freq[0] / 1e6:.6g} MHz",
+            f"{origin.telescope} field {origin.field!r}, spw {origin.spw_label}, {origin.column} "
+            f"({origin.stokes_from}): {image.nvis:,} visibilities at {image.freq[0] / 1e6:.6g} MHz",
             f"{params.npix[0]} x {params.npix[1]} pixels of {format_angle(params.pixsize, 4)}, "
             f"{params.weighting}{robust}",
             f"beam  {format_angle(major, 3)} x {format_angle(minor, 3)}, PA {math.degrees(angle):.0f} deg",

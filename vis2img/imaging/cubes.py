@@ -12,7 +12,7 @@ import numpy as np
 
 from vis2img.errors import EmptyImageError, ParameterError
 from vis2img.imaging.beam import fit_beam
-from vis2img.imaging.image import Image, band_extent, image_meta, make_image, merge_sources
+from vis2img.imaging.image import Image, Split, band_extent, make_image
 from vis2img.imaging.memory import images_at_once
 from vis2img.imaging.params import ImagingParams
 from vis2img.imaging.sampling import chans_within, kept_band
@@ -147,7 +147,7 @@ def make_cube(
     _check_count("intervals_out", intervals_out, len(times), "times")
     if params.phase_centre is None:
         params = replace(params, phase_centre=parts[0].phase_centre)
-    axes = plane_axes([(part.chan_freq, _width(part)) for part in parts], params, channels_out)
+    axes = plane_axes([(part.chan_freq, part.origin.chan_width) for part in parts], params, channels_out)
     blank: list[list[Image]] = []  # intervals that wait for one that is not: nothing is made of blank ones only
     reason: EmptyImageError | None = None
     for i, interval in enumerate(_parts_of(times, intervals_out)):
@@ -162,9 +162,8 @@ def make_cube(
                 reason = error
                 plane = _blank(parts, params, interval, band, psf)
             centre, width = axes[j]
-            split = {"channels_out": channels_out, "channel": j, "intervals_out": intervals_out, "interval": i}
-            meta = {**plane.meta, "split": split}
-            planes.append(replace(plane, band_centre=centre, freq=(plane.freq[0], width), meta=meta))
+            split = Split(channels_out, j, intervals_out, i)
+            planes.append(replace(plane, band_centre=centre, freq=(plane.freq[0], width), split=split))
         blank.append(planes)
         if any(plane.nvis for plane in planes):
             yield from blank
@@ -191,17 +190,14 @@ def _blank(
         nvis=0,
         stokes=parts[0].stokes,
         channels=(freqs, np.zeros(len(freqs))),
-        meta=image_meta(parts[0], parts, float(times[0])),
+        origin=parts[0].origin.with_all(part.origin for part in parts),
+        time_start=float(times[0]),
     )
 
 
 def _check_count(name: str, count: int, there: int, what: str) -> None:
     if not 1 <= count <= there:
         raise ParameterError(f"{name} = {count}, but there are {there} {what}")
-
-
-def _width(part: Visibilities) -> float:
-    return float(part.meta.get("chan_width", 0.0))
 
 
 def _parts_of(values: np.ndarray, count: int) -> list[np.ndarray]:
@@ -240,6 +236,7 @@ def mean_image(planes: Iterable[Image]) -> Image:
     if first is None:
         raise ParameterError("a mean needs at least one plane")
     full = [plane for plane in seen if plane.nvis]
+    whole = full or seen
     total = float(sum(plane.weight_sum for plane in full))
     low = min(plane.band_centre - plane.freq[1] / 2 for plane in seen)
     high = max(plane.band_centre + plane.freq[1] / 2 for plane in seen)
@@ -257,9 +254,11 @@ def mean_image(planes: Iterable[Image]) -> Image:
         beam=beam,
         weight_sum=total,
         nvis=sum(plane.nvis for plane in full),
-        channels=_joined([plane.channels for plane in full or seen]),
+        channels=_joined([plane.channels for plane in whole]),
         times=_joined([plane.times for plane in full]),
-        meta=_mean_meta(first, full or seen),
+        origin=first.origin.with_all(plane.origin for plane in whole),
+        time_start=float(np.fmin.reduce([plane.time_start for plane in whole])),
+        split=first.split and replace(first.split, channels_out=None, channel=None),
     )
 
 
@@ -295,14 +294,3 @@ def _joined(pairs: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> tuple[np.n
         return None
     values, index = np.unique(np.concatenate([values for values, _ in known]), return_inverse=True)
     return values, np.bincount(index, np.concatenate([weights for _, weights in known]))
-
-
-def _mean_meta(first: Image, planes: Sequence[Image]) -> dict[str, object]:
-    metas = [plane.meta for plane in planes]
-    meta = {**first.meta, **merge_sources(metas)}
-    starts = [float(each["time_start"]) for each in metas if "time_start" in each]
-    if starts:
-        meta["time_start"] = min(starts)
-    if "split" in meta:
-        meta["split"] = {name: value for name, value in meta["split"].items() if not name.startswith("channel")}
-    return meta

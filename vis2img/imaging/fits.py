@@ -109,7 +109,7 @@ def image_header(image: Image) -> Header:
     header["BTYPE"] = "Intensity"
     for name, angle in zip(("BMAJ", "BMIN", "BPA"), image.beam, strict=True):
         header[name] = math.degrees(angle)
-    _add_source(header, image.meta)
+    _add_source(header, image)
     header["ORIGIN"] = f"vis2img {__version__}"
     _add_params(header, image)
     return header
@@ -220,13 +220,13 @@ def _centre_deg(image: Image) -> tuple[float, float]:
 
 
 def _frame(image: Image) -> tuple[str | None, float | None]:
-    return _FRAMES.get(str(image.meta.get("frame", "ICRS")), (None, None))
+    return _FRAMES.get(image.origin.frame, (None, None))
 
 
-def _add_source(header: Header, meta: dict[str, Any]) -> None:
-    header["TELESCOP"] = _ascii(meta.get("telescope", "unknown"))
-    header["OBJECT"] = _ascii(meta.get("field", ""))
-    date = utc_text(float(meta.get("time_start", math.nan)))
+def _add_source(header: Header, image: Image) -> None:
+    header["TELESCOP"] = _ascii(image.origin.telescope)
+    header["OBJECT"] = _ascii(image.origin.field)
+    date = utc_text(image.time_start)
     if date:
         header["DATE-OBS"] = date
         header["TIMESYS"] = "UTC"
@@ -243,15 +243,15 @@ def _add_params(header: Header, image: Image) -> None:
     header["VI_FREQ"] = (image.freq[0], "[Hz] mean frequency, as weighted in the image")
     header["VI_NVIS"] = (image.nvis, "visibilities with weight")
     header["VI_WSUM"] = (image.weight_sum, "sum of the imaging weights")
-    header["VI_COLUM"] = (_ascii(image.meta.get("column", "")), "data column")
-    if "spw" in image.meta:
-        spw = image.meta["spw"]
+    header["VI_COLUM"] = (_ascii(image.origin.column), "data column")
+    spw = image.origin.spw_label
+    if spw is not None:
         header["VI_SPW"] = (spw if isinstance(spw, int) else _ascii(spw), "SPECTRAL_WINDOW_ID")
     header.add_history(_PARAMS_MARK + _record(params.to_dict()))
-    meta = image.meta
-    if "selection" in meta:
-        origin = {"ms": meta.get("paths", []), "selection": json.loads(meta["selection"])}
-        origin |= {"split": meta["split"]} if "split" in meta else {}
+    if image.origin.selection is not None:
+        origin = {"ms": list(image.origin.paths), "selection": json.loads(image.origin.selection)}
+        if image.split is not None:
+            origin["split"] = {name: each for name, each in vars(image.split).items() if each is not None}
         header.add_history(_ORIGIN_MARK + _record(origin))
 
 

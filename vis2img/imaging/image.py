@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vis2img.averaged_contents import KEY as CONTENTS
-from vis2img.averaged_contents import channels_of
 from vis2img.errors import EmptyImageError, MeasurementSetError, ParameterError
 from vis2img.imaging.beam import fit_beam
+from vis2img.imaging.contents import channels_of, times_of
 from vis2img.imaging.gridding import vis_to_dirty
 from vis2img.imaging.memory import check_memory, copied_bytes
 from vis2img.imaging.params import ImagingParams
@@ -26,12 +25,22 @@ from vis2img.imaging.rotation import rotate
 from vis2img.imaging.sampling import select_parts
 from vis2img.imaging.weighting import cell_size, imaging_weights
 from vis2img.units import format_angle, format_direction
-from vis2img.visibilities import Visibilities, merge
+from vis2img.visibilities import Origin, Visibilities, merge
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
 _SHARE_OF_TOLERANCE = 0.2  # of averaged data, that gridding may add: 8e-4 measured at 1%, in quadrature nothing
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which part of a band and of an observation an image is; None: of all channels."""
+
+    channels_out: int | None
+    channel: int | None
+    intervals_out: int
+    interval: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +78,12 @@ class Image:
         Sum of the imaging weights on the density grid from this column on, which a mean of images needs.
     unit : str
         Unit of ``data``; empty for a ratio, such as a primary beam.
+    origin : Origin
+        Where the visibilities come from: telescope, field name, data column, ...
+    time_start : float
+        First time that has weight, s (MJD); NaN where it is not known.
+    split : Split or None
+        Which part of a cube or of an observation it is.
     """
 
     data: np.ndarray
@@ -85,7 +100,9 @@ class Image:
     cells: tuple[int, np.ndarray] | None = field(default=None, repr=False)
     unit: str = "JY/BEAM"
     psf: np.ndarray | None = None
-    meta: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
+    time_start: float = math.nan
+    split: Split | None = None
 
     @property
     def wcs(self) -> WCS:
@@ -187,8 +204,8 @@ def make_image(
     data = _transform(weighted, [part.vis for part in weighted], weights.total, params, nthreads)
     behind = [channels_of(*each) for each in zip(chosen, weights.parts, weights.chans, strict=True)]
     freqs, by_freq = (np.concatenate(arrays) for arrays in zip(*behind, strict=True))
-    centre_freq, bandwidth = band_extent([(part.chan_freq, float(part.meta.get("chan_width", 0.0))) for part in chosen])
-    times = _times(chosen, weights.parts)
+    centre_freq, bandwidth = band_extent([(part.chan_freq, part.origin.chan_width) for part in chosen])
+    times = times_of(chosen, weights.parts)
     return Image(
         data=data,
         psf=response,
@@ -203,57 +220,16 @@ def make_image(
         channels=(freqs, by_freq),
         times=times,
         cells=(weights.first, weights.cells.astype(np.float32)) if keep_cells else None,
-        meta=image_meta(parts[0], chosen, float(times[0][0])),
+        origin=parts[0].origin.with_all(part.origin for part in chosen),
+        time_start=float(times[0][0]),
     )
-
-
-def image_meta(first: Visibilities, chosen: Sequence[Visibilities], start: float) -> dict[str, Any]:
-    """Return what the header tells of the source of an image: as the first part, with the names of all."""
-    kept = {name: value for name, value in first.meta.items() if name != CONTENTS}
-    return {**kept, **merge_sources([part.meta for part in chosen]), "time_start": start}
-
-
-def merge_sources(metas: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the measurement sets and spectral windows behind an image: one name or number, or a list in a text."""
-    result: dict[str, Any] = {}
-    for name in ("ms", "spw"):
-        found = {value for meta in metas if name in meta for value in str(meta[name]).split(",")}
-        values = sorted(found, key=lambda text: (len(text) if name == "spw" else 0, text))
-        if values:
-            result[name] = ",".join(values)
-            if name == "spw" and len(values) == 1 and values[0].isdecimal():
-                result[name] = int(values[0])
-    paths = [path for meta in metas for path in meta.get("paths", [meta["path"]] if "path" in meta else [])]
-    return {**result, "paths": list(dict.fromkeys(paths))} if paths else result
-
-
-def _times(parts: list[Visibilities], weights: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct times with weight, and the sums of their weights; of averages, the times behind them."""
-    times, sums = [], []
-    for part, weight in zip(parts, weights, strict=True):
-        if not part.nrow:
-            continue
-        # Rows come by time, mostly: runs of one time are many times fewer than rows.
-        starts = np.flatnonzero(np.diff(part.time, prepend=-np.inf))
-        own, total = part.time[starts], np.add.reduceat(weight.sum(axis=1, dtype=np.float32), starts, dtype=np.float64)
-        contents: Any = part.meta.get(CONTENTS, ())
-        blocks = [block for block in contents if len(block.time)]
-        for block in blocks:
-            times.append(block.time)
-            sums.append(total[own == block.middle].sum() * block.time_weight / block.time_weight.sum())
-        if not blocks:
-            times.append(own)
-            sums.append(total)
-    distinct, index = np.unique(np.concatenate(times), return_inverse=True)
-    total = np.bincount(index, np.concatenate(sums))
-    return distinct[total > 0], total[total > 0]
 
 
 def _check_facet(part: Visibilities, params: ImagingParams, centre: tuple[float, float]) -> None:
     """Refuse to image averaged data beyond the facet that they were averaged for."""
-    facet = tuple(float(part.meta.get(f"facet_{axis}", math.inf)) for axis in "xy")
-    if not all(map(math.isfinite, facet)):
+    if part.averages is None:
         return
+    facet = part.averages.facet
     most = (size + 2 * params.pixsize for size in facet)  # sides are rounded to even numbers of pixels
     if any(fov > size for fov, size in zip(params.fov, most, strict=True)) or centre != part.phase_centre:
         raise ParameterError(
@@ -269,7 +245,7 @@ def _transform(
     image = None
     for part, value in zip(parts, values, strict=True):
         # Averaged data are not gridded more exactly than they are.
-        epsilon = max(params.epsilon, _SHARE_OF_TOLERANCE * float(part.meta.get("tolerance", 0.0)))
+        epsilon = max(params.epsilon, _SHARE_OF_TOLERANCE * part.averages.tolerance if part.averages else 0.0)
         share = vis_to_dirty(
             part.uvw, part.chan_freq, value, part.weight, params.npix, params.pixsize,
             total=total, epsilon=epsilon, nthreads=nthreads,

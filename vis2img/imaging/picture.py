@@ -135,10 +135,10 @@ def _draw_beam(ax: Any, image: Image) -> None:
 
 
 def _title(image: Image) -> str:
-    params, meta = image.params, image.meta
+    params, origin = image.params, image.origin
     weighting = params.weighting + (f" {params.robust:g}" if params.weighting == "briggs" else "")
     # A dollar would start mathematics; field names are the observer's.
-    source = f"{meta.get('field', '')}  {meta.get('telescope', '')}".strip().replace("$", r"\$")
+    source = f"{origin.field}  {origin.telescope}".strip().replace("$", r"\$")
     major, minor, _ = image.beam
     return (
         f"{source}\n{image.freq[0] / 1e6:.6g} MHz, {weighting}, "

@@ -16,16 +16,14 @@ NOTHING_KEPT = "the sampling parameters (band, time_span, keep_*) leave no visib
 
 
 class Rows(Protocol):
-    """What the choice of rows looks at: times [row] in s, antenna numbers [row], and whether they are averages."""
+    """What the choice of rows looks at: times [row] in s, and antenna numbers [row], which averages have not."""
 
     @property
     def time(self) -> np.ndarray: ...
     @property
-    def antenna1(self) -> np.ndarray: ...
+    def antenna1(self) -> np.ndarray | None: ...
     @property
-    def antenna2(self) -> np.ndarray: ...
-    @property
-    def is_averaged(self) -> bool: ...
+    def antenna2(self) -> np.ndarray | None: ...
 
 
 def select_samples(vis: Visibilities, params: ImagingParams) -> Visibilities:
@@ -72,28 +70,29 @@ def kept_band(freqs: np.ndarray, params: ImagingParams) -> np.ndarray:
 def rows_kept(vis: Rows, params: ImagingParams) -> np.ndarray:
     """Return a mask [row] of the rows that the sampling fields of ``params`` keep."""
     rng = np.random.default_rng(params.sampling_seed)
+    first, second = vis.antenna1, vis.antenna2
     rows = np.ones(len(vis.time), dtype=bool)
     if params.time_span != (0.0, 1.0) or params.keep_times < 1:
         times, index = np.unique(vis.time, return_inverse=True)
         low, high = params.time_span
-        first = min(int(low * len(times) + 1e-9), len(times) - 1)
+        start = min(int(low * len(times) + 1e-9), len(times) - 1)
         kept = np.zeros(len(times), dtype=bool)
-        kept[first : max(first + 1, math.ceil(high * len(times) - 1e-9))] = True
+        kept[start : max(start + 1, math.ceil(high * len(times) - 1e-9))] = True
         kept &= _keep_some(rng, kept, params.keep_times)
         rows &= kept[index]
     if params.keep_antennas < 1:
-        if vis.is_averaged:
+        if first is None or second is None:
             raise ParameterError("averaged data no longer know their antennas; set keep_antennas to 1")
-        nant = int(max(vis.antenna1.max(), vis.antenna2.max())) + 1
+        nant = int(max(first.max(), second.max())) + 1
         present = np.zeros(nant, dtype=bool)
-        present[vis.antenna1] = present[vis.antenna2] = True
+        present[first] = present[second] = True
         kept = _keep_some(rng, present, params.keep_antennas, least=2)
-        rows &= kept[vis.antenna1] & kept[vis.antenna2]
+        rows &= kept[first] & kept[second]
     if params.keep_baselines < 1:
-        if vis.is_averaged:  # uv cells are what is left of baselines
+        if first is None or second is None:  # uv cells are what is left of baselines
             rows &= rng.random(len(vis.time)) < params.keep_baselines
         else:
-            pair = vis.antenna1.astype(np.int64) << 32 | vis.antenna2
+            pair = first.astype(np.int64) << 32 | second
             pairs, index = np.unique(pair, return_inverse=True)
             rows &= _keep_some(rng, np.ones(len(pairs), dtype=bool), params.keep_baselines)[index]
     return rows

@@ -162,3 +162,14 @@ def rank_filter(factors: np.ndarray, limit: float, window: int) -> np.ndarray:  
                 if value > most:
                     result[y, x] = most
     return result
+
+
+@njit(nogil=True, cache=True)
+def spread(chan: np.ndarray, weight: np.ndarray, by_chan: np.ndarray) -> None:  # pragma: no cover - compiled
+    """Add ``weight`` [row] to the two channels beside ``chan`` [row], so that the mean channel is kept."""
+    last = len(by_chan) - 1
+    for row in range(len(chan)):
+        lower = min(last, max(0, int(chan[row])))
+        share = min(1.0, max(0.0, chan[row] - lower))
+        by_chan[lower] += weight[row] * (1 - share)
+        by_chan[min(last, lower + 1)] += weight[row] * share

@@ -21,7 +21,7 @@ from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.ms.columns import Columns
 from vis2img.ms.metadata import LONGEST_BASELINE, Metadata
 from vis2img.ms.selection import Plan, Selection, resolve
-from vis2img.visibilities import Visibilities
+from vis2img.visibilities import Origin, Visibilities
 
 _CHUNK_BYTES = 4e6  # of the data column; a handful of chunks are in flight
 _AUTO_WEIGHTS = ("WEIGHT_SPECTRUM", "WEIGHT")
@@ -125,8 +125,6 @@ class PartReader:
         If the selection is outside the data, or the light columns cannot be read.
     """
 
-    is_averaged = False
-
     def __init__(self, meta: Metadata, selection: Selection, plan: Plan | None = None) -> None:
         plan = plan or resolve(meta, selection)[0]
         spw = meta.spws[plan.partition.spw]
@@ -224,33 +222,28 @@ class PartReader:
                 antenna2=self.antenna2[pick],
                 phase_centre=plan.phase_centre,
                 stokes=stokes,
-                meta=self.source(stokes),
+                origin=self.origin(stokes),
             )
             for (stokes, _), (vis, weight) in zip(plan.hands, results, strict=True)
         ]
 
-    def source(self, stokes: str = "I") -> dict[str, str | float | int]:
-        """Return what images tell of where they come from."""
+    def origin(self, stokes: str = "I") -> Origin:
+        """Return where the visibilities come from."""
         plan, meta = self.plan, self.meta
-        low, high = meta.band(plan.partition.spw)
-        return {
-            "ms": meta.path.name,
-            "path": str(meta.path.resolve()),
-            "selection": json.dumps(asdict(self.selection)),
-            "telescope": meta.telescope,
-            "field": plan.field_name,
-            "spw": plan.partition.spw,
-            "column": plan.column,
-            "frame": plan.frame,
-            "pointing_ra": plan.pointing[0],
-            "pointing_dec": plan.pointing[1],
-            "band_low": low,
-            "band_high": high,
-            "stokes_from": dict(plan.hands)[stokes].label,
-            "time_start": float(self.time.min()),
-            "chan_width": meta.spws[plan.partition.spw].chan_width,
-            "dish_diameter": meta.dish_diameter,
-        }
+        return Origin(
+            paths=(str(meta.path.resolve()),),
+            selection=json.dumps(asdict(self.selection)),
+            telescope=meta.telescope,
+            field=plan.field_name,
+            spw=(plan.partition.spw,),
+            column=plan.column,
+            stokes_from=dict(plan.hands)[stokes].label,
+            frame=plan.frame,
+            pointing=plan.pointing,
+            band=meta.band(plan.partition.spw),
+            chan_width=meta.spws[plan.partition.spw].chan_width,
+            dish_diameter=meta.dish_diameter,
+        )
 
     def trouble(self) -> str | None:
         """Return why nothing that was read so far can be imaged, or None when something can."""

@@ -189,8 +189,8 @@ class Cube:
 
 def _without_plane(image: Image) -> Image:
     """Return ``image`` without saying which plane of a cube it is: the header is that of all."""
-    split = {name: value for name, value in image.meta.get("split", {}).items() if name != "channel"}
-    return dataclasses.replace(image, meta={**image.meta, "split": split}) if split else image
+    split = image.split and dataclasses.replace(image.split, channel=None)
+    return dataclasses.replace(image, split=split)
 
 
 @contextlib.contextmanager

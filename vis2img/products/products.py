@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from vis2img.imaging.fits import plane_freq, psf_path, write_image
 from vis2img.imaging.image import Image
 from vis2img.imaging.primary_beam import correct, primary_beam, receiver
 from vis2img.products.fits_cube import fit_one_file, open_cube, write_cube
+from vis2img.visibilities import Origin
 
 
 @dataclass(frozen=True)
@@ -186,27 +186,25 @@ def beam_of(image: Image, band: str | None = None) -> np.ndarray:
         raise ParameterError("the image does not know its channels, which the primary beam depends on")
     if not image.nvis:
         return np.full(image.data.shape, np.nan, np.float32)
-    pointing = (float(image.meta.get("pointing_ra", math.nan)), float(image.meta.get("pointing_dec", math.nan)))
-    if not all(map(math.isfinite, pointing)):
+    pointing = image.origin.pointing
+    if pointing is None or not all(map(math.isfinite, pointing)):
         pointing = image.phase_centre
     freqs, weights = image.channels
     times, time_weights = image.times or (None, None)
     return primary_beam(
-        str(image.meta.get("telescope", "unknown")), freqs, weights, pointing, image.phase_centre,
+        image.origin.telescope, freqs, weights, pointing, image.phase_centre,
         image.params.npix, image.params.pixsize, image.stokes,
         parallactic=None if times is None else parallactic_angles(times, pointing),
-        angle_weights=time_weights, band=band or band_of(image.meta),
+        angle_weights=time_weights, band=band or band_of(image.origin),
     )  # fmt: skip
 
 
-def band_of(meta: Mapping[str, Any]) -> str | None:
-    """Return the receiver that fits all channels of the measurement set that ``meta`` tells of, None if it tells not.
+def band_of(origin: Origin) -> str | None:
+    """Return the receiver that fits all channels of the measurement set of ``origin``, None if it does not tell.
 
     Raises
     ------
     ParameterError
         If there is none.
     """
-    if "band_low" not in meta:
-        return None
-    return receiver(float(meta["band_low"]), float(meta["band_high"]))
+    return None if origin.band is None else receiver(*origin.band)
