@@ -158,7 +158,7 @@ def test_large_arrays_stay_in_memory_and_arrive(local) -> None:
 
 SCRIPT = """
 import os, signal, sys, time
-from vis2img.cluster import Engine, connect
+from vis2img.cluster.engine import Engine, connect
 connection = connect(Engine(workers=1))  # no `if __name__`: nothing runs this file again
 client = connection.client
 worker = client.submit(os.getpid, pure=False).result()
