@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.errors import ParameterError, Vis2imgError, first_line
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def start_hosts(config: HostsConfig) -> None:
         jax.distributed.initialize(**given)
     except (RuntimeError, ValueError) as error:
         where = config.coordinator or "the other processes of this job"
-        raise Vis2imgError(f"cannot join {where}: {str(error).splitlines()[0]}") from error
+        raise Vis2imgError(f"cannot join {where}: {first_line(error)}") from error
 
 
 def launched_together(environment: Mapping[str, str]) -> bool:

@@ -27,3 +27,8 @@ class OutputError(Vis2imgError):
 
 class BusyError(OutputError):
     """An output that another process is writing."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error of a library, whose messages may run to pages; its type if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -13,7 +13,15 @@ from pathlib import Path
 
 from vis2img.errors import BusyError, OutputError
 
+# Names that a FITS file is written under; those that are read may be compressed, by gzip or by fpack, too.
+WRITTEN_SUFFIXES = (".fits", ".fit", ".fts")
+FITS_SUFFIXES = tuple(suffix + more for suffix in WRITTEN_SUFFIXES for more in ("", ".gz", ".fz"))
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems that cannot lock
+
+
+def is_fits(path: str | Path) -> bool:
+    """Return whether a file is one of FITS, by its name."""
+    return str(path).lower().endswith(FITS_SUFFIXES)
 
 
 def hidden(out: Path, what: str) -> Path:

@@ -19,7 +19,7 @@ from vis2img.pictures.published import batch_files, read_batches, read_pickle
 PLAIN = (3, "|", None, None, None, -1, -1, 0)
 READ = """
 import sys
-from train.labelled_sources import read_raw
+from vis2img.pictures.formats import read_raw
 from vis2img.errors import Vis2imgError
 try:
     print("read", [list(map(str, c)) for c in read_raw(sys.argv[1]).columns.values()])

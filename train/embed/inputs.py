@@ -21,7 +21,8 @@ from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.imaging.fits import read_params
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import field_sources, patch_angle
-from vis2img.pictures.formats import fits_files, read_csv, read_raw
+from vis2img.pictures.fits_images import fits_files
+from vis2img.pictures.formats import read_csv, read_raw
 from vis2img.pictures.labels import network_images
 from vis2img.train.embed.patches import cut_around, evaluation_draw, grid_positions, tiles
 from vis2img.units import format_angle

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vis2img.errors import ParameterError
-from vis2img.pictures.labels import LabelledImages, read_labelled, shared_sources, source_groups, symmetric_views
+from vis2img.pictures.groups import shared_sources, source_groups
+from vis2img.pictures.labels import LabelledImages, read_labelled, symmetric_views
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.evaluate.classification import classify, classify_split
 from vis2img.train.evaluate.encoders import Encoder, pixel_encoder, random_encoders, run_encoders

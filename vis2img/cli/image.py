@@ -22,7 +22,7 @@ from vis2img.cli.image_report import report, summary
 from vis2img.coordinates import separation
 from vis2img.dataset import MeasurementSet, Outline, open_ms, outline
 from vis2img.errors import OutputError, ParameterError
-from vis2img.files import check_outputs
+from vis2img.files import WRITTEN_SUFFIXES, check_outputs
 from vis2img.imaging.cubes import make_cube, make_draws, plane_axes
 from vis2img.imaging.image import Image, make_image
 from vis2img.imaging.memory import check_memory, copied_bytes, planes_bytes
@@ -34,7 +34,6 @@ from vis2img.products.products import Products
 from vis2img.units import Angle, Npix, format_angle
 from vis2img.visibilities import Visibilities
 
-_SUFFIXES = (".fits", ".fit", ".fts")
 _FEW = 8  # blank planes named
 
 
@@ -185,7 +184,7 @@ def _check(command: ImageCommand, params: ImagingParams, outlines: Sequence[Outl
     """Refuse before any work what cannot be done, or would change a measurement set; return what to write."""
     products = command.products
     target = products.fits
-    if not target.is_dir() and target.suffix.lower() not in _SUFFIXES:
+    if not target.is_dir() and target.suffix.lower() not in WRITTEN_SUFFIXES:
         raise OutputError(f"{target}: the name of the image must end with .fits")
     bands = [band for each in outlines for band in each.bands]
     freqs = [centre for centre, _ in plane_axes(bands, params, command.channels_out)]

@@ -23,7 +23,8 @@ from vis2img.coordinates import direction_cosines
 from vis2img.draws.draw import Channel, Draw, FieldSource
 from vis2img.draws.peaks import find_peaks, usable_cells
 from vis2img.draws.prior import ImagingPrior
-from vis2img.errors import MeasurementSetError, ParameterError
+from vis2img.errors import MeasurementSetError, ParameterError, first_line
+from vis2img.files import is_fits
 from vis2img.imaging.fits import read_params
 from vis2img.imaging.image import robust_noise
 from vis2img.imaging.params import MIN_NPIX, ImagingParams
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
 
-_SUFFIXES = (".fits", ".fit", ".fts", ".fits.gz", ".fits.fz")
 _TOLERANCE = 0.5  # pixels
 _LOOKS = 5  # places along an axis where the projection is compared
 _BLOCK_BYTES = 1 << 26  # of the file that are converted at a time
@@ -96,7 +96,7 @@ class ImageField:
 
 def is_image(path: str | Path) -> bool:
     """Return whether a source of a loader is a FITS image, by its name."""
-    return str(path).lower().endswith(_SUFFIXES) and not Path(path).is_dir()
+    return is_fits(path) and not Path(path).is_dir()
 
 
 def image_source(image: ImageField, pixsize: float = 0.0) -> FieldSource:
@@ -204,11 +204,7 @@ def _opened(path: str | Path) -> Any:
     try:
         return fits.open(path, memmap=False)  # scaled numbers cannot be mapped
     except Exception as error:  # astropy raises many types for a damaged file
-        raise MeasurementSetError(f"cannot read the image {path}: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MeasurementSetError(f"cannot read the image {path}: {first_line(error)}") from error
 
 
 def _image_of(path: str | Path, hdus: Any) -> tuple[int, Header, tuple[int, int]]:
@@ -216,7 +212,7 @@ def _image_of(path: str | Path, hdus: Any) -> tuple[int, Header, tuple[int, int]
     try:
         found = [(i, hdu) for i, hdu in enumerate(hdus) if getattr(hdu, "is_image", False) and len(hdu.shape) >= 2]
     except Exception as error:
-        raise MeasurementSetError(f"cannot read the image {path}: {_line(error)}") from error
+        raise MeasurementSetError(f"cannot read the image {path}: {first_line(error)}") from error
     if not found:
         raise MeasurementSetError(f"{path} holds no image of two axes")
     number, hdu = found[0]
@@ -241,7 +237,7 @@ def _sky_of(path: str | Path, header: Header) -> WCS:
             wcs = WCS(header)
             sky = wcs.celestial
     except Exception as error:
-        raise MeasurementSetError(f"{path}: its sky coordinates cannot be read: {_line(error)}") from error
+        raise MeasurementSetError(f"{path}: its sky coordinates cannot be read: {first_line(error)}") from error
     if sky.naxis != 2 or (wcs.wcs.lng, wcs.wcs.lat) != (0, 1) or sky.wcs.lngtyp.strip() != "RA":
         kinds = ", ".join(str(header.get(f"CTYPE{i}", "nothing")).strip() for i in (1, 2))
         raise MeasurementSetError(f"{path}: its first two axes must be RA and Dec, not {kinds}")
@@ -318,7 +314,7 @@ def _pixels(image: ImageField) -> np.ndarray:
                 # Sections, so that a large file does not fill the memory; of whole rows, which lie together.
                 data[start - y0 : stop - y0] = hdu.section[(*planes, slice(start, stop))][:, x0:x1]
         except Exception as error:
-            raise MeasurementSetError(f"cannot read the image {image.path}: {_line(error)}") from error
+            raise MeasurementSetError(f"cannot read the image {image.path}: {first_line(error)}") from error
     data[~np.isfinite(data)] = np.nan
     data = data[:, ::-1] if image.flips[0] else data
     return np.ascontiguousarray(data[::-1] if image.flips[1] else data)

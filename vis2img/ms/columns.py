@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vis2img.errors import MeasurementSetError
+from vis2img.errors import MeasurementSetError, first_line
 from vis2img.ms.metadata import Metadata
 from vis2img.ms.selection import Plan
 from vis2img.ms.tables import open_table
@@ -111,9 +111,5 @@ class Columns:
             yield
         except (RuntimeError, ValueError) as error:
             raise MeasurementSetError(
-                f"{self.path}: reading {name} failed, a table file may be damaged or truncated: {_first_line(error)}"
+                f"{self.path}: reading {name} failed, a table file may be damaged or truncated: {first_line(error)}"
             ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from numba import njit
 
 from vis2img.errors import Vis2imgError
 from vis2img.imaging.image import robust_noise
-from vis2img.simulate.sky.pictures import CutoutSet, read_cutouts
+from vis2img.pictures.formats import read_pictures
 from vis2img.views.pixel_changes import ViewChange, change_pixels
 from vis2img.views.resample import LINEAR, resample
 from vis2img.views.stretch import Stretch, stretched
@@ -61,7 +61,7 @@ class Pictures:
 def open_pictures(
     paths: Iterable[str | Path], patch_npix: int, progress: Callable[[int, int], None] | None = None
 ) -> Pictures:
-    """Read cutouts: npz files, FITS images or folders of them (:func:`vis2img.simulate.sky.pictures.read_cutouts`).
+    """Read cutouts: npz files, FITS images or folders of them (:func:`vis2img.pictures.formats.read_pictures`).
 
     Pictures that are smaller than a patch, more than half blank, or the same everywhere are left out and named.
 
@@ -78,12 +78,12 @@ def open_pictures(
     Vis2imgError
         If a file cannot be read, or none of the pictures can be used; one line that names the file.
     """
-    found = [read_cutouts(path) for path in paths]
-    total, done = sum(map(len, found)), 0
+    files = [read_pictures(path) for path in paths]
+    total, done = sum(map(len, files)), 0
     digest = hashlib.blake2b(digest_size=16)
     images, levels, names, skipped = [], [], [], {}
-    for cutouts in found:
-        for row, image in enumerate(_stored(cutouts)):
+    for cutouts in files:
+        for name, image in zip(cutouts.rows, _stored(cutouts.images), strict=True):
             digest.update(repr((image.shape, image.dtype.str)).encode())
             digest.update(image.tobytes())
             background, noise, why = _judged(image, patch_npix)
@@ -91,11 +91,11 @@ def open_pictures(
             if progress and (done % 100 == 0 or done == total):
                 progress(done, total)
             if why:
-                skipped[cutouts.names[row]] = f"{cutouts.names[row]}: {why}"
+                skipped[name] = f"{name}: {why}"
                 continue
             images.append(image)
             levels.append((background, noise))
-            names.append(cutouts.names[row])
+            names.append(name)
     if not images:
         raise Vis2imgError(f"no picture can be used: {next(iter(skipped.values()), 'there is none')}")
     for why in skipped.values():
@@ -104,17 +104,12 @@ def open_pictures(
     return Pictures(images, background, noise, names, skipped, digest.hexdigest())
 
 
-def _stored(cutouts: CutoutSet) -> list[np.ndarray]:
+def _stored(images: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
     """Return the pictures in a type that the compiled loops take, without a copy where they are in one."""
-    images = cutouts.images
-    if isinstance(images, np.ndarray):
-        return list(_plain(cutouts.path, images))
-    return [_plain(cutouts.path, image) for image in images]
+    return list(_plain(images)) if isinstance(images, np.ndarray) else [_plain(image) for image in images]
 
 
-def _plain(path: Path, images: np.ndarray) -> np.ndarray:
-    if np.iscomplexobj(images):
-        raise Vis2imgError(f"{path}: pictures must be real numbers, not {images.dtype}")
+def _plain(images: np.ndarray) -> np.ndarray:
     kind = images.dtype.newbyteorder("=")
     return np.ascontiguousarray(images, kind if kind.str[1:] in _KEPT else np.float32)
 

@@ -1,125 +1,71 @@
-"""Cutouts with what is known of them, as files hold them: pictures, columns of numbers and labels, positions.
+"""One reader of pictures, whatever the form of their file.
 
-Read are .npz files, folders of FITS images (labelled by a table or by subfolders), and published batches.
+:func:`read_pictures` takes the pictures of an .npz file, a FITS image or a folder of FITS images; :func:`read_raw`
+takes tables, labelled folders and published batches as well, and every column.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vis2img.errors import Vis2imgError
+from vis2img.errors import Vis2imgError, first_line
+from vis2img.files import is_fits
+from vis2img.pictures.cutouts import RawCutouts
+from vis2img.pictures.fits_images import fits_files, fits_image
 from vis2img.pictures.published import batch_files, read_batches, told_by_name
-from vis2img.simulate.sky.pictures import CutoutSet, read_cutouts
 
-FITS_SUFFIXES = (".fits", ".fit", ".fts")
 LABELS_FILE = "labels.csv"
-_RA, _DEC = ("ra_deg", "ra"), ("dec_deg", "dec")
-# Labels, flags, names, places and units: without the unit that a name may end with, in small letters.
-_NO_TARGET = {
-    *("fr", "label", "label10", "class", "code", "name", "filename", "id", "index", "row", "ra", "dec", "rms", "scale"),
-    *("confident", "in_mirabest", "has_blank", "split", "fold", "train", "test"),
-}
-_UNIT = re.compile(r"_(deg|rad|arcsec|u?m?jy)$")
+_ARRAYS = ("images", "images_i16", "images_u8")
+# What belongs to a picture; whatever else a file may hold is for those who ask for it.
+_OWN = {"scale_mJy", "label", "label10", "label_names", "size_arcsec", "filename"}
 _NUMBERS = ("scale_mJy", "size_arcsec")
-_OBJECTS = "Object arrays cannot be loaded"  # as NumPy says it
 
 
-@dataclass(frozen=True, eq=False)
-class RawCutouts:
-    """Cutouts before they are cut and stretched.
+def read_pictures(path: str | Path) -> RawCutouts:
+    """Read pictures with what belongs to each.
 
-    Parameters
-    ----------
-    path : Path
-    images : sequence of [y, x]
-        Of any type and in any unit, NaN where blank.
-    names : tuple of str
-        What the file calls each.
-    rows : tuple of str
-        What messages call each: file and row.
-    columns : dict
-        Arrays [n]: labels, flags and numbers.
-    label_names : tuple of str
-        Of the numbers in ``label10`` or ``label``; empty if the file does not tell.
-    named : bool
-        Whether the file names each cutout; else ``names`` count them, and say nothing about another file.
-    """
-
-    path: Path
-    images: Sequence[np.ndarray] | np.ndarray = field(repr=False)
-    names: tuple[str, ...] = field(repr=False)
-    rows: tuple[str, ...] = field(repr=False)
-    columns: dict[str, np.ndarray] = field(repr=False)
-    label_names: tuple[str, ...] = ()
-    named: bool = True
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def position(self) -> np.ndarray:
-        """RA and Dec float64 [n, 2] in rad; NaN where unknown.
-
-        Raises
-        ------
-        Vis2imgError
-            If one is no position, or there is one coordinate without the other; the message names column and row.
-        """
-        found = np.full((len(self), 2), np.nan)
-        ra, dec = (next((name for name in names if name in self.columns), None) for names in (_RA, _DEC))
-        for axis, (name, low, high) in enumerate(((ra, -360.0, 360.0), (dec, -90.0, 90.0))):
-            if name is None:
-                continue
-            value = self.columns[name]
-            if value.dtype.kind not in "iuf":
-                raise Vis2imgError(f"{self.path}: {name} must be numbers in deg, not {value.dtype}")
-            wrong = np.flatnonzero((value < low) | (value > high))
-            if len(wrong):
-                raise Vis2imgError(
-                    f"{self.rows[wrong[0]]}: {name} = {value[wrong[0]]:g} deg is outside {low:g}:{high:g}"
-                )
-            found[:, axis] = np.radians(value.astype(np.float64))
-        if (ra is None) != (dec is None):
-            lacking = f"right ascension ({' or '.join(_RA)})" if ra is None else f"declination ({' or '.join(_DEC)})"
-            raise Vis2imgError(f"{self.path} has {ra or dec} and no {lacking}")
-        found[:, 0] %= 2 * np.pi
-        found[~np.isfinite(found).all(axis=1)] = np.nan
-        return found
-
-    @property
-    def targets(self) -> dict[str, np.ndarray]:
-        """Columns of real numbers float64 [n] to ask for: redshift, size_arcsec and the like.
-
-        Left out are labels, positions, names and units by the name of the column, and whatever is 0 or 1 only.
-        """
-        return {
-            name: values.astype(np.float64)
-            for name, values in self.columns.items()
-            if values.dtype.kind == "f" and _UNIT.sub("", name.lower()) not in _NO_TARGET and not _is_flag(values)
-        }
-
-
-def _is_flag(values: np.ndarray) -> bool:
-    known = values[~np.isnan(values)]
-    return len(known) > 0 and bool(np.isin(known, (0, 1)).all())
-
-
-def read_raw(path: str | Path) -> RawCutouts:
-    """Read cutouts and their columns.
+    Nothing that could run code (pickles) is loaded.
 
     Parameters
     ----------
     path : path
-        - .npz: ``images`` [n, y, x] (or ``images_i16``, or ``images_u8``) and any columns [n], as
-          :func:`vis2img.simulate.sky.pictures.read_cutouts` takes them; ``ra`` and ``dec`` in deg.
+        - .npz: ``images`` [n, y, x] of any type (or ``images_i16``, or ``images_u8``), and if wanted ``scale_mJy`` [n]
+          (a factor), ``label`` or ``label10`` [n] (numbers, whose names are ``label_names``, or text), ``size_arcsec``
+          [n] and ``filename`` [n]. Other arrays are left alone.
+        - a FITS image, turned to x along decreasing RA and y along increasing Dec by the signs of CDELT (or CD).
+        - a folder of FITS images. A table and subfolders in it are left alone.
+
+    Raises
+    ------
+    Vis2imgError
+        If the file cannot be read, holds no pictures or its columns disagree; the message names the file and row.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = fits_files(path)
+        if not files:
+            raise Vis2imgError(f"the folder {path} holds no FITS file")
+        return _fits(path, files, {})
+    if is_fits(path):
+        return _fits(path, [path], {})
+    if path.suffix.lower() == ".npz":
+        return _npz(path, only=_OWN)
+    raise Vis2imgError(f"{path}: cutouts must be an .npz file, a .fits image or a folder of them")
+
+
+def read_raw(path: str | Path) -> RawCutouts:
+    """Read cutouts and all of their columns.
+
+    Parameters
+    ----------
+    path : path
+        - .npz: as for :func:`read_pictures`, with any columns [n]; ``ra`` and ``dec`` in deg.
         - a .csv file, or a folder that holds ``labels.csv``: columns ``filename`` (FITS, relative to the table),
           ``label``, and any numbers, such as ra_deg, dec_deg and redshift.
         - a folder with a subfolder of FITS images for each label, or with FITS images without labels.
@@ -137,7 +83,7 @@ def read_raw(path: str | Path) -> RawCutouts:
         return _npz(path)
     if path.suffix.lower() == ".csv":
         return _table(path)
-    if path.suffix.lower() in FITS_SUFFIXES:
+    if is_fits(path):
         return _fits(path, [path], {})
     batches = batch_files(path)
     if batches:
@@ -151,69 +97,90 @@ def read_raw(path: str | Path) -> RawCutouts:
     return _folder(path)
 
 
-def _npz(path: Path) -> RawCutouts:
-    columns = _columns(path)
-    label_names = columns.pop("label_names", np.array([], "U1"))
+def _npz(path: Path, only: set[str] | None = None) -> RawCutouts:
+    """Read the pictures of a file and its columns, those in ``only`` if it is given."""
+    name, arrays = _arrays(path, only)
+    images = arrays.pop(name)
+    if images.ndim != 3 or not np.issubdtype(images.dtype, np.number) or 0 in images.shape:
+        raise Vis2imgError(f"{path}: {name} must be numbers [n, y, x], not {images.dtype} {list(images.shape)}")
+    if np.iscomplexobj(images):
+        raise Vis2imgError(f"{path}: pictures must be real numbers, not {images.dtype}")
+
+    n = len(images)
+    label_names = arrays.pop("label_names", np.array([], "U1"))
     if label_names.ndim != 1:
         raise Vis2imgError(f"{path}: label_names must be a list, not of the shape {list(label_names.shape)}")
-    for name in _NUMBERS:
-        if name in columns and columns[name].dtype.kind not in "iuf":
-            raise Vis2imgError(f"{path}: {name} must be numbers, not {columns[name].dtype}")
-    cutouts = _npz_cutouts(path)
-    n = len(cutouts)
-    for name, values in columns.items():
-        if values.ndim != 1 or len(values) != n:
+    for name, values in arrays.items():
+        if values.shape != (n,):
             raise Vis2imgError(f"{path}: {name} has the shape {list(values.shape)} for {n} images")
-    names = columns.pop("filename", None)
-    own = tuple(f"{path.stem} {i}" for i in range(n)) if names is None else tuple(map(str, names))
+        if name in _NUMBERS and values.dtype.kind not in "iuf":
+            raise Vis2imgError(f"{path}: {name} must be numbers, not {values.dtype}")
+
+    names = arrays.pop("filename", None)
     return RawCutouts(
-        path, cutouts.images, own, cutouts.names, columns, tuple(map(str, label_names)), names is not None
+        path=path,
+        images=images,
+        names=tuple(f"{path.stem} {i}" for i in range(n)) if names is None else tuple(map(str, names)),
+        rows=tuple(f"{path} row {i}" + (f" ({names[i]})" if names is not None else "") for i in range(n)),
+        columns=arrays,
+        pixsize=np.zeros(n),
+        label_names=tuple(map(str, label_names)),
+        named=names is not None,
     )
 
 
-def _columns(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a file other than its pictures; bytes become text."""
+def _arrays(path: Path, only: set[str] | None) -> tuple[str, dict[str, np.ndarray]]:
+    """Return the name of the pictures of a file, and arrays by name: the pictures and the columns."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: _column(path, file, name) for name in file.files if not name.startswith("images")}
+            pictures = next((name for name in _ARRAYS if name in file.files), None)
+            if pictures is None:
+                held = ", ".join(file.files) or "none"
+                raise Vis2imgError(f"{path} holds none of the arrays {', '.join(_ARRAYS)}; it has {held}")
+            columns = [name for name in file.files if not name.startswith("images") and (only is None or name in only)]
+            return pictures, {name: _array(path, file, name) for name in (pictures, *columns)}
     except Vis2imgError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise a dozen types for a damaged file
-        raise Vis2imgError(f"cannot read the cutouts {path}: {_first_line(error)}") from error
+        raise Vis2imgError(f"cannot read the cutouts {path}: {first_line(error)}") from error
 
 
-def _column(path: Path, file: Any, name: str) -> np.ndarray:
-    try:
-        values = np.asarray(file[name])
-    except ValueError as error:
-        if _OBJECTS not in str(error):
-            raise
-        raise Vis2imgError(f"{path}: the column {name} holds Python objects; save numbers or text") from error
+def _array(path: Path, file: Any, name: str) -> np.ndarray:
+    """Return an array of an npz file; bytes become text.
+
+    Raises
+    ------
+    Vis2imgError
+        If it holds Python objects, which only a pickle could bring back.
+    """
+    if f"{name}.npy" in file.zip.namelist():
+        with file.zip.open(f"{name}.npy") as member:
+            first = np.lib.format.read_magic(member) == (1, 0)
+            read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+            dtype = read_header(member)[2]
+        if dtype.hasobject and name in _ARRAYS:
+            why = "images are Python objects, as are pictures of several sizes; make them of one size, or FITS files"
+            raise Vis2imgError(f"cannot read the cutouts {path}: {why}")
+        if dtype.hasobject:
+            raise Vis2imgError(f"{path}: the column {name} holds Python objects; save numbers or text")
+    values = np.asarray(file[name])
     return np.char.decode(values, "latin1") if values.dtype.kind == "S" else values
-
-
-def _npz_cutouts(path: Path) -> CutoutSet:
-    try:
-        cutouts = read_cutouts(path)
-    except Vis2imgError as error:
-        if _OBJECTS not in str(error):
-            raise
-        why = "images are Python objects, as are pictures of several sizes; make them of one size, or FITS files"
-        raise Vis2imgError(f"{path}: {why}") from error
-    if np.iscomplexobj(cutouts.images):
-        raise Vis2imgError(f"{path}: pictures must be real numbers, not {np.asarray(cutouts.images).dtype}")
-    return cutouts
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _batches(path: Path, files: list[Path]) -> RawCutouts:
     batches = read_batches(files)
     rows = tuple(f"{path} picture {i} ({name})" for i, name in enumerate(batches.names))
     columns = {"label": batches.label, "label10": batches.label, **told_by_name(batches.names)}
-    return RawCutouts(path, batches.images, batches.names, rows, columns, batches.label_names, batches.named)
+    return RawCutouts(
+        path=path,
+        images=batches.images,
+        names=batches.names,
+        rows=rows,
+        columns=columns,
+        pixsize=np.zeros(len(rows)),
+        label_names=batches.label_names,
+        named=batches.named,
+    )
 
 
 def _folder(path: Path) -> RawCutouts:
@@ -224,11 +191,6 @@ def _folder(path: Path) -> RawCutouts:
         raise Vis2imgError(f"the folder {path} holds no FITS file, no {LABELS_FILE} and no data_batch_1")
     labels = np.array([name for name, members in groups.items() for _ in members])
     return _fits(path, files, {"label": labels} if labels.any() else {})
-
-
-def fits_files(folder: Path) -> list[Path]:
-    """Return the FITS files of a folder, by name."""
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in FITS_SUFFIXES)
 
 
 def _table(path: Path) -> RawCutouts:
@@ -282,33 +244,14 @@ def _typed(name: str, cells: tuple[str, ...]) -> np.ndarray:
 
 
 def _fits(path: Path, files: list[Path], columns: dict[str, np.ndarray]) -> RawCutouts:
-    sets: list[CutoutSet] = [read_cutouts(file) for file in files]
-    images = [cutouts.images[0] for cutouts in sets]
-    if not any(name in columns for name in _RA):
-        ra, dec = zip(*map(_centre_deg, files), strict=True)
-        columns = {**columns, "ra_deg": np.array(ra), "dec_deg": np.array(dec)}
+    images, sides = zip(*map(fits_image, files), strict=True)
     folder = path if path.is_dir() else path.parent
-    names = tuple(str(file.relative_to(folder) if file.is_relative_to(folder) else file) for file in files)
-    return RawCutouts(path, images, names, tuple(map(str, files)), columns)
-
-
-def _centre_deg(path: Path) -> tuple[float, float]:
-    """Return RA and Dec of the middle of a FITS image in deg; NaN where its header does not tell."""
-    import warnings
-
-    from astropy.io import fits
-    from astropy.wcs import WCS
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # headers of surveys hold many things that astropy mends
-        try:
-            with fits.open(path, memmap=False) as hdus:
-                header: Any = next(
-                    hdu.header for hdu in hdus if getattr(hdu, "is_image", False) and hdu.data is not None
-                )
-            wcs = WCS(header).celestial
-            nx, ny = wcs.pixel_shape or (header["NAXIS1"], header["NAXIS2"])
-            place = wcs.pixel_to_world((nx - 1) / 2, (ny - 1) / 2).icrs
-            return float(place.ra.deg), float(place.dec.deg)
-        except Exception:  # no celestial axes, or ones that astropy refuses
-            return math.nan, math.nan
+    return RawCutouts(
+        path=path,
+        images=images,
+        names=tuple(str(file.relative_to(folder) if file.is_relative_to(folder) else file) for file in files),
+        rows=tuple(map(str, files)),
+        columns=columns,
+        pixsize=np.array(sides),
+        files=tuple(files),
+    )

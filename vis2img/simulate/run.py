@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vis2img.errors import Vis2imgError
+from vis2img.errors import Vis2imgError, first_line
 from vis2img.machine import cores
 from vis2img.ms.tables import table
 from vis2img.simulate.config import PRESETS, SimulateConfig
@@ -68,8 +68,7 @@ def simulate(
         except Vis2imgError:
             raise
         except Exception as error:  # simms and casacore raise anything from RuntimeError to KeyError
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise Vis2imgError(f"the simulation of {result.ms_path} failed: {reason}") from error
+            raise Vis2imgError(f"the simulation of {result.ms_path} failed: {first_line(error)}") from error
         apparent = np.array([source.flux for source in sources]) * observed.power
         write_catalogue(sources, new.catalogue_path, {"apparent_flux_jy": apparent})
         _append_errors(observed, new.catalogue_path)

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vis2img.errors import OutputError, ParameterError, Vis2imgError
+from vis2img.errors import OutputError, ParameterError, Vis2imgError, first_line
+from vis2img.files import is_fits
 from vis2img.simulate.sky.source import ARCSEC, UNLABELLED, SkyComponent, SkyCutout, SkySource, single_component_source
 
 _CUTOUT = "CUTOUT"  # name of the extensions
@@ -78,7 +79,7 @@ def write_catalogue(
     try:
         fits.HDUList([fits.PrimaryHDU(), *tables, *pictures]).writeto(path)
     except OSError as error:
-        raise OutputError(f"cannot write the catalogue {path}: {str(error).splitlines()[0]}") from error
+        raise OutputError(f"cannot write the catalogue {path}: {first_line(error)}") from error
 
 
 def read_catalogue(path: str | Path) -> list[SkySource]:
@@ -115,7 +116,7 @@ def read_catalogue(path: str | Path) -> list[SkySource]:
             for number, class_name, ra, dec, flux, size in zip(*(rows[name].tolist() for name in names), strict=True)
         ]
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise Vis2imgError(f"{path} is not a catalogue of vis2img: {str(error).splitlines()[0]}") from error
+        raise Vis2imgError(f"{path} is not a catalogue of vis2img: {first_line(error)}") from error
 
 
 def _spectral_index(source: SkySource) -> float:
@@ -177,7 +178,7 @@ def read_user_catalogue(path: str | Path, ref_freq: float) -> list[SkySource]:
     Parameters
     ----------
     path : path
-        A file ending in .csv, .fits or .fit with the columns ra_deg, dec_deg, flux_jy and, if wanted,
+        A table of CSV (.csv) or FITS (.fits and the like) with the columns ra_deg, dec_deg, flux_jy and, if wanted,
         major_arcsec, minor_arcsec, pa_deg, spectral_index and class. minor_arcsec defaults to major_arcsec,
         the others to 0 and to no class.
     ref_freq : float
@@ -217,13 +218,13 @@ def _text(value: Any) -> str:
 def _read_table(path: Path) -> Any:
     from astropy.table import Table
 
-    form = {".csv": "ascii.csv", ".fits": "fits", ".fit": "fits"}.get(path.suffix.lower())
-    if form is None:
+    form = "ascii.csv" if path.suffix.lower() == ".csv" else "fits"
+    if form == "fits" and not is_fits(path):
         raise Vis2imgError(f"{path}: a catalogue must end in .csv or .fits")
     try:
         return Table.read(path, format=form)
     except Exception as error:  # astropy's readers raise a dozen unrelated types for a damaged file
-        raise Vis2imgError(f"cannot read the catalogue {path}: {str(error).strip().splitlines()[0]}") from error
+        raise Vis2imgError(f"cannot read the catalogue {path}: {first_line(error)}") from error
 
 
 def _numbers(path: str | Path, table: Any, name: str) -> list[float]:

@@ -21,21 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.errors import ParameterError
+from vis2img.pictures.classes import class_from_label, label_words
+from vis2img.pictures.cutouts import RawCutouts
+from vis2img.pictures.formats import read_pictures
 from vis2img.simulate.sky.source import ARCSEC, UNLABELLED, SkyCutout, SkySource
 
-_ARRAYS = ("images", "images_i16", "images_u8")
-_FITS = (".fits", ".fit")
 _LINK = 4  # pixels between islands of one source: somewhat more than the beam of a survey picture
-# Words in a label, in the order they are looked for: "FRI" is part of "FRII" and of "FRI conf WAT".
-_LABEL_WORDS = (
-    ("hybrid", ("hybrid",)),
-    ("ddrg", ("dd", "ddrg", "double-double")),
-    ("bent", ("bent", "wat", "nat", "head-tail")),
-    ("frii", ("frii", "fr2")),
-    ("fri", ("fri", "fr1")),
-    ("compact", ("compact", "point")),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,50 +51,40 @@ class CutoutTemplate:
 class CutoutSet:
     """Pictures of one file or folder; ``len``, indexing and iteration give :class:`CutoutTemplate`.
 
-    ``images`` [n] of [y, x] keep the type of the file; ``scale``, ``labels`` and ``sizes`` (rad) are [n].
+    ``raw`` is what the file holds and ``labels`` [n] its labels in words. ``pixsize`` (rad) is for files that do not
+    tell; with ``north_first`` the first row of a picture of an npz file is the northernmost.
     """
 
-    path: Path
-    images: np.ndarray | list[np.ndarray] = field(repr=False)
-    scale: np.ndarray = field(repr=False)
+    raw: RawCutouts
     labels: tuple[str, ...] = field(repr=False)
-    sizes: np.ndarray = field(repr=False)
-    pixsizes: np.ndarray = field(repr=False)
-    names: tuple[str, ...] = field(repr=False)  # of the rows, for messages and truth tables
+    pixsize: float = 0.0
+    north_first: bool = False
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.raw)
 
     def __getitem__(self, row: int) -> CutoutTemplate:
-        label = self.labels[row]
-        pixels = np.asarray(self.images[row], float) * self.scale[row]
-        sizes = float(self.pixsizes[row]), float(self.sizes[row])
-        return CutoutTemplate(pixels, class_from_label(label), label, self.names[row], *sizes)
+        columns, label = self.raw.columns, self.labels[row]
+        pixels = np.asarray(self.raw.images[row], float)
+        if "scale_mJy" in columns:
+            pixels = pixels * float(columns["scale_mJy"][row])
+        if self.north_first and not self.raw.files:
+            pixels = pixels[::-1]
+        size = float(np.nan_to_num(columns["size_arcsec"][row])) * ARCSEC if "size_arcsec" in columns else 0.0
+        pixsize = float(self.raw.pixsize[row]) or self.pixsize
+        return CutoutTemplate(pixels, class_from_label(label), label, self.raw.rows[row], pixsize, size)
 
     def __iter__(self) -> Iterator[CutoutTemplate]:
         return (self[row] for row in range(len(self)))
 
 
-def class_from_label(label: str) -> str:
-    """Return our class for the words of a label, or no label if there is none among them.
-
-    Bent tails of either kind are "bent": published labels of them follow no common angle.
-    """
-    words = label.lower().replace("_", " ").split()
-    return next((name for name, known in _LABEL_WORDS if set(words) & set(known)), UNLABELLED)
-
-
 def read_cutouts(path: str | Path, *, pixsize: float = 0.0, north_first: bool = False) -> CutoutSet:
     """Read pictures from an npz file, a FITS image or a folder of FITS images.
-
-    An npz file holds ``images`` [n, y, x] of any type, or ``images_i16`` or ``images_u8``, and if wanted ``scale_mJy``
-    [n] (a factor), ``label`` [n] (numbers, names being ``label_names``, or text), ``label10`` likewise, which goes
-    first, ``size_arcsec`` [n] and ``filename`` [n]. Nothing that could run code (pickles) is loaded. FITS images are
-    turned to the axes of :class:`CutoutTemplate` by the signs of CDELT (or CD).
 
     Parameters
     ----------
     path : path
+        As :func:`vis2img.pictures.formats.read_pictures` takes it.
     pixsize : float
         Side of a pixel in rad, for files that do not say; needed only to use catalogued sizes.
     north_first : bool
@@ -113,93 +95,10 @@ def read_cutouts(path: str | Path, *, pixsize: float = 0.0, north_first: bool = 
     Vis2imgError
         If the file cannot be read, holds no pictures or its columns disagree; the message names the file and row.
     """
-    path = Path(path)
     if not (pixsize >= 0 and math.isfinite(pixsize)):
         raise ParameterError(f"pixsize = {pixsize:g} rad must be at least 0")
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _FITS)
-        if not files:
-            raise Vis2imgError(f"the folder {path} holds no FITS file")
-        return _fits_set(path, files, pixsize)
-    if path.suffix.lower() in _FITS:
-        return _fits_set(path, [path], pixsize)
-    if path.suffix.lower() != ".npz":
-        raise Vis2imgError(f"{path}: cutouts must be an .npz file, a .fits image or a folder of them")
-    return _npz_set(path, pixsize, north_first)
-
-
-def _npz_set(path: Path, pixsize: float, north_first: bool) -> CutoutSet:
-    wanted = {*_ARRAYS, "scale_mJy", "label", "label10", "label_names", "size_arcsec", "filename"}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            data = {name: file[name] for name in file.files if name in wanted}
-            known = ", ".join(file.files) or "none"
-    except Exception as error:  # zipfile, zlib and numpy raise a dozen types for a damaged file
-        raise Vis2imgError(f"cannot read the cutouts {path}: {str(error).strip().splitlines()[0]}") from error
-    name = next((name for name in _ARRAYS if name in data), None)
-    if name is None:
-        raise Vis2imgError(f"{path} holds none of the arrays {', '.join(_ARRAYS)}; it has {known}")
-    images = data[name]
-    if images.ndim != 3 or not np.issubdtype(images.dtype, np.number) or 0 in images.shape:
-        raise Vis2imgError(f"{path}: {name} must be numbers [n, y, x], not {images.dtype} {list(images.shape)}")
-    n = len(images)
-    for other in data.keys() - {name, "label_names", *_ARRAYS}:
-        if data[other].shape != (n,):
-            raise Vis2imgError(f"{path}: {other} has the shape {list(data[other].shape)} for {n} images")
-    files = data.get("filename")
-    names = tuple(f"{path} row {i}" + (f" ({files[i]})" if files is not None else "") for i in range(n))
-    return CutoutSet(
-        path,
-        images[:, ::-1] if north_first else images,
-        np.asarray(data.get("scale_mJy", np.ones(n)), float),
-        _labels(path, data, n),
-        np.nan_to_num(np.asarray(data.get("size_arcsec", np.zeros(n)), float)) * ARCSEC,
-        np.full(n, pixsize),
-        names,
-    )
-
-
-def _labels(path: Path, data: dict[str, np.ndarray], n: int) -> tuple[str, ...]:
-    label = data.get("label10", data.get("label"))
-    if label is None:
-        return (UNLABELLED,) * n
-    if label.dtype.kind not in "iu":
-        return tuple(map(str, label))
-    names = data.get("label_names")
-    if names is None:
-        return tuple(map(str, label))
-    wrong = np.flatnonzero((label < 0) | (label >= len(names)))
-    if len(wrong):
-        raise Vis2imgError(f"{path} row {wrong[0]}: label {label[wrong[0]]} is none of the {len(names)} label_names")
-    return tuple(str(names[i]) for i in label)
-
-
-def _fits_set(path: Path, files: list[Path], pixsize: float) -> CutoutSet:
-    read = [_fits_image(file, pixsize) for file in files]
-    n = len(files)
-    sides = np.array([side for _, side in read])
-    labels = (UNLABELLED,) * n
-    return CutoutSet(path, [x for x, _ in read], np.ones(n), labels, np.zeros(n), sides, tuple(map(str, files)))
-
-
-def _fits_image(path: Path, pixsize: float) -> tuple[np.ndarray, float]:
-    """Return the first image of a FITS file, [y, x] with east to the left and north last, and its pixel size."""
-    from astropy.io import fits
-
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            hdu = next((hdu for hdu in hdus if getattr(hdu, "is_image", False) and hdu.data is not None), None)
-            pixels, header = (None, {}) if hdu is None else (np.squeeze(np.asarray(hdu.data, float)), hdu.header)
-    except Exception as error:  # astropy raises many types for a damaged file
-        raise Vis2imgError(f"cannot read the cutout {path}: {str(error).strip().splitlines()[0]}") from error
-    if pixels is None or pixels.ndim != 2:
-        raise Vis2imgError(f"{path} holds no image of two axes")
-    step = [header.get(f"CDELT{i}", header.get(f"CD{i}_{i}", 0.0)) for i in (1, 2)]
-    if step[0] > 0:
-        pixels = pixels[:, ::-1]
-    if step[1] < 0:
-        pixels = pixels[::-1]
-    return pixels, math.radians(abs(step[1])) or pixsize
+    raw = read_pictures(path)
+    return CutoutSet(raw, tuple(label_words(raw) or (UNLABELLED,) * len(raw)), pixsize, north_first)
 
 
 def cutout_source(
