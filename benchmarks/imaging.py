@@ -35,14 +35,14 @@ OURS = "vis2img"
 _SIMULATE = """
 import math, sys
 from pathlib import Path
-from vis2img.simulate import SimulateConfig, simulate
+from vis2img.simulate.run import SimulateConfig, simulate
 simulate(SimulateConfig(out=Path(sys.argv[1]), ntimes=225, dtime=16.0, nchan=64, start_freq=900e6, chan_width=12.5e6,
                         correlations=sys.argv[2], n_sources=40, fov=math.radians(0.8), seed=1))
 """
 _VERSIONS = """
 import json
 from importlib.metadata import version
-from vis2img.params import ImagingParams
+from vis2img.imaging.params import ImagingParams
 names = ("vis2img", "ducc0", "python-casacore", "numpy", "numba", "dask")
 found = {}
 for name in names:

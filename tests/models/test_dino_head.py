@@ -72,6 +72,6 @@ def test_model_joins_resolutions_in_order():
 
 def test_packages_import_without_jax():
     loaded = "print('jax' in sys.modules)"
-    code = f"import sys, models, train, vis2img.train.config; {loaded}; vis2img.models.ViT; {loaded}"
+    code = f"import sys, vis2img.models, vis2img.train.config; {loaded}; vis2img.models.ViT; {loaded}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]

@@ -15,13 +15,13 @@ STEPS, BATCH = 20, 8
 RUN = f"""
 import json, sys
 import jax, numpy as np
-from models.dino_head import DINOHead, DINOModel
-from models.vit import ViT
-from train import parallel
-from train.config import OptimConfig
-from train.hosts import HostsConfig, any_host, gather, start_hosts
-from train.parallel import make_parallel_step, replicate, shard, unreplicate
-from train.state import create_state
+from vis2img.models.dino_head import DINOHead, DINOModel
+from vis2img.models.vit import ViT
+from vis2img.train import parallel
+from vis2img.train.config import OptimConfig
+from vis2img.train.hosts import HostsConfig, any_host, gather, start_hosts
+from vis2img.train.parallel import make_parallel_step, replicate, shard, unreplicate
+from vis2img.train.state import create_state
 
 index, hosts, port, devices = (int(word) for word in sys.argv[1:5])
 start_hosts(HostsConfig(f"localhost:{{port}}", hosts, index) if hosts > 1 else HostsConfig())

@@ -39,7 +39,7 @@ def write_report(path: Path, title: str, summary: str, sections: Sequence[Sectio
     OutputError
         If it cannot be written.
     """
-    environment = Environment(loader=PackageLoader("train", "."), autoescape=True)
+    environment = Environment(loader=PackageLoader("vis2img.train.report", "."), autoescape=True)
     parts = [
         {
             "title": s.title,

@@ -278,7 +278,7 @@ import shutil, sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
-from train.checkpoints import CheckpointError, CheckpointStore
+from vis2img.train.run.checkpoints import CheckpointError, CheckpointStore
 
 shutil.disk_usage = lambda path: SimpleNamespace(free=1 << 40)
 rng, folder = np.random.default_rng(0), Path(sys.argv[1])

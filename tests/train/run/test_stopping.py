@@ -134,7 +134,7 @@ def test_a_request_is_answered_once(number: int, unsaved: bool, line: str, capfd
 
 LOCKED_OUT = """
 import ctypes, os
-from train.stopping import StopRequest
+from vis2img.train.run.stopping import StopRequest
 mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
 with StopRequest().listening():
     lock(mutex)
