@@ -275,7 +275,9 @@ def _page(
         }
         for number, task in enumerate(dict.fromkeys(table.task for table in tables))
     ]
-    environment = Environment(loader=PackageLoader("vis2img.train.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("vis2img.train.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.get_template("tasks.html.j2")
     return template.render(
         title=title, facts=facts, tasks=tasks, pictures=figures_of(""), confidence=f"{100 * CONFIDENCE:.0f}%"
