@@ -26,9 +26,9 @@ from vis2img.train.evaluate.scores import Score, Summary, summaries
 from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, SourcePatches, read_truths, source_patches
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.run import read_metrics, train
+from vis2img.units import ARCSEC
 from vis2img.views.crops import ViewConfig
 
-ARCSEC = np.pi / 180 / 3600
 # How the queries of a score are seen, beside a gallery that is centred and imaged in the fixed way.
 QUERIES = {ALIKE: "imaged alike", "full": "imaged otherwise", SHIFTED: "off centre"}
 Report = Callable[[str, int, int, str], None]

@@ -1,46 +1,55 @@
-"""Phase rotation: point an observation at another phase centre.
+"""Directions, pixels and signs: the one place that turns one into another.
 
-With direction cosines (l, m, n) of the new centre in the old frame, the baseline vector b is projected on
-the axes of the new frame, and visibilities are multiplied by the phase that takes the delay of the new
-centre out (Thompson, Moran & Swenson 2017, *Interferometry and Synthesis in Radio Astronomy*, ch. 3).
-The sign of the phase is that of :mod:`vis2img.imaging.gridding`.
+- Directions are right ascension and declination in rad (ICRS). Direction cosines (l, m, n) are relative to a centre:
+  l grows to the east, m to the north, n towards the centre.
+- Images are ``[y, x]``: x to the right, along decreasing right ascension (CDELT1 < 0), y up, along increasing
+  declination. The reference pixel is ``npix // 2``, counted from 0, in the SIN projection: so x falls with l, and y
+  grows with m. Sizes are (x, y).
+- Position angles run from north through east, which is anticlockwise on the sky as it is shown.
+- Baselines (u, v, w) lie along the rows of :func:`uvw_basis`. The sign of the phase that goes with them is in
+  :mod:`vis2img.imaging.gridding`, which also knows the order of ducc0's axes.
 """
 
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from typing import TypeVar
 
 import numpy as np
 
+Coordinate = TypeVar("Coordinate", float, np.ndarray)
+SITE = (math.radians(21.4439), math.radians(-30.7110))  # east longitude and latitude of MeerKAT's centre, rad
+_DEGREES_PER_DAY = 360.98564736629  # that the stars turn (Meeus 1998, *Astronomical Algorithms*, eq. 12.4)
+SIDEREAL_RATE = math.radians(_DEGREES_PER_DAY)  # rad a day
 
-def uvw_basis(ra: float, dec: float) -> np.ndarray:
-    """Return the unit vectors of u (east), v (north) and w (to the source) as rows, in equatorial axes.
+
+def direction_vectors(ra: np.ndarray | float, dec: np.ndarray | float) -> np.ndarray:
+    """Return the unit vectors to the directions ``ra``, ``dec`` [...] (rad), in equatorial axes; float64 [..., 3]."""
+    cos_dec = np.cos(dec)
+    return np.stack([cos_dec * np.cos(ra), cos_dec * np.sin(ra), np.sin(dec)], axis=-1)
+
+
+def uvw_basis(ra: np.ndarray | float, dec: np.ndarray | float) -> np.ndarray:
+    """Return the unit vectors of u (east), v (north) and w (to the direction) as rows, in equatorial axes.
 
     Parameters
     ----------
-    ra, dec : float
-        Direction in rad.
+    ra, dec : float64 [...]
+        Directions in rad.
 
     Returns
     -------
-    float64 [3, 3]
+    float64 [..., 3, 3]
     """
-    sin_ra, cos_ra, sin_dec, cos_dec = math.sin(ra), math.cos(ra), math.sin(dec), math.cos(dec)
-    return np.array(
-        [
-            [-sin_ra, cos_ra, 0.0],
-            [-sin_dec * cos_ra, -sin_dec * sin_ra, cos_dec],
-            [cos_dec * cos_ra, cos_dec * sin_ra, sin_dec],
-        ]
-    )
+    sin_ra, cos_ra, sin_dec, cos_dec = np.sin(ra), np.cos(ra), np.sin(dec), np.cos(dec)
+    east = np.stack([-sin_ra, cos_ra, np.zeros_like(sin_ra)], axis=-1)
+    north = np.stack([-sin_dec * cos_ra, -sin_dec * sin_ra, cos_dec], axis=-1)
+    return np.stack([east, north, direction_vectors(ra, dec)], axis=-2)
 
 
 def direction_cosines(ra: np.ndarray, dec: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
     """Return (l, m, n) of the directions ``ra``, ``dec`` [...] (rad) as seen from ``centre``; shape [..., 3]."""
-    ra, dec = np.asarray(ra, float), np.asarray(dec, float)
-    towards = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
-    return towards @ uvw_basis(*centre).T
+    return direction_vectors(np.asarray(ra, float), np.asarray(dec, float)) @ uvw_basis(*centre).T
 
 
 def sky_position(l: np.ndarray, m: np.ndarray, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -51,37 +60,35 @@ def sky_position(l: np.ndarray, m: np.ndarray, centre: tuple[float, float]) -> t
     return np.mod(np.arctan2(y, x), 2 * np.pi), np.arcsin(np.clip(z, -1, 1))
 
 
-def lm_to_pixel(l: float, m: float, npix: tuple[int, int], pixsize: float) -> tuple[float, float]:
-    """Return the 0-based pixel (x, y) of direction cosines ``l``, ``m`` relative to the image centre."""
-    return npix[0] // 2 - l / pixsize, npix[1] // 2 + m / pixsize
-
-
-def pixel_to_lm(x: float, y: float, npix: tuple[int, int], pixsize: float) -> tuple[float, float]:
-    """Return the direction cosines (l, m) of the 0-based pixel position (x, y)."""
-    return (npix[0] // 2 - x) * pixsize, (y - npix[1] // 2) * pixsize
-
-
 def separation(a: tuple[float, float], b: tuple[float, float]) -> float:
     """Return the angle in rad between two directions (RA, Dec in rad)."""
     half = math.sin((a[1] - b[1]) / 2) ** 2 + math.cos(a[1]) * math.cos(b[1]) * math.sin((a[0] - b[0]) / 2) ** 2
     return 2 * math.asin(min(1.0, math.sqrt(half))) if math.isfinite(half) else math.nan
 
 
-def vectors(ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the unit vectors east, north and towards the directions; float64 [k, 3] each."""
-    sin_ra, cos_ra, sin_dec, cos_dec = np.sin(ra), np.cos(ra), np.sin(dec), np.cos(dec)
-    east = np.stack([-sin_ra, cos_ra, np.zeros_like(ra)], axis=-1)
-    north = np.stack([-sin_dec * cos_ra, -sin_dec * sin_ra, cos_dec], axis=-1)
-    return east, north, np.stack([cos_dec * cos_ra, cos_dec * sin_ra, sin_dec], axis=-1)
+def lm_to_pixel(l: Coordinate, m: Coordinate, npix: tuple[int, int], pixsize: float) -> tuple[Coordinate, Coordinate]:
+    """Return the 0-based pixel (x, y) of direction cosines ``l``, ``m`` relative to the image centre.
+
+    With ``npix`` (0, 0) it is counted from the reference pixel: the way of a vector (l, m) in pixels.
+    """
+    return npix[0] // 2 - l / pixsize, npix[1] // 2 + m / pixsize
 
 
-SITE = (math.radians(21.4439), math.radians(-30.7110))  # east longitude and latitude of MeerKAT's centre, rad
+def pixel_to_lm(x: Coordinate, y: Coordinate, npix: tuple[int, int], pixsize: float) -> tuple[Coordinate, Coordinate]:
+    """Return the direction cosines (l, m) of the 0-based pixel position (x, y)."""
+    return (npix[0] // 2 - x) * pixsize, (y - npix[1] // 2) * pixsize
+
+
+def local_sidereal(times: Coordinate, longitude: float) -> Coordinate:
+    """Return the local mean sidereal time in rad, good to a second, at ``times`` in s (MJD, UTC)."""
+    days = times / 86400 - 51544.5  # since J2000.0
+    return np.radians(280.46061837 + _DEGREES_PER_DAY * days) + longitude
 
 
 def parallactic_angles(
     times: np.ndarray, pointing: tuple[float, float], site: tuple[float, float] = SITE
 ) -> np.ndarray:
-    """Return the angles in rad, north through east, from the pole to the zenith at ``site``.
+    """Return the angles in rad, north through east, from the pole to the zenith at ``site`` (Meeus 1998, eq. 14.1).
 
     Good to 1 degree, some degrees away from the zenith and the pole: precession is left out.
 
@@ -93,21 +100,7 @@ def parallactic_angles(
         RA and Dec in rad.
     site : (float, float)
         East longitude and latitude in rad; default: MeerKAT.
-
-    Notes
-    -----
-    Sidereal time from Meeus 1998, *Astronomical Algorithms*, eq. 12.4; the angle from eq. 14.1.
     """
-    days = np.asarray(times, float) / 86400 - 51544.5  # since J2000.0
-    sidereal = np.radians(280.46061837 + 360.98564736629 * days) + site[0]
-    hour, dec, latitude = sidereal - pointing[0], pointing[1], site[1]
+    hour = local_sidereal(np.asarray(times, float), site[0]) - pointing[0]
+    dec, latitude = pointing[1], site[1]
     return np.arctan2(np.sin(hour), math.tan(latitude) * math.cos(dec) - math.sin(dec) * np.cos(hour))
-
-
-_SIDEREAL = math.radians(360.98564736629)  # per day (Meeus 1998, eq. 12.4)
-
-
-def local_sidereal(time: datetime, longitude: float) -> float:
-    """Return the local mean sidereal time in rad, good to a second (Meeus 1998, eq. 12.4)."""
-    days = (time - datetime(2000, 1, 1, 12)) / timedelta(days=1)
-    return math.radians(280.46061837) + _SIDEREAL * days + longitude

@@ -1,8 +1,8 @@
-"""How people write angles, ranges and directions: the text forms of the option types.
+"""Units: their constants, and how people write angles, ranges, directions and times.
 
-The command line and YAML files share these parsers, because a configuration file is read as the command
-line that it stands for. In memory every value is in the units of ``conventions``: radians, wavelengths,
-indices.
+The command line and YAML files share the parsers of the option types below, because a configuration file is read as the
+command line that it stands for. In memory every value is in the units of ``docs/conventions.md``: radians, wavelengths,
+seconds (MJD), indices.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-_ARCSEC = math.pi / 180 / 3600
+ARCSEC = math.pi / 180 / 3600  # rad
+FWHM_OF_SIGMA = math.sqrt(8 * math.log(2))  # of a Gaussian
+SIGMA_OF_FWHM = 1 / FWHM_OF_SIGMA
+_MJD_EPOCH = datetime(1858, 11, 17)
 ANGLE_UNITS = {
     "rad": 1.0,
     "deg": math.pi / 180,
-    "arcmin": 60 * _ARCSEC,
-    "amin": 60 * _ARCSEC,
-    "arcsec": _ARCSEC,
-    "asec": _ARCSEC,
-    "mas": 1e-3 * _ARCSEC,
-    "masec": 1e-3 * _ARCSEC,
+    "arcmin": 60 * ARCSEC,
+    "amin": 60 * ARCSEC,
+    "arcsec": ARCSEC,
+    "asec": ARCSEC,
+    "mas": 1e-3 * ARCSEC,
+    "masec": 1e-3 * ARCSEC,
 }
 _BYTE_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _ZERO = re.compile(r"\s*0(\.0*)?\s*")
@@ -51,7 +55,7 @@ def parse_angle(text: str) -> float:
 def format_angle(radians: float, digits: int = 6) -> str:
     """Return ``radians`` in the unit that reads best, in a form that :func:`parse_angle` takes back."""
     size = abs(radians)
-    unit = "deg" if size >= ANGLE_UNITS["deg"] else "arcsec" if size >= 0.1 * _ARCSEC or size == 0 else "mas"
+    unit = "deg" if size >= ANGLE_UNITS["deg"] else "arcsec" if size >= 0.1 * ARCSEC or size == 0 else "mas"
     return f"{radians / ANGLE_UNITS[unit]:.{digits}g}{unit}"
 
 
@@ -109,24 +113,20 @@ def parse_npix(text: str) -> tuple[int, int]:
 
 def parse_direction(text: str) -> tuple[float, float]:
     """Return ``RA,DEC`` (ICRS) in radians: ``12h30m49.4s,12d23m28s``, or two numbers in degrees."""
-    from astropy.coordinates import Angle
-    from astropy.units import UnitsError
+    from astropy import coordinates, units
 
     try:
         ra_text, dec_text = (part.strip() for part in text.split(","))
-        ra = Angle(ra_text, unit=None if re.search("[a-z:]", ra_text) and ":" not in ra_text else _ra_unit(ra_text))
-        dec = Angle(dec_text) if re.search("[a-z]", dec_text) else Angle(dec_text, unit="deg")
-    except (ValueError, UnitsError):
+        ra_unit = "hourangle" if ":" in ra_text else None if re.search("[a-z]", ra_text) else "deg"
+        ra = coordinates.Angle(ra_text, unit=ra_unit)
+        dec = coordinates.Angle(dec_text, unit=None if re.search("[a-z]", dec_text) else "deg")
+    except (ValueError, units.UnitsError):
         raise ValueError(
             f"{text!r} is not a direction; write RA,DEC, e.g. 12h30m49.4s,12d23m28s or 187.706,12.391 (degrees)"
         ) from None
     if not abs(dec.rad) <= math.pi / 2:
         raise ValueError(f"{text!r}: the declination is beyond the pole")
     return float(ra.rad), float(dec.rad)
-
-
-def _ra_unit(text: str) -> str:
-    return "hourangle" if ":" in text else "deg"
 
 
 def format_direction(value: tuple[float, float]) -> str:
@@ -170,6 +170,19 @@ def format_bytes(value: float) -> str:
     """Return an amount of memory in the unit that reads best."""
     unit = next((u for u in "TGMk" if value >= _BYTE_UNITS[u]), "")
     return f"{value / _BYTE_UNITS[unit]:.3g}{unit}B"
+
+
+def mjd_seconds(time: datetime) -> float:
+    """Return a time (UTC) as a measurement set has it, s (MJD)."""
+    return (time - _MJD_EPOCH).total_seconds()
+
+
+def utc_text(seconds: float) -> str | None:
+    """Return a measurement set time (s, MJD UTC) as ISO 8601, or None when it is no date."""
+    try:
+        return (_MJD_EPOCH + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError):
+        return None
 
 
 def _spec(parse: Callable[[str], Any], show: Callable[[Any], str], metavar: str) -> PrimitiveConstructorSpec:

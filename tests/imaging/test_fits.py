@@ -23,7 +23,6 @@ from vis2img.imaging.fits import (
     read_origin,
     read_params,
     read_selection,
-    utc_text,
     write_image,
 )
 from vis2img.imaging.image import Split
@@ -209,11 +208,6 @@ def test_off_centre_source_lands_where_the_wcs_says(make_ms, tmp_path: Path) -> 
     assert WCS(fits.getheader(path)).celestial.wcs_world2pix(np.degrees(ra), np.degrees(dec), 0) == pytest.approx(
         [85, 57], abs=1e-3
     )
-
-
-@pytest.mark.parametrize("mjd_s", [math.nan, math.inf, 1e300])
-def test_no_date(mjd_s: float) -> None:
-    assert utc_text(mjd_s) is None
 
 
 def test_png(tmp_path: Path) -> None:

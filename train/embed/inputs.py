@@ -25,10 +25,9 @@ from vis2img.pictures.fits_images import fits_files
 from vis2img.pictures.formats import read_csv, read_raw
 from vis2img.pictures.labels import network_images
 from vis2img.train.embed.patches import cut_around, evaluation_draw, grid_positions, tiles
-from vis2img.units import format_angle
+from vis2img.units import ARCSEC, format_angle
 from vis2img.views.crops import ViewConfig
 
-_ARCSEC = math.pi / 180 / 3600
 _CHUNK = 1024  # patches that are cut at a time
 _ALIKE = 0.01  # relative difference of patch angles that is none
 _ROUNDING = 1e-6  # pixels
@@ -239,8 +238,8 @@ def _header_params(path: str) -> str:
     except (ParameterError, KeyError, TypeError):
         image = open_image(path)
     freq = image.freq if math.isfinite(image.freq) else None
-    major, minor = (axis / _ARCSEC for axis in image.beam)
-    known = {"pixsize_arcsec": image.pixsize / _ARCSEC, "bmaj_arcsec": major, "bmin_arcsec": minor, "freq_hz": freq}
+    major, minor = (axis / ARCSEC for axis in image.beam)
+    known = {"pixsize_arcsec": image.pixsize / ARCSEC, "bmaj_arcsec": major, "bmin_arcsec": minor, "freq_hz": freq}
     return json.dumps(known)
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from vis2img.draws.draw import Draw
 from vis2img.imaging.image import Image
 from vis2img.train.evaluate.scores import Summary
-from vis2img.units import format_angle
+from vis2img.units import ARCSEC, format_angle
 from vis2img.views.crops import cut
 from vis2img.views.stretch import Stretch
 
@@ -22,7 +22,7 @@ def field_figure(image: Image) -> Figure:
     """Show a dirty image beside its point spread function."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    half = [n * image.params.pixsize / 2 * 60 * 180 / math.pi for n in image.params.npix]
+    half = [n * image.params.pixsize / 2 / (60 * ARCSEC) for n in image.params.npix]
     extent = (half[0], -half[0], -half[1], half[1])
     shown = left.imshow(np.arcsinh(image.data / (3 * image.noise())), extent=extent, **_SHOWN)
     left.set(title="dirty image", xlabel="offset east (arcmin)", ylabel="offset north (arcmin)")
@@ -31,7 +31,7 @@ def field_figure(image: Image) -> Figure:
         ny, nx = image.psf.shape
         side = min(64, nx // 2, ny // 2)
         middle = image.psf[ny // 2 - side : ny // 2 + side, nx // 2 - side : nx // 2 + side]
-        arcsec = side * image.params.pixsize * 180 * 3600 / math.pi
+        arcsec = side * image.params.pixsize / ARCSEC
         shown = right.imshow(middle, extent=(arcsec, -arcsec, -arcsec, arcsec), vmin=-0.1, vmax=0.3, **_SHOWN)
         right.set(title="point spread function (centre)", xlabel="offset east (arcsec)")
         figure.colorbar(shown, ax=right, label="response", shrink=0.8)

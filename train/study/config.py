@@ -23,9 +23,9 @@ from vis2img.errors import ParameterError
 from vis2img.loader.config import LoaderConfig
 from vis2img.simulate.config import SimulateConfig
 from vis2img.train.config import ModelConfig, OptimConfig
-from vis2img.train.demo import ARCSEC, DemoConfig, observation, train_config
+from vis2img.train.demo import DemoConfig, observation, train_config
 from vis2img.train.run.config import TrainConfig
-from vis2img.units import Angle
+from vis2img.units import ARCSEC, Angle
 from vis2img.views.crops import ViewConfig
 from vis2img.views.pixel_changes import CutoutAugment
 

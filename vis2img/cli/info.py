@@ -12,9 +12,8 @@ import tyro
 
 from vis2img.cli.app import parse
 from vis2img.dataset import open_ms
-from vis2img.imaging.fits import utc_text
 from vis2img.ms.metadata import Metadata, read_metadata
-from vis2img.units import format_angle
+from vis2img.units import format_angle, utc_text
 
 _SHOWN = 10  # fields, spectral windows: more would flood the screen
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vis2img.coordinates import direction_cosines
+from vis2img.coordinates import direction_cosines, lm_to_pixel
 from vis2img.draws.draw import Channel, Draw, FieldSource
 from vis2img.draws.peaks import find_peaks, usable_cells
 from vis2img.draws.prior import ImagingPrior
@@ -285,7 +285,10 @@ def _as_sin(image: ImageField, sky: WCS) -> tuple[float, tuple[float, float]]:
     dx, dy = dx[seen], dy[seen]
     l, m, _ = direction_cosines(ra[seen], dec[seen], centre).T
     pixsize = float((m @ dy - l @ dx) / (dx @ dx + dy @ dy))
-    apart = float(np.hypot(l / pixsize + dx, m / pixsize - dy).max()) if pixsize > 0 else math.inf
+    apart = math.inf
+    if pixsize > 0:
+        x, y = lm_to_pixel(l, m, (0, 0), pixsize)
+        apart = float(np.hypot(x - dx, y - dy).max())
     if not apart <= _TOLERANCE:
         kind = " and ".join(str(name) for name in sky.wcs.ctype)
         raise MeasurementSetError(

@@ -54,7 +54,8 @@ def usable_cells(data: np.ndarray, pixsize: float) -> np.ndarray:
         largest = _reduced(np.maximum, np.abs(image), edges_y, edges_x)
         usable &= np.isfinite(largest) & (largest > 0)
     if max(nx, ny) * pixsize > 1.2:  # else the corners are within the hemisphere
-        m, l = np.ogrid[:ny, :nx]
-        beyond = ((l - nx // 2) * pixsize) ** 2 + ((m - ny // 2) * pixsize) ** 2 >= 1
+        y, x = np.ogrid[:ny, :nx]
+        l, m = pixel_to_lm(x, y, (nx, ny), pixsize)
+        beyond = l**2 + m**2 >= 1
         usable &= ~_reduced(np.logical_or, beyond, edges_y, edges_x)
     return usable

@@ -19,6 +19,7 @@ from vis2img.errors import ParameterError
 from vis2img.files import atomic_output, check_outputs
 from vis2img.imaging.params import ImagingParams
 from vis2img.ms.selection import Selection
+from vis2img.units import ARCSEC, utc_text
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -26,14 +27,11 @@ if TYPE_CHECKING:
 
     from vis2img.imaging.image import Image
 
-_ARCSEC = math.pi / 180 / 3600
 _PARAMS_MARK = "vis2img imaging parameters: "
 _ORIGIN_MARK = "vis2img data: "
 # Frames of the measurement set (casacore MDirection) as FITS names, with the equinox where one is needed.
 _FRAMES = {"J2000": ("FK5", 2000.0), "FK5": ("FK5", 2000.0), "B1950": ("FK4", 1950.0), "ICRS": ("ICRS", None)}
 STOKES_CODES = {"I": 1, "Q": 2, "U": 3, "V": 4}  # FITS paper I, table 7
-_MJD_OF_UNIX_EPOCH = 40587
-_SECONDS_PER_DAY = 86400.0
 
 
 def psf_path(path: Path) -> Path:
@@ -201,19 +199,6 @@ def _read_record(path: str | Path, mark: str) -> dict[str, Any]:
     return dict(record)
 
 
-def utc_text(mjd_seconds: float) -> str | None:
-    """Return a measurement set time (s, MJD UTC) as ISO 8601, or None when it is no date."""
-    from datetime import UTC, datetime, timedelta
-
-    try:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(
-            seconds=mjd_seconds - _MJD_OF_UNIX_EPOCH * _SECONDS_PER_DAY
-        )
-    except (OverflowError, ValueError):
-        return None
-    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds")
-
-
 def _centre_deg(image: Image) -> tuple[float, float]:
     ra, dec = image.phase_centre
     return math.degrees(ra) % 360, math.degrees(dec)
@@ -236,7 +221,7 @@ def _add_params(header: Header, image: Image) -> None:
     params = image.params
     header["VI_WEIGH"] = (params.weighting, "density weighting")
     header["VI_ROBUS"] = (params.robust, "Briggs robustness")
-    header["VI_TAPER"] = (params.taper / _ARCSEC, "[arcsec] FWHM of the Gaussian taper, 0 none")
+    header["VI_TAPER"] = (params.taper / ARCSEC, "[arcsec] FWHM of the Gaussian taper, 0 none")
     header["VI_UVMIN"] = (params.uvrange[0], "[wavelengths] shortest baseline kept")
     if math.isfinite(params.uvrange[1]):
         header["VI_UVMAX"] = (params.uvrange[1], "[wavelengths] longest baseline kept")

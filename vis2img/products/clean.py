@@ -12,8 +12,7 @@ from astropy.io import fits
 
 from vis2img.errors import OutputError, Vis2imgError
 from vis2img.imaging.params import ImagingParams
-
-_ARCSEC = 206264.80624709636  # in a radian
+from vis2img.units import ARCSEC
 
 
 def clean_image(
@@ -81,10 +80,10 @@ def clean_image(
                 str(nthreads),
                 "-no-update-model-required",
             ),
-            *("-size", *map(str, params.npix), "-scale", f"{params.pixsize * _ARCSEC:.12g}asec", "-weight", *scheme),
+            *("-size", *map(str, params.npix), "-scale", f"{params.pixsize / ARCSEC:.12g}asec", "-weight", *scheme),
             *("-niter", str(niter), "-mgain", "0.8", "-auto-threshold", str(auto_threshold)),
             *(("-auto-mask", str(auto_mask)) if auto_mask is not None else ()),
-            *(("-taper-gaussian", f"{params.taper * _ARCSEC:.12g}asec") if params.taper else ()),
+            *(("-taper-gaussian", f"{params.taper / ARCSEC:.12g}asec") if params.taper else ()),
             *(("-multiscale",) if multiscale else ()),
             str(ms),
         ]

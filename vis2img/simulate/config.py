@@ -16,8 +16,7 @@ import numpy as np
 from vis2img.errors import ParameterError
 from vis2img.simulate.instruments import band_named, sefd_at
 from vis2img.simulate.sky import ALL_CLASSES, CLASSES
-from vis2img.simulate.sky.source import ARCSEC
-from vis2img.units import Angle, Direction
+from vis2img.units import ARCSEC, Angle, Direction
 
 _DEFAULT_CENTRE = (math.radians(60), math.radians(-30))
 _DEFAULT_FOV = math.radians(1)

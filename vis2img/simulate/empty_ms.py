@@ -14,12 +14,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
-from vis2img.coordinates import _SIDEREAL, local_sidereal
+from vis2img.coordinates import SIDEREAL_RATE, local_sidereal
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.simulate.config import SimulateConfig, parse_time
 from vis2img.simulate.instruments import layout_of
+from vis2img.units import mjd_seconds
 
 MIN_ELEVATION = math.radians(15)  # the lowest that MeerKAT's dishes point
 _DEFAULT_DAY = datetime(2026, 1, 1)
@@ -33,16 +35,14 @@ def start_time(config: SimulateConfig, longitude: float, latitude: float) -> dat
     if config.start_time is not None:
         start = parse_time(config.start_time)
     else:
-        wait = (ra - local_sidereal(_DEFAULT_DAY, longitude)) % (2 * math.pi) + math.radians(15 * config.hour_angle)
-        start = _DEFAULT_DAY + timedelta(days=wait / _SIDEREAL) - duration / 2
+        wait = (ra - local_sidereal(mjd_seconds(_DEFAULT_DAY), longitude)) % (2 * math.pi)
+        wait += math.radians(15 * config.hour_angle)
+        start = _DEFAULT_DAY + timedelta(days=wait / SIDEREAL_RATE) - duration / 2
         start = start.replace(microsecond=start.microsecond // 1000 * 1000)
-    lowest = min(
-        math.asin(
-            math.sin(dec) * math.sin(latitude)
-            + math.cos(dec) * math.cos(latitude) * math.cos(local_sidereal(time, longitude) - ra)
-        )
-        for time in (start + duration * (i / 48) for i in range(49))
-    )
+    times = mjd_seconds(start) + np.linspace(0, duration.total_seconds(), 49)
+    hour = local_sidereal(times, longitude) - ra
+    height = math.sin(dec) * math.sin(latitude) + math.cos(dec) * math.cos(latitude) * np.cos(hour)
+    lowest = math.asin(height.min())
     if lowest < MIN_ELEVATION:
         raise ParameterError(
             f"the field sinks to an elevation of {math.degrees(lowest):.0f} degrees between "

@@ -28,12 +28,12 @@ from vis2img.simulate.empty_ms import write_empty
 from vis2img.simulate.instruments import Beam, layout_of, power_beam, telescope
 from vis2img.simulate.predict import predict
 from vis2img.simulate.sky import SkySource
+from vis2img.units import mjd_seconds
 from vis2img.visibilities import SPEED_OF_LIGHT
 
 Progress = Callable[[str, float], None]
 """Called with the name of the current step and the fraction of that step that is done."""
 
-_MJD_EPOCH = datetime(1858, 11, 17)
 _MJD_ZERO = 2400000.5  # days
 _TT_MINUS_UTC = 69.184  # s, since 2017
 _TURN = math.radians(10)  # of the primary beam, during which it is taken as its mean
@@ -129,7 +129,7 @@ def _fill(
     """Write data, times, weights and flags, a block of times after the other; rows are in order of time."""
     noise_seed, *others = seeds
     flag_rng, gain_rng = map(np.random.default_rng, others)
-    mid_times = (np.arange(config.ntimes) + 0.5) * config.dtime + (start - _MJD_EPOCH).total_seconds()
+    mid_times = (np.arange(config.ntimes) + 0.5) * config.dtime + mjd_seconds(start)
     antennas, position, dish = _array(config, ms)
     nbl, nant = antennas.shape[1], len(position)
     if config.missing_antennas > nant - 2:

@@ -22,12 +22,12 @@ from functools import partial
 
 import numpy as np
 
-from vis2img.coordinates import lm_to_pixel, uvw_basis
+from vis2img.coordinates import lm_to_pixel, pixel_to_lm, uvw_basis
 from vis2img.errors import ParameterError
 from vis2img.simulate.predict_kernels import gaussian_nodes, sample_gaussians, spread_points
 from vis2img.simulate.sky.source import SkyCutout, SkySource
+from vis2img.units import SIGMA_OF_FWHM
 
-_SIGMA = 1 / math.sqrt(8 * math.log(2))  # standard deviation of a Gaussian in its FWHM
 _MARGIN = 8  # pixels around a picture: there its spline has rung out to 3e-5 of what is at the edge
 _OFFSETS = 1024  # of the kernel in its table
 _NODES_AT_ONCE = 1 << 20
@@ -91,12 +91,10 @@ def sky_of(sources: Sequence[SkySource], phase_centre: tuple[float, float]) -> S
     columns = ("ra", "dec", "flux", "ref_freq", "spectral_index", "pa", "major", "minor")
     table = np.array([[getattr(c, name) for name in columns] for c in components]).reshape(-1, len(columns))
     ra, dec, flux, ref_freq, index, pa, major, minor = table.T
-    east = np.stack([-np.sin(ra), np.cos(ra), np.zeros_like(ra)], axis=-1)
-    north = np.stack([-np.sin(dec) * np.cos(ra), -np.sin(dec) * np.sin(ra), np.cos(dec)], axis=-1)
-    towards = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+    east, north, towards = np.moveaxis(uvw_basis(ra, dec), -2, 0)
     sin_pa, cos_pa = np.sin(pa)[:, None], np.cos(pa)[:, None]
     axes = np.stack([sin_pa * east + cos_pa * north, cos_pa * east - sin_pa * north], axis=1)
-    axes *= (_SIGMA * np.stack([major, minor], axis=1))[:, :, None]
+    axes *= (SIGMA_OF_FWHM * np.stack([major, minor], axis=1))[:, :, None]
     frame = uvw_basis(*phase_centre)
     turns = np.array([frame @ uvw_basis(c.ra, c.dec).T for c in cutouts]).reshape(-1, 3, 3)
     lmn = np.concatenate([towards @ frame.T, turns[:, :, 2]])
@@ -142,7 +140,7 @@ def cutout_points(cutout: SkyCutout, turn: np.ndarray, spacing: float) -> tuple[
     share = pixels / np.abs(pixels).sum()
     if fine > 1:
         share, x, y = _finer(share, fine)
-    offset_x, offset_y = np.meshgrid((nx // 2 - x) * cutout.pixsize, (y - ny // 2) * cutout.pixsize)
+    offset_x, offset_y = np.meshgrid(*pixel_to_lm(x, y, (nx, ny), cutout.pixsize))
     lit = share != 0
     along, across = offset_x[lit], offset_y[lit]
     sin_pa, cos_pa = math.sin(cutout.pa), math.cos(cutout.pa)
@@ -270,8 +268,7 @@ def rasterise(sky: Sky, flux: np.ndarray, grid: Grid, spacing: float, nthreads: 
 
 
 def _pixels(lmn: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    size = (grid.npix, grid.npix)
-    x, y = lm_to_pixel(lmn[:, 0], lmn[:, 1], size, grid.pixsize)  # type: ignore[arg-type]
+    x, y = lm_to_pixel(lmn[:, 0], lmn[:, 1], (grid.npix, grid.npix), grid.pixsize)
     return np.ascontiguousarray(x), np.ascontiguousarray(y)
 
 
@@ -284,7 +281,7 @@ def _ellipses(axes: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.
         float64 [gaussian, 2, 2] (axis, xy) of unit length; [gaussian, 3] xx, xy, yy; [gaussian, 2] standard
         deviations, the larger first.
     """
-    flat = axes[:, :, :2] * np.array([-1, 1]) / grid.pixsize  # x falls with l
+    flat = np.stack(lm_to_pixel(axes[:, :, 0], axes[:, :, 1], (0, 0), grid.pixsize), axis=-1)
     matrix = np.einsum("iab,iac->ibc", flat, flat)
     squares, vectors = np.linalg.eigh(matrix)
     sigma = np.sqrt(np.maximum(squares[:, ::-1], 0.0))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vis2img.coordinates import lm_to_pixel
+
 _CELLS = 64  # of a weight map, along an axis
 _NEAR = 1 / 8  # of the side of a patch: how far from its centre a peak lies at most
 
@@ -117,8 +119,9 @@ def without_blanks(
     n = len(known.weight)
     middle = (np.arange(n) + 0.5) * (2 * known.reach / n) - known.reach
     half = patch / 2 + known.reach / n  # any centre within the cell
-    x0, x1 = _span(npix[0] // 2 - middle / pixsize, half / pixsize, npix[0], usable.shape[1])
-    y0, y1 = _span(npix[1] // 2 + middle / pixsize, half / pixsize, npix[1], usable.shape[0])
+    x, y = lm_to_pixel(middle, middle, npix, pixsize)
+    x0, x1 = _span(x, half / pixsize, npix[0], usable.shape[1])
+    y0, y1 = _span(y, half / pixsize, npix[1], usable.shape[0])
     blank = blanks[np.ix_(y1, x1)] - blanks[np.ix_(y0, x1)] - blanks[np.ix_(y1, x0)] + blanks[np.ix_(y0, x0)]
     return WeightMap(known.weight * (blank == 0), known.reach)
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from vis2img.errors import OutputError, ParameterError, Vis2imgError, first_line
 from vis2img.files import is_fits
-from vis2img.simulate.sky.source import ARCSEC, UNLABELLED, SkyComponent, SkyCutout, SkySource, single_component_source
+from vis2img.simulate.sky.source import UNLABELLED, SkyComponent, SkyCutout, SkySource, single_component_source
+from vis2img.units import ARCSEC
 
 _CUTOUT = "CUTOUT"  # name of the extensions
 

@@ -19,7 +19,8 @@ from vis2img.errors import ParameterError
 from vis2img.simulate.sky import classes as sky_classes
 from vis2img.simulate.sky import diffuse as sky_diffuse
 from vis2img.simulate.sky.layout import Part
-from vis2img.simulate.sky.source import ARCSEC, UNLABELLED, SkyComponent, SkySource, single_component_source
+from vis2img.simulate.sky.source import UNLABELLED, SkyComponent, SkySource, single_component_source
+from vis2img.units import ARCSEC
 
 COUNTS_SLOPE = 1.7  # -dlnN/dlnS near 1 mJy to 0.1 Jy at 1.4 GHz (counts compiled by de Zotti et al. 2010)
 _PLACEMENT_TRIES = 2000  # per source; random packing stalls well before a field is full

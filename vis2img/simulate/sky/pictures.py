@@ -25,7 +25,8 @@ from vis2img.errors import ParameterError
 from vis2img.pictures.classes import class_from_label, label_words
 from vis2img.pictures.cutouts import RawCutouts
 from vis2img.pictures.formats import read_pictures
-from vis2img.simulate.sky.source import ARCSEC, UNLABELLED, SkyCutout, SkySource
+from vis2img.simulate.sky.source import UNLABELLED, SkyCutout, SkySource
+from vis2img.units import ARCSEC
 
 _LINK = 4  # pixels between islands of one source: somewhat more than the beam of a survey picture
 

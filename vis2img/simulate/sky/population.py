@@ -24,7 +24,8 @@ from vis2img.coordinates import sky_position
 from vis2img.errors import ParameterError
 from vis2img.simulate.sky.counts import COUNTS_FREQ, COUNTS_INDEX, draw_fluxes, star_forming_fraction
 from vis2img.simulate.sky.draw import ALL_CLASSES, draw_source
-from vis2img.simulate.sky.source import ARCSEC, SkyComponent, SkySource, single_component_source
+from vis2img.simulate.sky.source import SkyComponent, SkySource, single_component_source
+from vis2img.units import ARCSEC
 
 RESOLVED_CLASSES: Mapping[str, float] = MappingProxyType(
     {"fri": 0.5, "frii": 0.28, "bent": 0.08, "hybrid": 0.05, "wat": 0.04, "nat": 0.04, "ddrg": 0.01}

@@ -9,7 +9,6 @@ import numpy as np
 
 from vis2img.errors import ParameterError
 
-ARCSEC = math.pi / 180 / 3600
 UNLABELLED = ""  # class of sources without a label: background, bare points, catalogue rows without one
 
 

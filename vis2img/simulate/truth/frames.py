@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vis2img.coordinates import lm_to_pixel, uvw_basis, vectors
+from vis2img.coordinates import direction_vectors, lm_to_pixel, uvw_basis
 from vis2img.errors import ParameterError
+from vis2img.units import SIGMA_OF_FWHM
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
 Beam = float | tuple[float, float, float]
-SIGMA_OF_FWHM = 1 / math.sqrt(8 * math.log(2))
 _DELTA = 1e-6  # rad, the step of numerical derivatives: 0.2 arcsec
 _EDGE_SAMPLES = 9  # per side of a picture, to find the circle around it on the sky
 
@@ -117,14 +117,14 @@ def _frame_change(wcs: WCS) -> tuple[Callable[..., tuple[np.ndarray, np.ndarray]
         if not same:
             here = SkyCoord(longitude, latitude, unit="deg", frame=frame).transform_to("icrs")
             longitude, latitude = here.ra.deg, here.dec.deg
-        return vectors(np.radians(longitude), np.radians(latitude))[2]
+        return direction_vectors(np.radians(longitude), np.radians(latitude))
 
     return forward, back
 
 
 def project(frame: Frame, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the pixels (x, y) [k, 2] of directions, and their derivatives [k, 2, 2] per rad east and north."""
-    east, north, towards = vectors(ra, dec)
+    east, north, towards = np.moveaxis(uvw_basis(ra, dec), -2, 0)
     steps = [towards, *(towards + sign * _DELTA * axis for axis in (east, north) for sign in (1, -1))]
     xy, right, left, above, below = frame.project(np.concatenate(steps)).reshape(5, -1, 2)
     return xy, np.stack([right - left, above - below], axis=-1) / (2 * _DELTA)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vis2img.coordinates import vectors
+from vis2img.coordinates import direction_vectors
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.simulate.sky import UNLABELLED, SkyCutout, SkySource, read_catalogue
 from vis2img.simulate.sky.catalogue import source_columns
@@ -319,8 +319,8 @@ def _columns(sources: list[SkySource]) -> _Sky:
     for k, cutout in enumerate(cutouts):
         if cutout is not None:
             corners[k] = _cutout_corners(cutout)
-    vector = vectors(np.array([s.ra for s in sources]), np.array([s.dec for s in sources]))[2]
-    chord = np.linalg.norm(vectors(ra, dec)[2] - vector[owner], axis=1)
+    vector = direction_vectors(np.array([s.ra for s in sources]), np.array([s.dec for s in sources]))
+    chord = np.linalg.norm(direction_vectors(ra, dec) - vector[owner], axis=1)
     reach = 2 * np.arcsin(np.minimum(chord / 2, 1)) + np.linalg.norm(corners, axis=2).max(axis=1, initial=0)
     radius = np.zeros(len(sources))
     np.maximum.at(radius, owner, reach + BOX_SIGMAS * SIGMA_OF_FWHM * table[6])
