@@ -16,8 +16,7 @@ from vis2img.draws.draw import Draw
 from vis2img.loader.fields import Sources
 from vis2img.loader.pool import DrawPool, Held
 from vis2img.views.crops import Crop, ViewConfig, cut, plan_crops
-from vis2img.views.field_augment import cut_changed
-from vis2img.views.pixel_changes import CutoutAugment
+from vis2img.views.pixel_changes import CutoutAugment, cut_changed
 from vis2img.views.positions import WeightMap, random_position, without_blanks
 
 _CHANGES = 1  # keeps the generators of changes apart from that of the plan

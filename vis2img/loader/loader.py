@@ -23,9 +23,9 @@ from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader.batches import Batch, Planner, cut_batch
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import open_sources
+from vis2img.loader.handover import SharedFolder
 from vis2img.loader.pool import DrawPool
 from vis2img.loader.schedule import Schedule
-from vis2img.loader.shared import SharedFolder
 from vis2img.machine import cores
 
 _MOST_CUTTERS = 8

@@ -22,9 +22,8 @@ from distributed import KilledWorker
 
 from vis2img.draws.draw import Draw, FieldSource
 from vis2img.errors import MeasurementSetError, NotEnoughMemoryError, ParameterError, Vis2imgError
-from vis2img.loader.delivery import Delivery, deliver
+from vis2img.loader.handover import Delivery, SharedFolder, deliver
 from vis2img.loader.schedule import Schedule
-from vis2img.loader.shared import SharedFolder
 
 log = logging.getLogger(__name__)
 _REPEATS = 20  # times that a draw is asked for again after its worker died

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 
 from vis2img.errors import Vis2imgError
 from vis2img.imaging.image import robust_noise
 from vis2img.pictures.formats import read_pictures
 from vis2img.views.pixel_changes import ViewChange, change_pixels
-from vis2img.views.resample import LINEAR, resample
+from vis2img.views.resample import LINEAR, fill_turned, resample
 from vis2img.views.stretch import Stretch, stretched
 
 log = logging.getLogger(__name__)
@@ -220,71 +219,3 @@ def _straight(image: np.ndarray, square: Square, background: float, step: float)
     if image.dtype.kind == "f":
         region[~np.isfinite(region)] = 0.0
     return region, starts[1], starts[0]
-
-
-@njit(nogil=True, cache=True, fastmath={"contract", "arcp", "nsz"})
-def fill_turned(
-    image: np.ndarray, x: float, y: float, half: float, angle: float, background: float, out: np.ndarray
-) -> None:  # pragma: no cover - compiled
-    """Fill ``out`` with a square about the middle of ``image``, turned about it, above the background.
-
-    Between pixels a cubic goes through them (Keys 1981, IEEE TASSP 29, 1153, a = -1/2), which keeps the noise better
-    than a line would. Blank pixels are background; beyond the edge the picture is mirrored.
-
-    Parameters
-    ----------
-    image : integers or float32 [y, x]
-    x, y : float
-        Middle of the square before the turn, from the middle of the picture.
-    half : float
-        From there to the edge of the first pixel of ``out``, whose pixels are as large as those of the picture.
-    angle : float
-        By which the square is turned, counterclockwise where x runs to the right and y up, rad; what it shows turns
-        the other way.
-    background : float
-    out : float32 [n, n]
-    """
-    ny, nx = image.shape
-    cos, sin = math.cos(angle), math.sin(angle)
-    zero = np.float32(background)
-    wx, wy = np.empty(4, np.float32), np.empty(4, np.float32)
-    for j in range(out.shape[0]):
-        b = y - half + j + 0.5
-        for i in range(out.shape[1]):
-            a = x - half + i + 0.5
-            px = nx / 2 + cos * a - sin * b - 0.5
-            py = ny / 2 + sin * a + cos * b - 0.5
-            fx, fy = math.floor(px), math.floor(py)
-            _keys(np.float32(px - fx), wx)
-            _keys(np.float32(py - fy), wy)
-            x0, y0 = int(fx) - 1, int(fy) - 1
-            inside = x0 >= 0 and y0 >= 0 and x0 + 3 < nx and y0 + 3 < ny
-            total = np.float32(0)
-            for k in range(4):
-                row = y0 + k if inside else _mirrored(y0 + k, ny)
-                line = np.float32(0)
-                for q in range(4):
-                    column = x0 + q if inside else _mirrored(x0 + q, nx)
-                    value = np.float32(image[row, column])
-                    if math.isfinite(value):
-                        line += wx[q] * (value - zero)
-                total += wy[k] * line
-            out[j, i] = total
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _keys(f: np.float32, weight: np.ndarray) -> None:  # pragma: no cover - compiled
-    half, one = np.float32(0.5), np.float32(1)
-    two, three, four, five = np.float32(2), np.float32(3), np.float32(4), np.float32(5)
-    weight[0] = half * f * (f * (two - f) - one)
-    weight[1] = half * (f * f * (three * f - five) + two)
-    weight[2] = half * f * (f * (four - three * f) + one)
-    weight[3] = half * f * f * (f - one)
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _mirrored(i: int, n: int) -> int:  # pragma: no cover - compiled
-    """Return the pixel that stands for pixel ``i``, which may be beyond the edge by up to ``n`` pixels."""
-    i = -1 - i if i < 0 else i
-    i = 2 * n - 1 - i if i >= n else i
-    return min(max(i, 0), n - 1)

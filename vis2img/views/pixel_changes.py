@@ -1,20 +1,24 @@
-"""What is done to a view of a finished picture, besides cropping, flipping and quarter turns: the image-only way.
+"""What is done to the pixels of a view, besides cropping, flipping and quarter turns: the image-only way.
 
 Rotation by any angle, blur, noise, jitter of brightness and contrast, cut-off noise and erased squares, as in
 self-supervised learning on survey cutouts (Slijepcevic et al. 2024, RASTI 3, 19) and on photographs (Grill et al.
 2020, arXiv:2006.07733, app. B; erasing: Zhong et al. 2020, arXiv:1708.04896). All of it is done to flux densities in
-units of the noise of the picture, before they are stretched.
+units of the noise of the picture, before they are stretched. It is the augmentation that variation of the imaging is
+measured against, and views of fields can vary so, too (:func:`cut_changed`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
 
 from vis2img.errors import ParameterError
+from vis2img.views.crops import Crop, cut, fits
+from vis2img.views.resample import fill_turned
+from vis2img.views.stretch import Stretch, stretched
 
 Range = tuple[float, float]
 _LIMITS = {
@@ -27,6 +31,7 @@ _LIMITS = {
 }
 _CHANCES = ("blur_probability", "clip_probability", "erase_probability")
 _FARTHEST = 3.0  # sigma at which the Gaussian of the blur ends
+_MARGIN = 3  # pixels that a cubic needs beyond the corners of a turned view
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,42 @@ def change_pixels(view: np.ndarray, change: ViewChange, sigma: float, rng: np.ra
     if width:
         edges = np.rint(np.array([left, left + width, lower, lower + height]) * size).astype(int)
         view[edges[2] : edges[3], edges[0] : edges[1]] = 0.0
+
+
+def cut_changed(
+    crop: Crop, size: int, stretch: Stretch, change: ViewChange, rng: np.random.Generator, out: np.ndarray
+) -> None:
+    """Cut a view of a draw and change it.
+
+    Parameters
+    ----------
+    crop : Crop
+        Where it lies. Where its corners would be turned beyond the image, it is not turned.
+    size : int
+        Pixels a side.
+    stretch : Stretch
+    change : ViewChange
+        Noise, offset and clip in units of the noise of the draw; blur in pixels of the draw.
+    rng : numpy Generator
+        Of the noise.
+    out : float32 [size, size, channel]
+        Where to write.
+    """
+    draw, step = crop.draw, crop.side / size
+    wide = math.ceil(size * math.sqrt(2)) + 2 * _MARGIN
+    if not fits(draw, crop.l, crop.m, wide * step):
+        change = replace(change, angle=0.0)
+    square = (
+        cut(draw, crop.l, crop.m, wide * step, wide) if change.angle else cut(draw, crop.l, crop.m, crop.side, size)
+    )
+    for channel in range(square.shape[-1]):
+        view = np.ascontiguousarray(square[:, :, channel])
+        view /= np.float32(draw.noise[channel])
+        if change.angle:
+            wider, view = view, np.empty((size, size), np.float32)
+            fill_turned(wider, 0.0, 0.0, size / 2, change.angle, 0.0, view)
+        change_pixels(view, change, change.blur * draw.params.pixsize / step, rng)
+        out[:, :, channel] = stretched(view, 1.0, stretch)
 
 
 def _gaussian(sigma: float) -> np.ndarray:

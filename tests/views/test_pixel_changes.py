@@ -8,8 +8,7 @@ import pytest
 from tests.helpers.draws import ARCSEC, draw_of, gaussian_draw
 from vis2img.loader.batches import Plan, cut_batch
 from vis2img.views.crops import Crop, ViewConfig, cut
-from vis2img.views.field_augment import cut_changed
-from vis2img.views.pixel_changes import CutoutAugment, ViewChange
+from vis2img.views.pixel_changes import CutoutAugment, ViewChange, cut_changed
 from vis2img.views.stretch import Stretch
 
 LINEAR = Stretch(kind="linear")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vis2img.errors import OutputError
-from vis2img.loader.shared import SharedFolder, leave
+from vis2img.loader.handover import SharedFolder, leave
 
 
 def test_an_array_goes_through_the_folder_and_outlives_it(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_folder_without_room_is_refused(tmp_path: Path) -> None:
 def test_what_a_killed_loader_left_is_removed_and_what_a_living_one_has_is_not(tmp_path: Path) -> None:
     living = SharedFolder(1000, tmp_path)
     code = (
-        "import os, sys; from vis2img.loader.shared import SharedFolder\n"
+        "import os, sys; from vis2img.loader.handover import SharedFolder\n"
         f"f = SharedFolder(1000, {str(tmp_path)!r}); print(f.path); sys.stdout.flush(); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
