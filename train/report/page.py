@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, FileSystemLoader
 from matplotlib.figure import Figure
 
 from vis2img.errors import OutputError
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,11 @@ class Section:
     text: str
     figure: Figure | None = None
     table: tuple[tuple[str, ...], ...] = ()
+
+
+def render(template: str, **values: object) -> str:
+    """Return the page that a template of this folder makes of values."""
+    return _TEMPLATES.get_template(template).render(**values)
 
 
 def figure_data_uri(figure: Figure, dpi: int = 110) -> str:
@@ -39,7 +48,6 @@ def write_report(path: Path, title: str, summary: str, sections: Sequence[Sectio
     OutputError
         If it cannot be written.
     """
-    environment = Environment(loader=PackageLoader("vis2img.train.report", "."), autoescape=True)
     parts = [
         {
             "title": s.title,
@@ -49,7 +57,7 @@ def write_report(path: Path, title: str, summary: str, sections: Sequence[Sectio
         }
         for s in sections
     ]
-    page = environment.get_template("report.html.j2").render(title=title, summary=summary, sections=parts)
+    page = render("report.html.j2", title=title, summary=summary, sections=parts)
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_text(page)

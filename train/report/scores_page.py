@@ -22,6 +22,7 @@ from vis2img.train.report.descriptions import (
     round_positions,
 )
 from vis2img.train.report.folder import PAGE, check_report_folder, write_whole
+from vis2img.train.report.page import render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -255,8 +256,6 @@ def _page(
     shown: Sequence[tuple[str, str, str]],
     images: Mapping[str, bytes],
 ) -> str:
-    from jinja2 import Environment, PackageLoader
-
     def figures_of(task: str) -> list[dict[str, str]]:
         return [
             {"title": name, "image": "data:image/png;base64," + b64encode(images[file]).decode()}
@@ -275,10 +274,7 @@ def _page(
         }
         for number, task in enumerate(dict.fromkeys(table.task for table in tables))
     ]
-    environment = Environment(
-        loader=PackageLoader("vis2img.train.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.get_template("tasks.html.j2")
-    return template.render(
-        title=title, facts=facts, tasks=tasks, pictures=figures_of(""), confidence=f"{100 * CONFIDENCE:.0f}%"
+    confidence = f"{100 * CONFIDENCE:.0f}%"
+    return render(
+        "tasks.html.j2", title=title, facts=facts, tasks=tasks, pictures=figures_of(""), confidence=confidence
     )
