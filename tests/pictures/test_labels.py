@@ -11,9 +11,9 @@ import pytest
 from astropy.io import fits
 
 from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.pictures.array_pickles import read_pickle
 from vis2img.pictures.groups import shared_sources, source_groups
 from vis2img.pictures.labels import LabelledImages, read_labelled, symmetric_views
-from vis2img.pictures.published import read_pickle
 from vis2img.views.crops import ViewConfig
 from vis2img.views.stretch import Stretch
 

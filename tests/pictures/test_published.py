@@ -6,6 +6,8 @@ import pickle
 import struct
 import subprocess
 import sys
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ import numpy as np
 import pytest
 
 from vis2img.errors import Vis2imgError
+from vis2img.pictures.array_pickles import read_pickle
 from vis2img.pictures.formats import read_raw
-from vis2img.pictures.published import batch_files, read_batches, read_pickle
+from vis2img.pictures.published import batch_files, read_batches
 
 PLAIN = (3, "|", None, None, None, -1, -1, 0)
 READ = """
 import sys
+import time
+import tracemalloc
 from vis2img.pictures.formats import read_raw
 from vis2img.errors import Vis2imgError
 try:
@@ -266,3 +271,24 @@ def test_one_channel_may_be_an_axis_and_no_batch_is_lost(tmp_path: Path) -> None
     assert [file.name for file in files] == ["data_batch_01", "data_batch_1"]
     found = read_batches(files)
     assert found.images.shape == (4, 8, 8) and not found.named and found.names[3] == "data_batch_1 row 1"
+
+
+def deep_tuple(depth: int = 26) -> Code:
+    """A tuple of two tuples of two tuples..., each the same, which takes 2**depth steps to hash."""
+    return Code(b"K\x01" + b"2\x86" * depth)
+
+
+def test_bombs_are_refused_before_they_take_time_or_memory(tmp_path: Path) -> None:
+    start = time.process_time()
+    tracemalloc.start()
+    for opcodes, words in (
+        (b"}" + deep_tuple().opcodes + b"K\x01s", "a key of a dictionary is neither text nor a number"),
+        (b"\x96" + struct.pack("<Q", 2**30), "a bytearray in it is longer than the file"),
+    ):
+        with pytest.raises(Vis2imgError, match=words) as error:
+            read_pickle(write(tmp_path / "p", Code(opcodes)))
+        assert str(error.value).isprintable()
+    memo_of_gigabytes = Code(b"K\x01r" + struct.pack("<I", 2**27))
+    assert read_pickle(write(tmp_path / "p", {"a": memo_of_gigabytes})) == {"a": 1}
+    assert tracemalloc.get_traced_memory()[1] < 2**24 and time.process_time() - start < 2
+    tracemalloc.stop()

@@ -14,7 +14,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from vis2img.train.weights.pickle import Arrays, RefusedError, Storage, TorchUnpickler, decode
+from vis2img.train.weights.pickle import Arrays, Storage, TorchUnpickler, decode
+from vis2img.unpickle import RefusedError
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _MAGIC_BYTES = _MAGIC.to_bytes(10, "little")
@@ -75,7 +76,7 @@ def read_torch(path: str | Path) -> dict[str, Any]:
     -------
     dict
         Nested as in the file, with NumPy arrays for tensors (bfloat16 as float32). Objects that are no weights, such
-        as the arguments of the run, are `vis2img.train.weights.pickle.Inert`.
+        as the arguments of the run, are `vis2img.unpickle.Inert`.
 
     Raises
     ------

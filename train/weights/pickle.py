@@ -1,12 +1,10 @@
 """Interpret the pickles of PyTorch, without PyTorch and without running anything they contain.
 
-A ``.pth`` file is a pickle, and a pickle is a program: loading it with ``pickle`` runs whatever it names. The reader
-here interprets the same instructions, but every name in them is looked up in one table of inert stand-ins:
+A ``.pth`` file is a pickle, which :mod:`vis2img.unpickle` interprets with one table of inert stand-ins:
 
 * what tensors are made of (storages, sizes, ordered dictionaries) becomes plain data;
 * what full checkpoints carry besides (``argparse.Namespace``, paths, NumPy scalars, devices; see ``_INERT``) becomes
   an `Inert`, which keeps nothing and runs nothing;
-* sets become an `Inert`, too, and keys of dictionaries are plain values: a tuple of tuples can take for ever to hash;
 * any other name is refused. A stand-in for it would be as harmless, but a name such as ``os.system`` in a file of
   weights means that the file is not what it claims to be, and its owner should hear of it.
 
@@ -14,12 +12,13 @@ What is found wrong here is a `RefusedError`; bytes that make no sense raise wha
 """
 
 import math
-import pickle
 from collections.abc import Callable
-from typing import IO, Any, ClassVar, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+
+from vis2img.unpickle import Call, Inert, RefusedError, RestrictedUnpickler, plain_key
 
 _RESAVE = "load it where it was made and save its state_dict() alone"
 
@@ -57,56 +56,15 @@ _INERT = {
 }
 
 
-class RefusedError(ValueError):
-    """A file that is not read, for the reason told."""
-
-
-class Inert:
-    """Stand-in for an object we have no use for: takes any instruction of a pickle and keeps nothing."""
-
-    __slots__ = ()
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Inert":
-        return object.__new__(cls)
-
-    # A pickle may also aim these at the class itself, so they take anything. Without __setstate__, BUILD would
-    # write to the object's attributes.
-    @staticmethod
-    def __setstate__(*args: Any) -> None: ...
-
-    __setitem__ = append = extend = add = __setstate__
-
-
-def _key(value: Any) -> Any:
-    """The value if it may be a key: hashing it takes no longer than reading it did."""
-    if type(value) not in (str, bytes, int, float, bool, type(None), Inert):
-        raise RefusedError(f"a key of a dictionary is neither text nor a number ({type(value).__name__}); {_RESAVE}")
-    return value
-
-
 class _Dict(dict[Any, Any]):
     """Stand-in for `collections.OrderedDict`; drops the attributes that PyTorch hangs on it (``_metadata``)."""
 
     def __init__(self, *args: Any) -> None:
         pairs = args[0] if args and isinstance(args[0], list | tuple) else ()
-        super().__init__((_key(key), value) for key, value in pairs)
+        super().__init__((plain_key(key), value) for key, value in pairs)
 
     @staticmethod
     def __setstate__(*args: Any) -> None: ...
-
-
-class _Call:
-    """A function of ours that a pickle may call; BUILD cannot change it."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
-
-    def __setstate__(self, state: Any) -> None: ...
 
 
 class _Kind(NamedTuple):
@@ -158,82 +116,35 @@ def _size(values: Any = ()) -> tuple[Any, ...]:
     return tuple(values)
 
 
-_CALLS: dict[tuple[str, str], Any] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _Call(_tensor),
-    ("torch._utils", "_rebuild_tensor"): _Call(_tensor),
-    ("torch._utils", "_rebuild_parameter"): _Call(_parameter),
-    ("torch._utils", "_rebuild_parameter_with_state"): _Call(_parameter),
-    ("torch", "Size"): _Call(_size),
+_PYTORCH: dict[tuple[str, str], Any] = {
+    **{(module, name): Inert for module, names in _INERT.items() for name in names},
+    **{(module, name): _Kind(name) for module in ("torch", "torch.storage", "torch.cuda") for name in STORAGES},
+    ("torch._utils", "_rebuild_tensor_v2"): Call(_tensor),
+    ("torch._utils", "_rebuild_tensor"): Call(_tensor),
+    ("torch._utils", "_rebuild_parameter"): Call(_parameter),
+    ("torch._utils", "_rebuild_parameter_with_state"): Call(_parameter),
+    ("torch", "Size"): Call(_size),
     ("collections", "OrderedDict"): _Dict,
     ("collections", "defaultdict"): _Dict,
 }
 
 
-_Interpreter: Any = pickle._Unpickler  # typeshed does not know what it is made of
+class TorchUnpickler(RestrictedUnpickler):
+    """Interprets a pickle of PyTorch; ``storages`` are those that its tensors are of, by key."""
 
-
-class TorchUnpickler(_Interpreter):
-    """Interprets a pickle with nothing but the stand-ins above.
-
-    This is the interpreter in Python and not that in C, in which one instruction of a file (LONG_BINPUT) can ask for
-    gigabytes. Weights are few instructions and many numbers, so that it takes no time that matters.
-    """
+    allowed = _PYTORCH
 
     def __init__(self, file: IO[bytes]) -> None:
-        # latin-1 reads any byte string of Python 2.
-        super().__init__(file, encoding="latin1")
+        super().__init__(file)
         self.storages: dict[str, Storage] = {}
 
-    def load_setitem(self) -> None:
-        _key(self.stack[-2])
-        super().load_setitem()
-
-    def load_setitems(self) -> None:
-        for key in self.stack[::2]:
-            _key(key)
-        super().load_setitems()
-
-    def load_dict(self) -> None:
-        for key in self.stack[::2]:
-            _key(key)
-        super().load_dict()
-
-    def load_empty_set(self) -> None:
-        self.append(Inert())
-
-    def load_frozenset(self) -> None:
-        self.pop_mark()
-        self.append(Inert())
-
-    def load_bytearray8(self) -> None:
-        # Of any length that eight bytes can tell, filled before it is known whether the file has so much.
-        raise RefusedError(f"it holds a bytearray, which is no part of weights; {_RESAVE}")
-
-    dispatch: ClassVar[dict[int, Any]] = {
-        **_Interpreter.dispatch,
-        pickle.SETITEM[0]: load_setitem,
-        pickle.SETITEMS[0]: load_setitems,
-        pickle.DICT[0]: load_dict,
-        pickle.EMPTY_SET[0]: load_empty_set,
-        pickle.FROZENSET[0]: load_frozenset,
-        pickle.BYTEARRAY8[0]: load_bytearray8,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _CALLS:
-            return _CALLS[module, name]
-        if module in ("torch", "torch.storage", "torch.cuda") and name in STORAGES:
-            return _Kind(name)
-        if name in _INERT.get(module, ()):
-            return Inert
+    def refusal(self, module: str, name: str) -> str:
         told = ascii(f"{module}.{name}")[1:-1][:80]  # the file may have put anything into it
         if module.startswith("torch") and ("sparse" in name or "_rebuild_q" in name or name.startswith("Q")):
-            raise RefusedError(f"it holds sparse or quantised tensors ({told}); convert them to dense floats")
+            return f"it holds sparse or quantised tensors ({told}); convert them to dense floats"
         if module.startswith("torch") and (name.startswith("_rebuild") or name.endswith("Storage")):
-            raise RefusedError(f"it holds tensors of a kind that cannot be read ({told}); {_RESAVE}")
-        raise RefusedError(
-            f"it refers to {told}, which is refused as no part of weights; if you trust the file, {_RESAVE}"
-        )
+            return f"it holds tensors of a kind that cannot be read ({told}); {_RESAVE}"
+        return f"it refers to {told}, which is refused as no part of weights; if you trust the file, {_RESAVE}"
 
     def persistent_load(self, pid: Any) -> Storage:
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":

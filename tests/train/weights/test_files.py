@@ -16,7 +16,7 @@ import pytest
 
 from vis2img.train.weights import pickle as torch_pickle
 from vis2img.train.weights.files import read_safetensors, read_torch, read_weights
-from vis2img.train.weights.pickle import Inert
+from vis2img.unpickle import Call, Inert
 
 MAGIC = 0x1950A86A20F9469CFC6C
 NUMBERS = np.arange(12, dtype="<f4")
@@ -194,18 +194,27 @@ def test_the_attacks_work_on_plain_pickle(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "target", [name("collections", "OrderedDict"), name("torch._utils", "_rebuild_tensor_v2"), name("torch", "device")]
+    ("target", "refused"),
+    [
+        (name("collections", "OrderedDict"), False),
+        (name("torch._utils", "_rebuild_tensor_v2"), True),
+        (name("torch", "device"), False),
+    ],
 )
-def test_pickles_cannot_change_the_stand_ins(write, target):
+def test_pickles_cannot_change_the_stand_ins(write, target, refused):
     """BUILD sets attributes of whatever lies on the stack, our own functions and classes included."""
     code = program(
         x=target + literal(({"__call__": 1}, {"__init__": 2, "_function": 3, "__setstate__": 4})) + b"b",
         y=tensor("FloatStorage", "s", 12, 0, (12,), (1,)),
     )
-    before = [dict(vars(kind)) for kind in (torch_pickle._Dict, torch_pickle._Call, Inert)]
+    before = [dict(vars(kind)) for kind in (torch_pickle._Dict, Call, Inert)]
+    if refused:
+        with pytest.raises(ValueError, match=r"weights\.pth: it changes what it may call"):
+            read_torch(write(code))
+        code = program(y=tensor("FloatStorage", "s", 12, 0, (12,), (1,)))
     np.testing.assert_array_equal(read_torch(write(code))["y"], NUMBERS)
     np.testing.assert_array_equal(read_torch(write(code))["y"], NUMBERS)
-    assert before == [dict(vars(kind)) for kind in (torch_pickle._Dict, torch_pickle._Call, Inert)]
+    assert before == [dict(vars(kind)) for kind in (torch_pickle._Dict, Call, Inert)]
 
 
 def test_what_is_no_weight_is_inert(write):
