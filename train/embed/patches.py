@@ -16,7 +16,7 @@ from vis2img.draws.draw import Draw, FieldSource, image_draw
 from vis2img.errors import ParameterError
 from vis2img.imaging.params import ImagingParams
 from vis2img.loader.fields import patch_angle
-from vis2img.random import draw_rng
+from vis2img.random import EVALUATION_SEED, draw_rng
 from vis2img.views.crops import ViewConfig, cut
 
 
@@ -45,8 +45,7 @@ class Patches:
 def evaluation_draw(source: FieldSource, *, varied: int | None = None) -> Draw:
     """Image a field for evaluation: in the fixed way, or under draw ``varied`` of its prior."""
     prior = source.prior.fixed() if varied is None else source.prior
-    # A seed that no training run uses by default keeps evaluation draws apart from training ones.
-    return image_draw(source, prior.draw(draw_rng(2**31 - 1, 0, varied or 0)))
+    return image_draw(source, prior.draw(draw_rng(EVALUATION_SEED, 0, varied or 0)))
 
 
 def cut_patches(draw: Draw, source: FieldSource, views: ViewConfig, position: np.ndarray) -> Patches:

@@ -18,7 +18,7 @@ from vis2img.draws.draw import Draw, FieldSource, image_draw
 from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgError
 from vis2img.loader.fields import field_sources, patch_angle
 from vis2img.pictures.groups import linked
-from vis2img.random import draw_rng
+from vis2img.random import EVALUATION_SEED, draw_rng
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.embed.patches import cut_patches, evaluation_draw, grid_positions
 from vis2img.train.run.config import TrainConfig
@@ -191,7 +191,7 @@ def linked_fields(truths: Sequence[Truth]) -> np.ndarray:
 
 def changed_draw(source: FieldSource, changes: Mapping[str, object]) -> Draw:
     """Image a field in the fixed way, but for ``changes`` (fields of ImagingParams)."""
-    params = source.prior.fixed().draw(draw_rng(2**31 - 1, 0, 0))
+    params = source.prior.fixed().draw(draw_rng(EVALUATION_SEED, 0, 0))
     return image_draw(source, replace(params, **changes))  # type: ignore[arg-type]
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vis2img.models.dino_head import DINOModel
+from vis2img.random import DROPS, MASKS
 from vis2img.train.config import OptimConfig
 from vis2img.train.objectives.byol import byol_loss
 from vis2img.train.objectives.dino import dino_loss
@@ -133,7 +134,7 @@ def _drops(model: DINOModel, batch: Mapping[str, jax.Array]) -> jax.Array | None
     if not n_drops:
         return None
     n_views = sum(batch[name].shape[0] for name in ("global", "local") if name in batch)
-    draw = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 0), (n_views, n_drops)))
+    draw = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, DROPS), (n_views, n_drops)))
     return draw(batch["keys"]).swapaxes(0, 1)
 
 
@@ -142,7 +143,7 @@ def _masks(model: DINOModel, batch: Mapping[str, jax.Array]) -> Masks:
     n_patches = (height // model.backbone.patch) * (width // model.backbone.patch)
 
     def of_view(key: jax.Array, view: jax.Array) -> Masks:
-        return draw_masks(jax.random.fold_in(jax.random.fold_in(key, 1), view), n_patches)
+        return draw_masks(jax.random.fold_in(jax.random.fold_in(key, MASKS), view), n_patches)
 
     of_sample = jax.vmap(of_view, in_axes=(0, None))
     return jax.vmap(of_sample, in_axes=(None, 0))(batch["keys"], jnp.arange(n_global))  # (n_global, B, ...)

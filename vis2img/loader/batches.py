@@ -15,12 +15,10 @@ from vis2img.coordinates import sky_position
 from vis2img.draws.draw import Draw
 from vis2img.loader.fields import Sources
 from vis2img.loader.pool import DrawPool, Held
+from vis2img.random import batch_rng, changes_rng
 from vis2img.views.crops import Crop, ViewConfig, cut, plan_crops
 from vis2img.views.pixel_changes import CutoutAugment, cut_changed
 from vis2img.views.positions import WeightMap, random_position, without_blanks
-
-_CHANGES = 1  # keeps the generators of changes apart from that of the plan
-_STREAM = 1 << 32  # keeps the generator of batches apart from those of draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +68,8 @@ class Plan:
     patches: list[tuple[float, float]]
     state: dict[str, Any]
     """Of the loader when this batch has been delivered."""
-    entropy: tuple[int, ...] = ()
-    """Of what varies in the views besides."""
+    batch: tuple[int, int, int] = (0, 0, 0)
+    """Seed, host and number, from which follows what varies in the views besides."""
 
 
 class Planner:
@@ -94,19 +92,20 @@ class Planner:
         self, sources: Sources, views: ViewConfig, near_peaks: float, seed: int, host: int, weighted: bool
     ) -> None:
         self._sources, self._views, self._near_peaks = sources, views, near_peaks
-        self._entropy, self._weighted = (seed, _STREAM, host), weighted
+        self._seed, self._host, self._weighted = seed, host, weighted
         self._maps: WeakKeyDictionary[Draw, WeightMap] = WeakKeyDictionary()
 
     def plan(self, pool: DrawPool, number: int, size: int, state: dict[str, Any]) -> Plan:
         """Choose the ``size`` samples of batch ``number`` from the draws in ``pool``, and count their use."""
-        rng = np.random.default_rng(np.random.SeedSequence([*self._entropy, number]))
+        batch = self._seed, self._host, number
+        rng = batch_rng(*batch)
         fields = pool.fields()
         names = list(fields)
         weights = np.array([self._sources.weights[f] if self._weighted else 1.0 for f in names])
         chosen = rng.choice(len(names), size=size, p=weights / weights.sum())
         samples = [self._sample(rng, fields[names[i]]) for i in chosen]
         crops, patches = map(list, zip(*samples, strict=True))
-        return Plan(crops, patches, state, (*self._entropy, number, _CHANGES))
+        return Plan(crops, patches, state, batch)
 
     def _sample(self, rng: np.random.Generator, held: list[Held]) -> tuple[list[Crop], tuple[float, float]]:
         draws = [each.draw for each in held]
@@ -144,7 +143,7 @@ def cut_batch(plan: Plan, views: ViewConfig, channels: int, augment: CutoutAugme
     locals_ = np.empty((views.n_local, size, views.local_size, views.local_size, channels), np.float32)
     positions = []
     for sample, crops in enumerate(plan.crops):
-        rng = np.random.default_rng(np.random.SeedSequence([*plan.entropy, sample])) if augment else None
+        rng = changes_rng(*plan.batch, sample) if augment else None
         for number, crop in enumerate(crops):
             is_global = number < views.n_global
             out: Any = globals_[number, sample] if is_global else locals_[number - views.n_global, sample]

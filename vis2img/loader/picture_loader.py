@@ -25,11 +25,11 @@ from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader.config import LoaderConfig
 from vis2img.machine import cores
 from vis2img.pictures.cutting import Pictures, Square, cut_picture, open_pictures
+from vis2img.random import epoch_rng, sample_rng
 from vis2img.views.crops import TURNS, ViewConfig
 from vis2img.views.pixel_changes import CutoutAugment
 
 _MOST_CUTTERS = 8
-_ORDER, _SAMPLE = 3 << 32, 4 << 32  # keep the generators of epochs and samples apart from others
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +204,7 @@ class CutoutLoader:
 @lru_cache(maxsize=4)
 def _epoch(seed: int, epoch: int, count: int) -> np.ndarray:
     """Return the order of the pictures in an epoch."""
-    return np.random.default_rng(np.random.SeedSequence([seed, _ORDER, epoch])).permutation(count)
+    return epoch_rng(seed, epoch).permutation(count)
 
 
 def cut_cutout_batch(
@@ -221,7 +221,7 @@ def cut_cutout_batch(
     for i, sample in enumerate(samples):
         epoch, place = divmod(sample, len(pictures))
         picture[i] = number = int(_epoch(seed, epoch, len(pictures))[place])
-        rng = np.random.default_rng(np.random.SeedSequence([seed, _SAMPLE, sample]))
+        rng = sample_rng(seed, sample)
         if views.rotate:
             turns[:, i] = rng.integers(TURNS, size=views.n_views)
         for view, scale in enumerate(scales):

@@ -11,7 +11,7 @@ from itertools import count, islice
 
 import numpy as np
 
-_STREAM = 2 << 32  # keeps the generator of visits apart from those of draws and batches
+from vis2img.random import visits_rng
 
 
 class Schedule:
@@ -65,7 +65,7 @@ class Schedule:
 
     def _fields(self) -> Iterator[int]:
         """Yield fields in proportion to their weights, evenly spread: the one that lags furthest behind is next."""
-        rng = np.random.default_rng(np.random.SeedSequence([self._seed, _STREAM]))
+        rng = visits_rng(self._seed)
         due = rng.random(len(self._weights)) * self._weights
         while True:
             due += self._weights

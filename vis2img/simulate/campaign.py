@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from vis2img.cluster.engine import Engine, connect
 from vis2img.errors import OutputError, Vis2imgError
 from vis2img.machine import cores, free_bytes
+from vis2img.random import pointing_rng
 from vis2img.simulate.files import is_measurement_set
 from vis2img.simulate.run import SimulateConfig, is_done, simulate
 
-_POINTING_STREAM = 7  # besides the streams of an observation
 _DEC_RANGE = (math.radians(-75), math.radians(5))  # high enough at transit from MeerKAT, ASKAP and SKA-Mid
 Progress = Callable[[int, int], None]
 
@@ -47,7 +45,7 @@ def observations(config: SimulateConfig, count: int, *, scatter: bool = False) -
         out, (part, parts) = config.out / f"{config.out.name}-{i:05d}.ms", config.cutout_part
         one = dataclasses.replace(config, out=out, seed=config.seed + i, cutout_part=((part + i) % parts, parts))
         if scatter:
-            rng = np.random.default_rng([_POINTING_STREAM, one.seed])
+            rng = pointing_rng(one.seed)
             low, high = map(math.sin, _DEC_RANGE)
             centre = (rng.uniform(0, 2 * math.pi), math.asin(rng.uniform(low, high)))
             one = dataclasses.replace(one, phase_centre=centre)

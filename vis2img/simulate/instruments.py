@@ -25,6 +25,7 @@ import numpy as np
 
 from vis2img.errors import ParameterError
 from vis2img.imaging.primary_beam import dish_axes
+from vis2img.random import askap_rng
 from vis2img.visibilities import SPEED_OF_LIGHT
 
 Beam = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -36,7 +37,6 @@ _MEERKAT_L = (
     (1502.0, 405.6), (1552.1, 396.3), (1602.3, 408.4), (1652.4, 421.0),
 )  # fmt: skip
 _ANGLES = 8  # parallactic angles that a beam is averaged over
-_ASKAP_SEED = 36
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _askap_like() -> dict[str, Any]:
 
     Drawn once and for all, 22 m apart at least; not the surveyed positions.
     """
-    rng = np.random.default_rng(_ASKAP_SEED)
+    rng = askap_rng()
     longitude, latitude = 116.6314, -26.6970
     places: list[np.ndarray] = []
     while len(places) < 36:

@@ -18,6 +18,7 @@ import numpy as np
 from vis2img.errors import Vis2imgError, first_line
 from vis2img.machine import cores
 from vis2img.ms.tables import table
+from vis2img.random import simulation_streams
 from vis2img.simulate.config import PRESETS, SimulateConfig
 from vis2img.simulate.empty_ms import check_telescope
 from vis2img.simulate.files import ID_KEYWORD, SimulationResult, check_targets, is_done, publish, staging
@@ -56,15 +57,14 @@ def simulate(
     """
     report = progress or (lambda step, fraction: None)
     result = check_targets(config.out, config.overwrite)
-    sky_seed, *seeds = np.random.SeedSequence(config.seed).spawn(4)  # one each: noise does not change the sky
+    sky_rng, seeds = simulation_streams(config.seed)
     check_telescope(config.telescope)
     config.sigma  # noqa: B018  (raises where the noise is not known, before any work)
-    sources = simulated_sky(config, np.random.default_rng(sky_seed))
+    sources = simulated_sky(config, sky_rng)
     with staging(result.ms_path) as stage:
         new = SimulationResult.at(stage / result.ms_path.name)
-        numbers = [int(seed.generate_state(1)[0]) for seed in seeds]
         try:
-            observed = observe(config, sources, new.ms_path, numbers, report, nthreads or cores())
+            observed = observe(config, sources, new.ms_path, seeds, report, nthreads or cores())
         except Vis2imgError:
             raise
         except Exception as error:  # simms and casacore raise anything from RuntimeError to KeyError
