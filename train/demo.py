@@ -17,6 +17,7 @@ from vis2img.draws.draw import FieldSource, make_draw
 from vis2img.errors import OutputError
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import field_sources, patch_angle
+from vis2img.ms.metadata import read_metadata
 from vis2img.ms.selection import Selection
 from vis2img.simulate.config import SimulateConfig
 from vis2img.train.config import ModelConfig, OptimConfig
@@ -195,7 +196,7 @@ def _write(
             for name in dict.fromkeys(r.representation for r in rows)
         ),
     )
-    meta = ms.meta
+    meta = read_metadata(sources[0].ms)
     sections = [
         Section(
             "A field and its point spread function",

@@ -117,7 +117,7 @@ class TestReplacing:
         monkeypatch.setattr(averaged, "write_block", lambda *a: (seen.append(fingerprint(store) == before), write(*a)))
         assert average(meta, store, other, overwrite=True).resumed == 0
         assert seen == [True] * 3 and left_in(store.parent) == {"a.zarr"}
-        assert open_ms(store).facet.tolerance == 0.02  # type: ignore[attr-defined]
+        assert open_ms(store).facet.tolerance == 0.02
 
     @pytest.mark.parametrize("step", range(4))
     def test_a_kill_between_any_two_steps_of_the_swap_is_mended(

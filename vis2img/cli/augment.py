@@ -136,7 +136,7 @@ def _parse(argv: list[str], prog: str) -> tuple[AugmentCommand, str]:
 def _sheet(command: AugmentCommand, path: Path) -> Sheet:
     """Image the field; refuse before anything is read what does not fit."""
     from vis2img.cli.progress import Bars
-    from vis2img.dataset import open_ms, outline
+    from vis2img.dataset import open_ms
     from vis2img.draws.draw import FieldSource
     from vis2img.draws.prior import ImagingPrior
     from vis2img.machine import cores, free_bytes
@@ -153,7 +153,7 @@ def _sheet(command: AugmentCommand, path: Path) -> Sheet:
     memory, pixsize = free_bytes() / (workers + 3), prior.pixsize[0] / command.ranges.pixsize[0]
     source = FieldSource(str(path.resolve()), command.selection, prior, pixsize=pixsize, memory=memory)
     patch_side(source, config)
-    patches_at(source, config, outline(ms, command.selection).phase_centre)
+    patches_at(source, config, ms.outline(command.selection).phase_centre)
     with Bars(quiet=command.quiet or command.json) as bars:
         return make_sheet(
             source, config, reference, workers=workers, progress=lambda done, total: bars.update("imaging", done, total)

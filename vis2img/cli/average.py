@@ -13,10 +13,13 @@ from typing import Annotated, Any
 import tyro
 
 from vis2img.averaging.params import AveragingParams
+from vis2img.averaging.run import average
 from vis2img.cli.app import parse
 from vis2img.cli.progress import Bars
+from vis2img.dataset import Dataset, MeasurementSet, open_ms
 from vis2img.errors import OutputError, ParameterError
 from vis2img.imaging.params import MIN_NPIX
+from vis2img.machine import cores
 from vis2img.ms.selection import Selection
 from vis2img.units import Angle, Direction, Memory, Npix, format_angle, format_bytes
 
@@ -94,13 +97,8 @@ class AverageCommand:
 def run(argv: list[str], prog: str) -> int:
     """Run ``vis2img average``."""
     command = parse(AverageCommand, argv, prog)
-
-    from vis2img.averaging.run import average
-    from vis2img.dataset import open_ms
-    from vis2img.machine import cores
-
     ms = open_ms(command.ms)
-    if ms.is_averaged:
+    if not isinstance(ms, MeasurementSet):
         raise ParameterError(f"{command.ms} holds averaged data already; average the measurement set itself")
     if command.store.resolve().is_relative_to(ms.path.resolve()):
         raise OutputError(f"{command.store} is inside the measurement set, which is never written to")
@@ -125,7 +123,7 @@ def run(argv: list[str], prog: str) -> int:
     return 0
 
 
-def facet_params(ms: Any, command: AverageCommand) -> AveragingParams:
+def facet_params(ms: Dataset, command: AverageCommand) -> AveragingParams:
     """Return the averaging parameters with what was left out taken from the measurement set."""
     given = command.facet.given()
     changes = {name: given[name] for name in ("npix", "pixsize") if name in given}
@@ -135,9 +133,7 @@ def facet_params(ms: Any, command: AverageCommand) -> AveragingParams:
         side = max(MIN_NPIX, math.ceil(command.facet.fov / suggested.pixsize))
         npix = (side + side % 2,) * 2
     if "phase_centre" not in given:
-        from vis2img.ms.selection import resolve
-
-        given["phase_centre"] = resolve(ms.meta, command.selection)[0].phase_centre
+        given["phase_centre"] = ms.outline(command.selection).phase_centre
     return AveragingParams(**{**given, "npix": npix, "pixsize": suggested.pixsize})
 
 

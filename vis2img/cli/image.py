@@ -20,7 +20,7 @@ import tyro
 from vis2img.cli.app import parse
 from vis2img.cli.image_report import report, summary
 from vis2img.coordinates import separation
-from vis2img.dataset import MeasurementSet, Outline, open_ms, outline
+from vis2img.dataset import Dataset, Outline, open_ms
 from vis2img.errors import OutputError, ParameterError
 from vis2img.files import WRITTEN_SUFFIXES, check_outputs
 from vis2img.imaging.cubes import make_cube, make_draws, plane_axes
@@ -52,7 +52,7 @@ class Imaging(ImagingParams):
         ImagingParams(**{"npix": (MIN_NPIX, MIN_NPIX), "pixsize": 1e-12, **known})
 
     def changes(self) -> dict[str, Any]:
-        """Return the values as keyword arguments of ``MeasurementSet.imaging_params``."""
+        """Return the values as keyword arguments of ``Dataset.imaging_params``."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
 
@@ -138,7 +138,7 @@ def run(argv: list[str], prog: str) -> int:
     """Run ``vis2img image``."""
     command = parse(ImageCommand, argv, prog)
     sets = [open_ms(path) for path in command.ms]
-    outlines = [outline(ms, command.selection) for ms in sets]
+    outlines = [ms.outline(command.selection) for ms in sets]
     params = sets[0].imaging_params(command.selection, **command.imaging.changes())
     products = _check(command, params, outlines)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it remarks on its cache folder
@@ -238,15 +238,11 @@ def _held_bytes(command: ImageCommand, params: ImagingParams) -> int:
 
 
 def _read(
-    sets: Sequence[MeasurementSet], command: ImageCommand, advance: Callable[[int, int], None] | None
+    sets: Sequence[Dataset], command: ImageCommand, advance: Callable[[int, int], None] | None
 ) -> list[Visibilities]:
     parts = []
     for ms in sets:
-        read = ms.read_parts(command.selection, nthreads=command.threads, progress=advance)
-        if ms.is_averaged:  # what they know of is the selection when they were averaged
-            paths, selection = (str(ms.path.resolve()),), json.dumps(dataclasses.asdict(command.selection))
-            read = [replace(part, origin=replace(part.origin, paths=paths, selection=selection)) for part in read]
-        parts += read
+        parts += ms.read_parts(command.selection, nthreads=command.threads, progress=advance)
     return parts
 
 

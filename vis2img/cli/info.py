@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import tyro
 
 from vis2img.cli.app import parse
-from vis2img.dataset import open_ms
-from vis2img.ms.metadata import Metadata, read_metadata
+from vis2img.dataset import AveragedSet, MeasurementSet, open_ms
+from vis2img.ms.metadata import Metadata
 from vis2img.units import format_angle, utc_text
 
 _SHOWN = 10  # fields, spectral windows: more would flood the screen
@@ -38,15 +38,11 @@ class InfoCommand:
 def run(argv: list[str], prog: str) -> int:
     """Run ``vis2img info``."""
     command = parse(InfoCommand, argv, prog)
-    if (command.ms / "zarr.json").is_file():
-        averaged = open_ms(command.ms)
-        print(json.dumps(averaged.record, indent=2) if command.json else averaged)  # type: ignore[attr-defined]
-        return 0
-    meta = read_metadata(command.ms)
-    if command.json:
-        print(json.dumps(_finite(describe(meta)), indent=2, allow_nan=False))
-    else:
-        print(report(meta))
+    ms = open_ms(command.ms)
+    if isinstance(ms, AveragedSet):
+        print(json.dumps(ms.record, indent=2) if command.json else ms)
+    elif isinstance(ms, MeasurementSet):
+        print(json.dumps(_finite(describe(ms.meta)), indent=2, allow_nan=False) if command.json else report(ms.meta))
     return 0
 
 

@@ -16,7 +16,6 @@ from vis2img.dataset import open_ms
 from vis2img.errors import EmptyImageError
 from vis2img.imaging.params import ImagingParams
 from vis2img.imaging.sampling import NOTHING_KEPT, chans_within, kept_band, rows_kept, select_parts
-from vis2img.ms.reading import open_parts
 from vis2img.ms.selection import Selection
 from vis2img.visibilities import Visibilities
 
@@ -47,9 +46,9 @@ class FieldData:
     def __init__(self, path: str, selection: Selection, memory: float) -> None:
         ms = open_ms(path)
         self._ms, self._selection, self._memory = ms, selection, memory
-        self._readers = [] if ms.is_averaged else open_parts(ms.meta, selection)
+        self._readers = ms.open_parts(selection)
         self.nvis = sum(r.nrow * len(r.chan_freq) for r in self._readers) * len(selection.stokes)
-        self._keeps = ms.is_averaged or self.nvis * KEPT_BYTES <= memory
+        self._keeps = not self._readers or self.nvis * KEPT_BYTES <= memory
         self._parts: list[Visibilities] | None = None
         self._lock = threading.Lock()
 

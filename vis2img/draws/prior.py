@@ -18,7 +18,7 @@ from vis2img.imaging.params import MIN_NPIX, ImagingParams, Weighting
 from vis2img.units import Angle
 
 if TYPE_CHECKING:
-    from vis2img.dataset import MeasurementSet
+    from vis2img.dataset import Dataset
     from vis2img.ms.selection import Selection
 
 
@@ -85,7 +85,7 @@ class ImagingPrior:
     @classmethod
     def for_ms(
         cls,
-        ms: MeasurementSet,
+        ms: Dataset,
         selection: Selection | None = None,
         *,
         npix: int | None = None,
@@ -95,7 +95,7 @@ class ImagingPrior:
 
         Parameters
         ----------
-        ms : MeasurementSet
+        ms : Dataset
             Its longest baseline at the highest frequency of the selected spectral windows, 1 / (3 suggested pixels),
             is the unit of the uv range; of averaged data, the pixel that they were averaged for stands for it.
         selection : Selection, optional
@@ -131,7 +131,7 @@ class ImagingPrior:
             epsilon=config.epsilon,
         )
         # Averages no longer know their antennas, and their time blocks are few.
-        return replace(prior, keep_antennas=(1.0, 1.0), keep_times=(1.0, 1.0)) if ms.is_averaged else prior
+        return prior if ms.has_baselines else replace(prior, keep_antennas=(1.0, 1.0), keep_times=(1.0, 1.0))
 
     @property
     def varies(self) -> bool:

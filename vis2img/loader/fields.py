@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vis2img.coordinates import direction_cosines
-from vis2img.dataset import MeasurementSet, open_ms, outline
+from vis2img.dataset import Dataset, open_ms
 from vis2img.draws.draw import FieldSource
 from vis2img.draws.fits_field import image_source, is_image, open_image
 from vis2img.draws.presets import PriorConfig, load_prior
@@ -109,7 +109,7 @@ def _fields(
 
 
 def _field(
-    ms: MeasurementSet, selection: Selection, config: LoaderConfig, prior: PriorConfig, name: str
+    ms: Dataset, selection: Selection, config: LoaderConfig, prior: PriorConfig, name: str
 ) -> tuple[FieldSource, WeightMap]:
     source = _source(ms, selection, config, prior, name)
     return source, _map(ms, source, config)
@@ -127,13 +127,13 @@ def field_sources(config: LoaderConfig) -> list[FieldSource]:
     return open_sources(config, skip=False).fields
 
 
-def _selections(ms: MeasurementSet, config: LoaderConfig) -> Iterator[Selection]:
+def _selections(ms: Dataset, config: LoaderConfig) -> Iterator[Selection]:
     """Yield what each field of a measurement set is made of."""
     chosen = config.selection
-    if ms.is_averaged or (config.fields == "one" and config.bands == "one"):
+    partitions = () if config.fields == "one" and config.bands == "one" else ms.partitions
+    if not partitions:
         yield chosen
         return
-    partitions = ms.meta.all_partitions
     pairs: list[tuple[str | None, int | None]] = [
         (str(p.field) if config.fields == "all" else chosen.field, p.spw if config.bands == "each" else None)
         for p in partitions
@@ -142,16 +142,14 @@ def _selections(ms: MeasurementSet, config: LoaderConfig) -> Iterator[Selection]
         yield replace(chosen, field=name, spw=chosen.spw if spw is None else spw)
 
 
-def _name(ms: MeasurementSet, selection: Selection, several: bool) -> str:
+def _name(ms: Dataset, selection: Selection, several: bool) -> str:
     """Return what messages call a field: the path, and which of several it is."""
     given = {"field": selection.field, "spw": selection.spw}
     place = [f"{what} {value}" for what, value in given.items() if several and value is not None]
     return ", ".join([str(ms.path.resolve()), *place])
 
 
-def _source(
-    ms: MeasurementSet, selection: Selection, config: LoaderConfig, chosen: PriorConfig, name: str
-) -> FieldSource:
+def _source(ms: Dataset, selection: Selection, config: LoaderConfig, chosen: PriorConfig, name: str) -> FieldSource:
     npix = config.field_npix
     prior = ImagingPrior.for_ms(ms, selection, npix=npix + npix % 2, config=chosen)
     pixsize = prior.pixsize[0] / chosen.pixsize[0]
@@ -199,10 +197,10 @@ def patch_angle(source: FieldSource, views: ViewConfig) -> float:
     return side
 
 
-def _map(ms: MeasurementSet, source: FieldSource, config: LoaderConfig) -> WeightMap:
+def _map(ms: Dataset, source: FieldSource, config: LoaderConfig) -> WeightMap:
     """Return where patches may lie, from the metadata."""
     patch = patch_angle(source, config.views)
-    known = outline(ms, source.selection)
+    known = ms.outline(source.selection)
     lowest = min(freqs[0] for freqs, _ in known.bands)
     highest = max(freqs[-1] for freqs, _ in known.bands)
     beam = known.beam * lowest / ((lowest + highest) / 2)

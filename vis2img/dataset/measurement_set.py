@@ -1,0 +1,108 @@
+"""A measurement set behind the contract of datasets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from vis2img.dataset.contract import Dataset, Outline
+from vis2img.errors import MeasurementSetError
+from vis2img.imaging.params import MIN_NPIX
+from vis2img.machine import cores
+from vis2img.ms.metadata import Metadata, Partition, suggest_pixsize
+from vis2img.ms.reading import PartReader, Progress, open_parts, read_parts, selected_bands
+from vis2img.ms.selection import Selection, resolve
+from vis2img.units import format_angle
+from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
+
+_DEFAULT_MAX_NPIX = 2048  # of a suggested image; a whole primary beam at full resolution may need more
+_WIDEST_FOV = 1.9  # rad; the SIN projection ends at 2
+
+
+class MeasurementSet(Dataset):
+    """A measurement set; see :class:`Dataset` for what it offers.
+
+    Attributes
+    ----------
+    meta : Metadata
+        Telescope, fields, spectral windows, correlations, times, columns, flags, uv range.
+    """
+
+    has_baselines = True
+
+    def __init__(self, meta: Metadata) -> None:
+        self.path, self.meta = meta.path, meta
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """The fields and spectral windows that have rows."""
+        return self.meta.all_partitions
+
+    def outline(self, selection: Selection | None = None) -> Outline:
+        """Return what the sub-tables tell; see :meth:`Dataset.outline`."""
+        selection, meta = selection or Selection(), self.meta
+        plan = resolve(meta, selection)[0]
+        return Outline(
+            telescope=meta.telescope,
+            phase_centre=plan.phase_centre,
+            pointing=plan.pointing,
+            bands=selected_bands(meta, selection),
+            receiver=meta.band(plan.partition.spw),
+            dish_diameter=meta.dish_diameter,
+        )
+
+    def read_parts(
+        self,
+        selection: Selection | None = None,
+        *,
+        nthreads: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[Visibilities]:
+        """Read in one pass over the rows; see :meth:`Dataset.read_parts`."""
+        return read_parts(self.meta, selection or Selection(), nthreads=nthreads or cores(), progress=progress)
+
+    def open_parts(self, selection: Selection) -> list[PartReader]:
+        """Open the spectral windows for reading in pieces."""
+        return open_parts(self.meta, selection)
+
+    def suggest_grid(
+        self, selection: Selection, npix: tuple[int, int] | None, pixsize: float | None
+    ) -> tuple[tuple[int, int], float]:
+        """Suggest a third of a fringe per pixel, up to the primary beam; see :meth:`Dataset.suggest_grid`."""
+        if pixsize is None:
+            pixsize = min(self._finest(selection), _WIDEST_FOV / max(npix or (MIN_NPIX,)))
+        if npix is None:
+            fov = min(_WIDEST_FOV, self.meta.suggested_fov or 512 * pixsize)
+            side = min(_DEFAULT_MAX_NPIX, max(64, math.ceil(fov / pixsize)))
+            npix = (side + side % 2,) * 2
+        return npix, pixsize
+
+    def _finest(self, selection: Selection) -> float:
+        """Return the pixel size for the longest baseline at the highest frequency of the spectral windows."""
+        whole = replace(selection, channels=(None, None))
+        highest = max(self.meta.spws[p.partition.spw].chan_freq.max() for p in resolve(self.meta, whole))
+        pixsize = suggest_pixsize(self.meta.uv_range_m[1] * highest / SPEED_OF_LIGHT)
+        if pixsize is None:
+            reason = "; ".join(self.meta.problems) or "no baseline has a length"
+            raise MeasurementSetError(f"{self.path} cannot be imaged: {reason}")
+        return pixsize
+
+    def __repr__(self) -> str:
+        m = self.meta
+        lines = [f"MeasurementSet({str(m.path)!r}): {m.telescope}, {m.nrow:,} rows, {len(m.antennas)} antennas"]
+        for p in m.partitions[:4]:
+            spw = m.spws[p.spw]
+            lines.append(
+                f"  field {p.field} {m.fields[p.field].name!r}, spw {p.spw}: {len(spw.chan_freq)} channels "
+                f"{spw.chan_freq.min() / 1e6:.1f} to {spw.chan_freq.max() / 1e6:.1f} MHz, "
+                f"{','.join(p.corrs) or 'no correlation'}, {p.nrow:,} rows"
+            )
+        if len(m.partitions) > 4:
+            lines.append(f"  ... {len(m.partitions)} fields and spectral windows in all")
+        if m.suggested_pixsize:
+            lines.append(
+                f"  {m.ntimes} times, longest baseline {m.uv_max:,.0f} wavelengths, "
+                f"pixel {format_angle(m.suggested_pixsize, 3)}, columns {', '.join(m.data_columns)}"
+            )
+        lines += [f"  problem: {text}" for text in m.problems]
+        return "\n".join(lines)
