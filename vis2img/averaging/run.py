@@ -116,12 +116,12 @@ def average(
     selection = selection or Selection()
     memory = memory or resident() + _DEFAULT_MEMORY
     _check_memory(memory, resident() + _LIBRARY_BYTES + _ROW_BYTES * meta.nrow, meta.nrow)
-    plans = resolve(meta, selection)
-    if len(plans) > 1 or len(selection.stokes) > 1:
+    bands = resolve(meta, selection)
+    if len(bands) > 1 or len(selection.stokes) > 1:
         raise ParameterError(
             "one Stokes parameter of one spectral window is averaged at a time; choose with --spw and --stokes"
         )
-    reader = PartReader(meta, selection, plans[0])
+    reader = PartReader(meta, bands[0])
     check_range(params, reader.uvw, float(reader.chan_freq[-1]) / SPEED_OF_LIGHT)
     edges = _time_edges(reader.time, params.time_block)
     record = _record(meta, selection, params, reader, edges)
@@ -236,7 +236,7 @@ class _Job:
         """Average the rows of one time block and write it."""
         reader = self.reader
         expected = self.expected or len(rows) * len(reader.chan_freq) // _PER_CELL
-        table = CellTable(self.params, reader.plan.phase_centre, reader.chan_freq, self.table_bytes, expected)
+        table = CellTable(self.params, reader.band.field.phase_centre, reader.chan_freq, self.table_bytes, expected)
         times = np.unique(reader.time[rows])
         by_time = np.zeros(len(times))
         for piece in np.array_split(rows, max(1, -(-len(rows) // self.piece_rows))):
