@@ -150,8 +150,8 @@ def _sheet(command: AugmentCommand, path: Path) -> Sheet:
     reference = dataclasses.replace(fixed.draw(draw_rng(0, 0, 0)), sampling_seed=0, epsilon=command.ranges.epsilon)
     workers = command.threads or cores()
     # All visibilities are kept where they fit; each image copies some of them, and images want room too.
-    memory, pixsize = free_bytes() / (workers + 3), prior.pixsize[0] / command.ranges.pixsize[0]
-    source = FieldSource(str(path.resolve()), command.selection, prior, pixsize=pixsize, memory=memory)
+    memory = free_bytes() / (workers + 3)
+    source = FieldSource(str(path.resolve()), command.selection, prior, pixsize=prior.suggested_pixsize, memory=memory)
     patch_side(source, config)
     patches_at(source, config, ms.outline(command.selection).phase_centre)
     with Bars(quiet=command.quiet or command.json) as bars:

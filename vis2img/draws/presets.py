@@ -109,6 +109,18 @@ class PriorConfig:
             if each not in known:
                 raise ParameterError(f"prior weightings: {each!r} is unknown{advice(each, known)}")
 
+    @property
+    def varies(self) -> bool:
+        """Whether two draws may differ."""
+        tapered = self.taper_probability > 0 and self.taper[1] > 0
+        return (
+            len(set(self.weightings)) > 1
+            or ("briggs" in self.weightings and self.robust[0] < self.robust[1])
+            or (tapered and (self.taper_probability < 1 or self.taper[0] < self.taper[1]))
+            or any(low < high for low, high in (self.pixsize, self.uv_min, self.uv_max))
+            or any(getattr(self, name)[0] < 1 for name in _FRACTIONS)
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for YAML and JSON: ranges as [low, high], no limit (uv_max) as None."""
         record = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
