@@ -24,11 +24,11 @@ import numpy as np
 
 from vis2img import __version__
 from vis2img.averaging.cells import CellTable, TableFull, check_range
-from vis2img.averaging.folder import abandon, prepare, publish
+from vis2img.averaging.folder import abandon, prepare
 from vis2img.averaging.params import AveragingParams
 from vis2img.averaging.store import FORMAT, FORMAT_VERSION, attributes_of, blocks_of, record_of, write_block
 from vis2img.errors import MeasurementSetError, ParameterError
-from vis2img.files import locked
+from vis2img.files import locked, publish
 from vis2img.machine import resident
 from vis2img.ms.metadata import Metadata
 from vis2img.ms.reading import PartReader
@@ -138,7 +138,7 @@ def average(
             abandon(out)
             raise MeasurementSetError(trouble or f"{meta.path}: no usable visibility")
         if folder != out:
-            publish(out)
+            publish([(folder, out)], overwrite)
     return AverageResult(
         path=out,
         nvis=sum(b["nvis"] for b in found),
