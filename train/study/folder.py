@@ -9,7 +9,7 @@ import yaml
 from vis2img import __version__
 from vis2img.configs import read_config
 from vis2img.errors import OutputError
-from vis2img.files import atomic_output, claimed
+from vis2img.files import claimed, write_text
 from vis2img.train.run.config import to_record
 from vis2img.train.run.folder import difference
 from vis2img.train.study.config import StudyConfig
@@ -36,8 +36,7 @@ def settle(config: StudyConfig) -> None:
         raise OutputError(f"{config.out} cannot be written: {error.strerror}") from error
     with claimed(path) as free:
         if free and not path.exists():
-            with atomic_output(path, overwrite=False) as temporary:
-                temporary.write_text(yaml.safe_dump(record, sort_keys=False))
+            write_text(path, yaml.safe_dump(record, sort_keys=False), overwrite=False)
     if path.exists():
         there = read_config(path)
         for key, value in record.items():
