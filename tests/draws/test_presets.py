@@ -177,7 +177,7 @@ def test_the_example_is_a_prior() -> None:
         ("band_fraction: [0.5, 1.5]", ["band_fraction", "fractions"]),
         ("weightings: [natural, brigs]", ["weightings", "'brigs'", "did you mean briggs?"]),
         ("weightings: []", ["weightings is empty"]),
-        ("weightings: 3", ["weightings = 3", "list"]),
+        ("weightings: 3", ["weightings: 3 is unknown", "known: natural"]),
         ("taper_probability: 2", ["taper_probability", "0 to 1"]),
         ("epsilon: 1", ["epsilon", "1e-05"]),
         ("pixsize: [0, 1]", ["pixsize", "0.1"]),
