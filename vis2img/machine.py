@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
+
+_CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores() -> int:
@@ -22,3 +26,23 @@ def free_bytes() -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
+
+
+def memory_limit() -> int:
+    """Return the bytes that this process may use: of the machine, or of the job or container that it runs in.
+
+    ``distributed.system.memory_limit`` looks at the uppermost control group only, which knows nothing of the limits of
+    a Slurm job.
+    """
+    import psutil
+
+    limits = [psutil.virtual_memory().total]
+    with contextlib.suppress(OSError):
+        for line in _OWN_CGROUPS.read_text().splitlines():
+            _, kind, folder = line.split(":", 2)
+            if kind in ("", "memory"):  # version 2, version 1
+                top, name = (_CGROUPS, "memory.max") if not kind else (_CGROUPS / kind, "memory.limit_in_bytes")
+                for path in (top / folder.strip("/") / "x").parents:
+                    with contextlib.suppress(OSError, ValueError):  # not there; or the word max
+                        limits.append(int((path / name).read_text()))
+    return min(limits)

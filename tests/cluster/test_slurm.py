@@ -27,7 +27,7 @@ import pytest
 pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed: pip install 'vis2img[slurm]'")
 
 from vis2img.cluster.engine import Connection, Engine, connect
-from vis2img.cluster.slurm import slurm_cluster
+from vis2img.cluster.slurm import make_job
 from vis2img.dataset import open_ms
 from vis2img.draws.draw import FieldSource, make_draw
 from vis2img.draws.prior import ImagingPrior
@@ -149,9 +149,8 @@ def test_job_scripts_say_what_engine_and_user_want(tmp_path, monkeypatch) -> Non
     user = {"queue": "long", "account": "radio", "walltime": "12:00:00", "log-directory": str(tmp_path / "logs")}
     user |= {"job-script-prologue": ["module load python"], "job-extra-directives": ["--constraint=haswell"]}
     user |= {"worker-extra-args": ["--lifetime", "11h"], "processes": 4}
-    config = dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm"), **user}})
-    with config, slurm_cluster(threads=8, memory=16 << 30, dashboard=False) as cluster:
-        lines = cluster.job_script().splitlines()
+    with dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm"), **user}}):
+        lines = make_job("tcp://host:8786", "first", threads=8, memory=16 << 30).job_script().splitlines()
     for wanted in ("-p long", "-A radio", "-t 12:00:00", "--cpus-per-task=32", "--mem=64G", "--constraint=haswell"):
         assert f"#SBATCH {wanted}" in lines
     assert lines.index("module load python") < lines.index("export OMP_NUM_THREADS=8")

@@ -112,7 +112,9 @@ class MetricsLog:
             kept = [text for text in lines if text.endswith("\n") and self._known(_parsed(text))]
             if kept != lines:
                 write_text(self._path, "".join(kept))
-        except (OSError, OutputError) as error:
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._path.with_name(f".{LINES}.partial").unlink()
             raise _refused(self._path, error) from error
 
     def _known(self, row: dict[str, Any] | None) -> bool:
@@ -235,10 +237,9 @@ def _reason(path: Path, error: Exception) -> str:
     return f"{path} cannot be written: {getattr(error, 'strerror', None) or error}"
 
 
-def _refused(path: Path, error: OSError | OutputError) -> OutputError:
-    reason = str(error) if isinstance(error, OutputError) else _reason(path, error)
-    if getattr(error.__cause__ or error, "errno", None) in _FULL:
+def _refused(path: Path, error: OSError) -> OutputError:
+    if error.errno in _FULL:
         remedy = "free some space and give the same command again, which goes on from the last checkpoint"
     else:
         remedy = "check that the folder is there and may be written to, then give the same command again"
-    return OutputError(f"{reason}; {remedy}")
+    return OutputError(f"{_reason(path, error)}; {remedy}")

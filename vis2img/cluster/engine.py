@@ -21,13 +21,12 @@ from typing import Any
 from vis2img.cluster.checks import catch_dask_logs, check_scheduler, check_workers
 from vis2img.cluster.process import ClusterProcess
 from vis2img.errors import ParameterError, Vis2imgError
-from vis2img.machine import cores
+from vis2img.machine import cores, memory_limit
 
 log = logging.getLogger("vis2img.cluster")
 _ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+|.+\.json")
 _PATIENCE = 60.0
 _ANSWER_SECONDS = 10.0
-_CGROUPS = Path("/sys/fs/cgroup")
 _WORKER_SHARE = 0.75  # of the memory, for all workers of this machine; the rest is for training
 _LEAST_MEMORY = 1 << 30  # a worker of less could not image a field of a usual size
 
@@ -168,66 +167,49 @@ def connect(engine: Engine, *, patience: float = _PATIENCE) -> Connection:
     if engine.dashboard and not importlib.util.find_spec("bokeh"):
         raise Vis2imgError("the dashboard needs bokeh: pip install 'vis2img[dashboard]'")
     catch_dask_logs()
-    if engine.scheduler is None or engine.scheduler == "slurm":
-        return _start(engine)
-    return _join(engine, engine.scheduler, patience)
+    deadline = time.monotonic() + patience
 
-
-def _start(engine: Engine) -> Connection:
-    """Start a scheduler and its workers, and connect."""
-    workers, memory = engine.processes(), engine.worker_memory
-    if engine.scheduler is None and not memory:
-        memory = max(int(_WORKER_SHARE * _machine_memory()) // workers, _LEAST_MEMORY)
-    kind = engine.scheduler or "local"
-    process = ClusterProcess(engine.threads, kind=kind, workers=workers, memory=memory, dashboard=engine.dashboard)
+    process = None
     with contextlib.ExitStack() as stack:
-        stack.callback(process.close)
-        address, link = process.wait()
-        client = _client(address, _ANSWER_SECONDS)
+        if engine.scheduler is None or engine.scheduler == "slurm":
+            process = _start(engine)
+            stack.callback(process.close)
+            address = process.address()
+        else:
+            address = _address(engine.scheduler, deadline)
+
+        client = _client(address, _ANSWER_SECONDS if process else min(patience, _ANSWER_SECONDS))
         stack.callback(client.close)
-        if kind == "slurm":
+        if not process:
+            _wait_for_workers(client, max(1, engine.workers), deadline)
+        if engine.scheduler is not None:
             check_workers(client)
+
+        link = client.dashboard_link if engine.dashboard else None
         stack.pop_all()
     return Connection(client, link, process)
 
 
-def _machine_memory() -> int:
-    """Return the bytes that this process may use: of the machine, or of the job or container that it runs in."""
-    import psutil
-
-    limits = [psutil.virtual_memory().total]
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, kind, folder = line.split(":", 2)
-            if kind in ("", "memory"):  # version 2, version 1
-                top, name = (_CGROUPS, "memory.max") if not kind else (_CGROUPS / kind, "memory.limit_in_bytes")
-                for path in (top / folder.strip("/") / "x").parents:
-                    with contextlib.suppress(OSError, ValueError):  # not there; or the word max
-                        limits.append(int((path / name).read_text()))
-    return min(limits)
+def _start(engine: Engine) -> ClusterProcess:
+    """Start a scheduler and its workers."""
+    workers, memory = engine.processes(), engine.worker_memory
+    if engine.scheduler is None and not memory:
+        memory = max(int(_WORKER_SHARE * memory_limit()) // workers, _LEAST_MEMORY)
+    kind = engine.scheduler or "local"
+    return ClusterProcess(engine.threads, kind=kind, workers=workers, memory=memory, dashboard=engine.dashboard)
 
 
-def _join(engine: Engine, scheduler: str, patience: float) -> Connection:
-    """Connect to a scheduler that is there, and wait for workers."""
-    deadline = time.monotonic() + patience
-    address = _file_address(Path(scheduler), deadline) if scheduler.endswith(".json") else scheduler
-    with contextlib.ExitStack() as stack:
-        client = _client(address, min(patience, _ANSWER_SECONDS))
-        stack.callback(client.close)
-        _wait_for_workers(client, max(1, engine.workers), deadline)
-        check_workers(client)
-        link = client.dashboard_link if engine.dashboard else None
-        stack.pop_all()
-    return Connection(client, link)
-
-
-def _file_address(path: Path, deadline: float) -> str:
-    """Return the address in a scheduler file, which may be there a little later."""
+def _address(scheduler: str, deadline: float) -> str:
+    """Return the address of a scheduler; its file may be there a little later."""
+    if not scheduler.endswith(".json"):
+        return scheduler
     while True:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not there, or not whole
-            return json.loads(path.read_text())["address"]
+            return json.loads(Path(scheduler).read_text())["address"]
         if time.monotonic() > deadline:
-            raise Vis2imgError(f"{path} is no scheduler file; make it: dask scheduler --scheduler-file {path}")
+            raise Vis2imgError(
+                f"{scheduler} is no scheduler file; make it: dask scheduler --scheduler-file {scheduler}"
+            )
         time.sleep(0.2)
 
 

@@ -1,22 +1,28 @@
-"""Workers as Slurm jobs, by dask-jobqueue, which reads queue, account, walltime and the rest from Dask's configuration.
+"""Workers as Slurm jobs of dask-jobqueue, which takes queue, account, walltime and the rest from Dask's configuration.
 
-dask-jobqueue notices that a worker is away, but not that a job ended before its worker came (cancelled while it
-waited, a node that fails), so the queue is looked at.
+Its jobs are kept here and not by its ``SLURMCluster``, which does not notice that a job ended before its worker came
+(cancelled while it waited, a node that fails): the queue is looked at.
 """
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import logging
 import math
 import shutil
 import subprocess
-import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from vis2img.cluster.process import MEMORY, THREAD_VARIABLES, Started, Tell
+import dask
+
+from vis2img.cluster.settings import MEMORY, dask_environment, thread_environment
 from vis2img.errors import ParameterError, Vis2imgError
+
+if TYPE_CHECKING:
+    from dask_jobqueue.slurm import SLURMJob
+    from distributed import Scheduler
 
 CONFIG = "~/.config/dask/jobqueue.yaml"
 _LOGS = "slurm-logs"
@@ -25,48 +31,103 @@ _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 30.0  # between looks at the queue, which the whole site shares
 _TELL_SECONDS = 60.0
 _HOPELESS = 3  # jobs that end without a worker before the first worker came
+Tell = Callable[..., None]
+"""Takes ``log`` and ``level``, or ``ready``, or ``error``."""
 
 
-@contextlib.contextmanager
-def slurm(workers: int, threads: int, memory: int, dashboard: bool, stop: threading.Event, tell: Tell) -> Started:
-    """Submit jobs of ``workers`` workers in all, wait for the first, and keep their number; cancel them when left.
+class SlurmWorkers:
+    """Slurm jobs of ``workers`` workers in all, each of ``threads`` cores.
 
-    Parameters
-    ----------
-    workers, threads : int
-        Workers in all, and cores of each.
-    memory : int
-        Bytes of each; 0: what the configuration says of a job.
-    dashboard : bool
-    stop : threading.Event
-        Ends the wait for the first worker.
-    tell : callable
-        Takes ``log`` and ``level``.
+    ``memory`` is the bytes of each worker; 0: what the configuration says of a job.
 
     Raises
     ------
     Vis2imgError
-        If dask-jobqueue or sbatch is missing, Slurm refuses the jobs, or they end without a worker.
+        If dask-jobqueue or sbatch is missing, or Slurm refuses the jobs.
+    ParameterError
+        If nothing says how much memory a job needs.
     """
-    with slurm_cluster(threads, memory, dashboard) as cluster:
-        _try(cluster.job_script())
-        jobs = math.ceil(workers / _processes())
-        cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
-        watch = _Watch(cluster, tell)
-        _first_worker(cluster, jobs, watch, stop, tell)
-        yield cluster, watch
+
+    def __init__(self, workers: int, threads: int, memory: int, dashboard: bool, tell: Tell) -> None:
+        _try(make_job("tcp://scheduler:8786", "trial", threads, memory).job_script())
+        self._threads, self._memory, self._tell = threads, memory, tell
+        self._wanted = math.ceil(workers / _processes())
+        self._jobs: list[SLURMJob] = []
+        self._submitted = self._ended = 0
+        self._looked = time.monotonic()
+        given = _given("scheduler-options") or {}
+        options: dict[str, Any] = {"dashboard": dashboard, "dashboard_address": ":8787" if dashboard else ":0"}
+        if not given.keys() & {"host", "interface"}:
+            options["interface"] = _given("interface")
+        self.scheduler_options = {**options, **given}
+
+    async def start(self, scheduler: Scheduler, stop: asyncio.Event) -> None:
+        """Submit the jobs and wait for the first worker, however long the queue is.
+
+        Raises
+        ------
+        Vis2imgError
+            If jobs end without a worker.
+        """
+        self._address = scheduler.address
+        await self._submit()
+
+        told = -math.inf
+        while not scheduler.workers and not stop.is_set():
+            if time.monotonic() - told > _TELL_SECONDS:
+                self._tell(log=f"waiting for the first of {self._wanted} Slurm jobs to start", level=logging.INFO)
+                told = time.monotonic()
+            await asyncio.sleep(_POLL_SECONDS)
+            await self.watch()
+            if self._ended >= min(_HOPELESS, self._wanted):
+                raise Vis2imgError(
+                    f"the Slurm jobs end before their Dask worker is there; {_given('log-directory') or _LOGS} says why"
+                )
+
+    async def watch(self) -> None:
+        """Submit jobs for those that ended, for whatever reason and whether or not their worker ever came."""
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        command = ["squeue", "--me", "--noheader", "--format=%A"]
+        listed = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+        if listed.returncode:  # the controller is away for a while
+            return
+        there = set(listed.stdout.split())
+        for job in [job for job in self._jobs if job.job_id not in there]:
+            self._ended += 1
+            self._tell(log=f"Slurm job {job.job_id} has ended; another is submitted", level=logging.INFO)
+            self._jobs.remove(job)
+        await self._submit()
+
+    async def end(self) -> None:
+        """Cancel the jobs."""
+        await asyncio.gather(*(job.close() for job in self._jobs))
+
+    async def _submit(self) -> None:
+        """Submit as many jobs as are missing."""
+
+        async def submit() -> None:
+            self._submitted += 1
+            job = make_job(self._address, f"vis2img-{self._submitted}", self._threads, self._memory)
+            await job.start()
+            self._jobs.append(job)
+
+        await asyncio.gather(*(submit() for _ in range(self._wanted - len(self._jobs))))
 
 
-def slurm_cluster(threads: int, memory: int, dashboard: bool) -> Any:
-    """Return a ``dask_jobqueue.SLURMCluster`` without jobs, of one Dask thread and ``threads`` cores per worker.
+def make_job(address: str, name: str, threads: int, memory: int) -> SLURMJob:
+    """Return a job, not yet submitted, with one Dask thread and ``threads`` cores in each of its workers.
 
     Raises
     ------
     Vis2imgError
-        If dask-jobqueue or sbatch is missing, or nothing says how much memory a job needs.
+        If dask-jobqueue or sbatch is missing.
+    ParameterError
+        If nothing says how much memory a job needs.
     """
     try:
-        from dask_jobqueue import SLURMCluster
+        from dask_jobqueue.slurm import SLURMJob
     except ImportError:
         raise Vis2imgError("Slurm workers need dask-jobqueue: pip install 'vis2img[slurm]'") from None
     if not shutil.which("sbatch"):
@@ -76,27 +137,23 @@ def slurm_cluster(threads: int, memory: int, dashboard: bool) -> Any:
             f"Slurm jobs need their memory: give worker_memory, or memory under jobqueue: slurm: in {CONFIG}"
         )
     processes = _processes()
-    variables = dict.fromkeys(THREAD_VARIABLES, str(threads))
-    settings = {**MEMORY, "terminate": _TERMINATE}
-    variables |= {f"DASK_DISTRIBUTED__WORKER__MEMORY__{name.upper()}": str(settings[name]) for name in settings}
+    settings = {**MEMORY, "distributed.worker.memory.terminate": _TERMINATE}
+    variables = thread_environment(threads) | dask_environment(settings)
     before = _given("job-script-prologue") or _given("env-extra") or []
-    options = {"dashboard": dashboard} if dashboard else {"dashboard": False, "dashboard_address": ":0"}
-    return SLURMCluster(
+    return SLURMJob(
+        address,
+        name,
         cores=processes,  # the threads of Dask, one in each process
         job_cpu=_given("job-cpu") or processes * threads,
         processes=processes,
         memory=f"{processes * memory}B" if memory else None,
         job_script_prologue=[*before, *(f"export {name}={value}" for name, value in variables.items())],
         log_directory=_given("log-directory") or _LOGS,
-        scheduler_options={**options, **(_given("scheduler-options") or {})},
-        silence_logs=False,
     )
 
 
 def _given(name: str) -> Any:
     """Return a value of the user's configuration of dask-jobqueue."""
-    import dask
-
     return dask.config.get(f"jobqueue.slurm.{name}", None)
 
 
@@ -113,46 +170,3 @@ def _try(script: str) -> None:
             line.removeprefix("sbatch: ").removeprefix("error: ") for line in result.stderr.splitlines() if line.strip()
         ]
         raise Vis2imgError(f"Slurm refuses the jobs of the workers: {'; '.join(lines)} (set in {CONFIG})")
-
-
-def _first_worker(cluster: Any, jobs: int, watch: _Watch, stop: threading.Event, tell: Tell) -> None:
-    """Wait until a worker is there, however long the queue is."""
-    told = -math.inf
-    while not cluster.scheduler_info["workers"] and not stop.wait(_POLL_SECONDS):
-        if time.monotonic() - told > _TELL_SECONDS:
-            tell(log=f"waiting for the first of {jobs} Slurm jobs to start", level=logging.INFO)
-            told = time.monotonic()
-        watch()
-        if watch.ended >= min(_HOPELESS, jobs):
-            raise Vis2imgError(
-                f"the Slurm jobs end before their Dask worker is there; {_given('log-directory') or _LOGS} says why"
-            )
-
-
-class _Watch:
-    """Has other jobs submitted for those that ended, for whatever reason and whether or not their worker ever came."""
-
-    def __init__(self, cluster: Any, tell: Tell) -> None:
-        self.cluster, self.tell = cluster, tell
-        self.ended = 0
-        """Jobs that ended so far."""
-        self._looked = time.monotonic()
-
-    def __call__(self) -> None:
-        """Look at the queue, if it is time."""
-        if time.monotonic() - self._looked < _LOOK_SECONDS:
-            return
-        self._looked = time.monotonic()
-        jobs = {job.job_id: name for name, job in list(self.cluster.workers.items()) if job.job_id}
-        listed = subprocess.run(["squeue", "--me", "--noheader", "--format=%A"], capture_output=True, text=True)
-        if listed.returncode:  # the controller is away for a while
-            return
-        for job_id in jobs.keys() - set(listed.stdout.split()):
-            self.ended += 1
-            self.tell(log=f"Slurm job {job_id} has ended; another is submitted", level=logging.INFO)
-            self.cluster.loop.add_callback(self._forget, jobs[job_id])
-
-    def _forget(self, name: str) -> None:
-        """Leave one worker fewer than there should be, which makes dask-jobqueue submit a job under another name."""
-        self.cluster.workers.pop(name, None)
-        self.cluster.worker_spec.pop(name, None)
