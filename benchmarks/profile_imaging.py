@@ -43,7 +43,6 @@ def main() -> None:
     from vis2img.imaging.gridding import vis_to_dirty
     from vis2img.imaging.params import ImagingParams
     from vis2img.imaging.weighting import cell_size, imaging_weights
-    from vis2img.ms.reading import PartReader
     from vis2img.ms.selection import Selection
     from vis2img.units import parse_angle
 
@@ -55,7 +54,7 @@ def main() -> None:
     stages.done("import numba and ducc0")
     ms = open_ms(options.ms)
     stages.done("open: sub-tables, times, baselines")
-    reader = PartReader(ms.meta, Selection())
+    reader = ms.open_parts(Selection())[0]
     stages.done("rows wanted")
     parts = reader.read(nthreads=options.threads)
     stages.done("read and reduce to Stokes I (with loading the compiled loop)")

@@ -5,6 +5,12 @@ class Vis2imgError(Exception):
     """Something the user can put right; the message names the file, the column and the remedy."""
 
 
+class UsageError(Vis2imgError):
+    """A command line that cannot be understood."""
+
+    exit_code = 2
+
+
 class MeasurementSetError(Vis2imgError):
     """A measurement set that cannot be opened or read, or holds nothing that can be imaged."""
 

@@ -1,14 +1,29 @@
-"""A lock on an output while it is made: held by one process, and freed by the system however that process ends."""
+"""Outputs: what they may be called, written whole or not at all, and by one process at a time.
+
+A file        ``atomic_output`` or ``write_text``: beside its place, then moved there
+A folder      ``staging``, made there, then ``publish``; ``recover`` mends a publication that was killed
+A lock        ``locked`` or ``claimed``: freed by the system however the process ends
+
+Beside OUT lie, for as long as they are needed:
+
+.OUT.lock                     held (flock) by the process that writes
+.OUT.partial-HOST-PID-*       work in progress
+.OUT.old                      what is being replaced, for the moment between two renames
+.OUT.trash                    what may be deleted, so that a deletion that was killed leaves nothing that looks whole
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import secrets
+import shutil
 import socket
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vis2img.errors import BusyError, OutputError
@@ -134,7 +149,7 @@ def atomic_output(path: Path, overwrite: bool) -> Iterator[Path]:
     try:
         try:
             yield temporary
-            _to_disk(temporary)
+            to_disk(temporary)
             check_outputs([path], overwrite)
             temporary.replace(path)
         except OSError as error:
@@ -143,13 +158,119 @@ def atomic_output(path: Path, overwrite: bool) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
+    """Wait until what a file holds is on the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place, and move it there when whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+def write_text(path: Path, text: str, overwrite: bool = True) -> None:
+    """Write a file in one move.
+
+    Raises
+    ------
+    OutputError
+        As :func:`atomic_output`.
+    """
+    with atomic_output(path, overwrite) as temporary:
+        temporary.write_text(text)
+
+
+@contextlib.contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """Make a hidden folder beside ``out`` for the work in progress, and remove it whatever happens.
+
+    What a killed process left of the same target on this machine is removed too.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made.
+    """
+    start = f".{out.name}.partial-{socket.gethostname()}-"
+    for path in out.parent.glob(f"{glob.escape(start)}*"):
+        pid = path.name.removeprefix(start).partition("-")[0]
+        if pid.isdecimal() and not _runs(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+    try:
+        stage = Path(tempfile.mkdtemp(prefix=f"{start}{os.getpid()}-", dir=out.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write in {out.parent}: {error.strerror}") from error
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
+
+
+def publish(moves: Sequence[tuple[Path, Path]], overwrite: bool) -> None:
+    """Move finished files and folders to their places, all or none.
+
+    What was there stays hidden beside its place until the last has been moved. Call this under :func:`locked`.
+
+    Parameters
+    ----------
+    moves : sequence of (path, path)
+        From where to where. The last decides: as soon as it is in its place, what was there is deleted.
+    overwrite : bool
+        Whether the last place may hold something.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be moved; what was there is put back.
+    """
+    places = [place for _, place in moves]
+    try:
+        for place in reversed(places):
+            if place.exists() and (overwrite or place != places[-1]):
+                place.rename(hidden(place, "old"))
+        for path, place in moves:
+            path.rename(place)  # onto a folder that is not empty: an error
+    except OSError as error:
+        _settle(places, undo=True)
+        raise OutputError(f"cannot write {places[-1]}: {error.strerror}") from error
+    _settle(places, undo=False)
+
+
+def recover(places: Sequence[Path]) -> None:
+    """Put right what a publication that was cut short left at these places: all is as before it, or as after it.
+
+    Raises
+    ------
+    OutputError
+        If something cannot be moved.
+    """
+    _settle(places, undo=not places[-1].exists())
+
+
+def _settle(places: Sequence[Path], undo: bool) -> None:
+    for place in places:
+        old = hidden(place, "old")
+        if undo and old.exists():
+            discard(place, place)
+            old.rename(place)
+        discard(old, place)
+
+
+def discard(path: Path, out: Path) -> None:
+    """Delete a file, or a folder: first out of its place beside ``out`` at once, then file by file."""
+    trash = hidden(out, "trash")
+    shutil.rmtree(trash, ignore_errors=True)  # of a process that was killed here
+    try:
+        if path.is_dir():
+            path.rename(trash)
+            shutil.rmtree(trash, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror}") from error

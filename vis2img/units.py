@@ -1,8 +1,7 @@
 """Units: their constants, and how people write angles, ranges, directions and times.
 
-The command line and YAML files share the parsers of the option types below, because a configuration file is read as the
-command line that it stands for. In memory every value is in the units of ``docs/conventions.md``: radians, wavelengths,
-seconds (MJD), indices.
+The command line and YAML files share the parsers of the option types below. In memory every value is in the units of
+``docs/conventions.md``: radians, wavelengths, seconds (MJD), indices.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -185,21 +185,67 @@ def utc_text(seconds: float) -> str | None:
         return None
 
 
-def _spec(parse: Callable[[str], Any], show: Callable[[Any], str], metavar: str) -> PrimitiveConstructorSpec:
-    return PrimitiveConstructorSpec(
+@dataclass(frozen=True)
+class Form(PrimitiveConstructorSpec[Any]):
+    """How a value of a type below is written: an option of the command line, and a value of a YAML file."""
+
+    spell: Callable[[Any], str] = str
+    """Text that gives the very same value; help texts are content with fewer digits."""
+    bare: bool = True
+    """Whether the numbers in memory mean something by themselves, as indices do and angles do not."""
+    reads_null: bool = False
+    """Whether null in a YAML file is a value, instead of the default."""
+
+    def read(self, value: Any) -> Any:
+        """Return what ``value`` of a YAML file means; a ValueError says what is wrong with it."""
+        numbers = self.bare and isinstance(value, list)
+        return self.instance_from_str([self.spell(tuple(value)) if numbers else str(value)])
+
+    def write(self, value: Any) -> Any:
+        """Return ``value`` as a YAML file holds it, such that :meth:`read` gives it back."""
+        if not self.bare:
+            return self.spell(value)
+        return list(value) if isinstance(value, tuple) else value
+
+
+def _form(
+    metavar: str,
+    parse: Callable[[str], Any],
+    show: Callable[[Any], str],
+    spell: Callable[[Any], str] | None = None,
+    bare: bool = True,
+) -> Form:
+    return Form(
         nargs=1,
         metavar=metavar,
         instance_from_str=lambda args: parse(args[0]),
         is_instance=lambda value: isinstance(value, (float, int, tuple, str)),
         str_from_instance=lambda value: [show(value)],
+        spell=spell or show,
+        bare=bare,
     )
 
 
-Angle = Annotated[float, _spec(parse_angle, format_angle, "ANGLE")]
-IndexRange = Annotated[tuple[int | None, int | None], _spec(parse_index_range, format_index_range, "START:STOP")]
-UVRange = Annotated[tuple[float, float], _spec(parse_uv_range, format_uv_range, "MIN:MAX")]
-Npix = Annotated[tuple[int, int], _spec(parse_npix, lambda v: f"{v[0]},{v[1]}", "X[,Y]")]
-Direction = Annotated[tuple[float, float], _spec(parse_direction, format_direction, "RA,DEC")]
-Antennas = Annotated[tuple[str, ...], _spec(parse_antennas, ",".join, "A,B,...")]
-Spws = Annotated[int | tuple[int, ...] | Literal["all"], _spec(parse_spws, format_spws, "N,...|all")]
-Memory = Annotated[float, _spec(parse_bytes, format_bytes, "BYTES")]
+def _spell_angles(*angles: float) -> str:
+    return ",".join(f"{float(angle)!r}rad" for angle in angles)
+
+
+def _spell_uv_range(value: tuple[float, float]) -> str:
+    return f"{value[0]!r}:" + ("" if math.isinf(value[1]) else repr(value[1]))
+
+
+def _spell_list(value: tuple[Any, ...]) -> str:
+    return ",".join(map(str, value))
+
+
+Angle = Annotated[float, _form("ANGLE", parse_angle, format_angle, _spell_angles, bare=False)]
+IndexRange = Annotated[tuple[int | None, int | None], _form("START:STOP", parse_index_range, format_index_range)]
+UVRange = Annotated[tuple[float, float], _form("MIN:MAX", parse_uv_range, format_uv_range, _spell_uv_range)]
+Npix = Annotated[tuple[int, int], _form("X[,Y]", parse_npix, _spell_list)]
+Direction = Annotated[
+    tuple[float, float],
+    _form("RA,DEC", parse_direction, format_direction, lambda value: _spell_angles(*value), bare=False),
+]
+Antennas = Annotated[tuple[str, ...], _form("A,B,...", parse_antennas, _spell_list)]
+Spws = Annotated[int | tuple[int, ...] | Literal["all"], _form("N,...|all", parse_spws, format_spws)]
+Memory = Annotated[float, _form("BYTES", parse_bytes, format_bytes, repr)]

@@ -16,8 +16,8 @@ from astropy.io import fits
 
 from tests.helpers.command_line import fingerprint
 from tests.helpers.measurement_sets import build_ms
-from vis2img.cli.app import parse
 from vis2img.cli.image import ImageCommand
+from vis2img.configs.command_line import parse
 from vis2img.coordinates import sky_position
 from vis2img.imaging.fits import read_params
 

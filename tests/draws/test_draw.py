@@ -28,6 +28,11 @@ def source_of(path: Path, selection: Selection | None = None, **changes: object)
     return FieldSource(str(path), selection, ImagingPrior.for_ms(open_ms(path), selection, npix=64), **changes)
 
 
+def varied(source: FieldSource, **changes: tuple[float, float]) -> FieldSource:
+    """Return the field with other ranges of its prior."""
+    return replace(source, prior=replace(source.prior, ranges=replace(source.prior.ranges, **changes)))
+
+
 def test_a_draw_replays_and_equals_the_image_of_its_parameters(make_ms) -> None:
     path = make_ms(antennas=9, sources=((1.0, 0.001, -0.002),)).path
     source, ms = source_of(path), open_ms(path)
@@ -93,7 +98,7 @@ def test_parameters_that_leave_nothing_are_drawn_again(make_ms) -> None:
     made = make_ms(antennas=9, channels=8)
     made.edit("FLAG", lambda flag: np.concatenate([np.ones_like(flag[:, :6]), flag[:, 6:]], axis=1))
     source = source_of(made.path)
-    narrow = replace(source, prior=replace(source.prior, band_fraction=(0.2, 0.3)))
+    narrow = varied(source, band_fraction=(0.2, 0.3))
     drawn = [make_draw(narrow, 0, 0, index) for index in range(6)]
     assert all(np.isfinite(draw.noise).all() and draw.params.band[1] > 0.75 for draw in drawn)
     made.edit("FLAG", np.ones_like)
@@ -109,7 +114,7 @@ def test_a_draw_of_zeros_is_drawn_again_whatever_was_read_before(make_ms) -> Non
     drawn = []
     for memory in (1e9, 2e3):
         source = source_of(made.path, memory=memory)
-        source = replace(source, prior=replace(source.prior, band_fraction=(0.2, 0.4), keep_times=(1.0, 1.0)))
+        source = varied(source, band_fraction=(0.2, 0.4), keep_times=(1.0, 1.0))
         alone = [image_draw_params(source, index) for index in range(6)]
         assert len({params.band for params in alone}) == 6 and all(params.band[1] > 0.5 for params in alone)
         drawn.append([replace(params, keep_times=1.0) for params in alone])

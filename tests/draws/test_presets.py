@@ -83,15 +83,19 @@ def test_full_has_the_ranges_of_earlier_runs(ms: MeasurementSet) -> None:
     pixel = ms.imaging_params(npix=64).pixsize
     longest = 1 / (3 * pixel)
     assert longest == pytest.approx(ms.meta.uv_max, rel=0.05)  # the pixel is rounded to two digits
-    assert ImagingPrior.for_ms(ms, npix=64) == ImagingPrior(
-        fov=64 * pixel,
-        pixsize=(0.85 * pixel, 1.18 * pixel),
+    prior = ImagingPrior.for_ms(ms, npix=64)
+    assert (prior.fov, prior.unit) == (64 * pixel, pixel)
+    assert prior.pixsize == (0.85 * pixel, 1.18 * pixel) and prior.taper == (1.5 * pixel, 4 * pixel)
+    assert prior.uv_min == (0.0, 0.01 * longest) and prior.uv_max == (0.6 * longest, 1.2 * longest)
+    assert PriorConfig() == PRESETS["full"] == prior.ranges
+    assert prior.ranges == PriorConfig(
+        pixsize=(0.85, 1.18),
         weightings=("natural", "briggs", "briggs", "uniform"),
         robust=(-1.5, 1.5),
-        taper=(1.5 * pixel, 4 * pixel),
+        taper=(1.5, 4.0),
         taper_probability=0.5,
-        uv_min=(0.0, 0.01 * longest),
-        uv_max=(0.6 * longest, 1.2 * longest),
+        uv_min=(0.0, 0.01),
+        uv_max=(0.6, 1.2),
         band_fraction=(0.4, 1.0),
         time_fraction=(0.4, 1.0),
         keep_times=(0.7, 1.0),
@@ -99,7 +103,6 @@ def test_full_has_the_ranges_of_earlier_runs(ms: MeasurementSet) -> None:
         keep_baselines=(0.7, 1.0),
         epsilon=1e-3,
     )
-    assert PriorConfig() == PRESETS["full"]
 
 
 def test_image_only_is_the_image_that_is_made_by_default(ms: MeasurementSet) -> None:
@@ -116,7 +119,7 @@ def test_image_only_is_the_image_that_is_made_by_default(ms: MeasurementSet) -> 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_averaged_data_can_be_drawn_under_every_preset(averaged: Path, preset: str) -> None:
     prior = ImagingPrior.for_ms(open_ms(averaged), config=PRESETS[preset])
-    assert prior.keep_antennas == prior.keep_times == (1.0, 1.0)
+    assert prior.ranges.keep_antennas == prior.ranges.keep_times == (1.0, 1.0)
     draw = make_draw(FieldSource(str(averaged), Selection(), prior), 0, 0, 1)  # a facet that is wider than high
     assert draw.data.max() > 0.2
 
@@ -174,7 +177,7 @@ def test_the_example_is_a_prior() -> None:
         ("band_fraction: [0.5, 1.5]", ["band_fraction", "fractions"]),
         ("weightings: [natural, brigs]", ["weightings", "'brigs'", "did you mean briggs?"]),
         ("weightings: []", ["weightings is empty"]),
-        ("weightings: 3", ["weightings = 3", "list"]),
+        ("weightings: 3", ["weightings: 3 is unknown", "known: natural"]),
         ("taper_probability: 2", ["taper_probability", "0 to 1"]),
         ("epsilon: 1", ["epsilon", "1e-05"]),
         ("pixsize: [0, 1]", ["pixsize", "0.1"]),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vis2img.dataset import open_ms
-from vis2img.draws.presets import PRESETS
+from vis2img.draws.presets import PRESETS, PriorConfig
 from vis2img.draws.prior import ImagingPrior
 from vis2img.errors import ParameterError
 from vis2img.random import draw_rng
@@ -18,15 +18,18 @@ from vis2img.random import draw_rng
 ARCSEC = math.pi / 180 / 3600
 
 
-def prior(**changes: Any) -> ImagingPrior:
+LONGEST = 1 / (3 * ARCSEC)  # wavelengths, of a suggested pixel of 1 arcsec
+
+
+def prior(fov: float = 600 * ARCSEC, **changes: Any) -> ImagingPrior:
+    """Pixels of 1.5 to 3 arcsec, tapers of 5 to 9, uv of 0 to 100 and 5,000 to 20,000 wavelengths."""
     values: dict[str, Any] = {
-        "fov": 600 * ARCSEC,
-        "pixsize": (1.5 * ARCSEC, 3 * ARCSEC),
-        "taper": (5 * ARCSEC, 9 * ARCSEC),
-        "uv_min": (0.0, 100.0),
-        "uv_max": (5e3, 2e4),
+        "pixsize": (1.5, 3.0),
+        "taper": (5.0, 9.0),
+        "uv_min": (0.0, 100.0 / LONGEST),
+        "uv_max": (5e3 / LONGEST, 2e4 / LONGEST),
     }
-    return ImagingPrior(**{**values, **changes})
+    return ImagingPrior(fov, ARCSEC, PriorConfig(**{**values, **changes}))
 
 
 def test_a_draw_replays_from_seed_field_and_index() -> None:
@@ -56,9 +59,9 @@ def test_the_fixed_prior_does_not_vary() -> None:
     fixed = prior().fixed()
     assert not fixed.varies and prior().varies
     for change in ({"robust": (0.0, 1.0)}, {"weightings": ("natural", "uniform")}, {"keep_times": (0.5, 0.5)},
-                   {"taper": (1e-5, 1e-5), "taper_probability": 0.5}, {"uv_max": (1e4, 2e4)}):  # fmt: skip
-        assert replace(fixed, **change).varies
-    assert not replace(fixed, taper=(1e-5, 1e-5), taper_probability=1.0).varies
+                   {"taper": (2.0, 2.0), "taper_probability": 0.5}, {"uv_max": (0.5, 1.0)}):  # fmt: skip
+        assert replace(fixed, ranges=replace(fixed.ranges, **change)).varies
+    assert not replace(fixed.ranges, taper=(2.0, 2.0), taper_probability=1.0).varies
     first, second = (fixed.draw(draw_rng(0, 0, i)) for i in (0, 1))
     assert first.sampling_seed != second.sampling_seed
     assert {**first.to_dict(), "sampling_seed": 0} == {**second.to_dict(), "sampling_seed": 0}
@@ -101,7 +104,7 @@ def test_fixing_parameters_leaves_the_others_alone() -> None:
         {"band_fraction": (0.5, 1.5)},
         {"taper_probability": 1.5},
         {"weightings": ()},
-        {"uv_min": (0.0, 6e3)},
+        {"uv_min": (0.0, 6e3 / LONGEST)},
         {"fov": 10 * ARCSEC},
         {"epsilon": 0.1},
         {"robust": (-6.0, 0.0)},

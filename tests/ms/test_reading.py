@@ -12,10 +12,11 @@ import pytest
 from casacore.tables import default_ms, makearrcoldesc, maketabdesc, table
 
 from vis2img.cli.info import describe
+from vis2img.dataset import open_ms
 from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.ms import metadata, reading
 from vis2img.ms.metadata import read_metadata
-from vis2img.ms.reading import read_parts, read_visibilities
+from vis2img.ms.reading import PartReader, read_parts
 from vis2img.ms.selection import Selection
 from vis2img.ms.tables import row_sample
 from vis2img.visibilities import Visibilities
@@ -170,7 +171,7 @@ def assert_equals(vis: Visibilities, expected: dict) -> None:
 
 
 def read(path: Path, **selection) -> Visibilities:
-    return read_visibilities(read_metadata(path), Selection(**selection))
+    return open_ms(path).read(Selection(**selection))
 
 
 @pytest.fixture
@@ -467,8 +468,8 @@ def test_reading_in_chunks_equals_reading_at_once(tmp_path, monkeypatch, chunk_r
     whole = [read(path, **s) for s in selections]
     monkeypatch.setattr(reading, "_CHUNK_BYTES", 8 * 5 * 4 * chunk_rows)
     reduced = []
-    reduce = reading._reduce
-    monkeypatch.setattr(reading, "_reduce", lambda *args: (reduced.append(args[-1]), reduce(*args))[1])
+    reduce = PartReader._reduce
+    monkeypatch.setattr(PartReader, "_reduce", lambda *args: (reduced.append(args[-1]), reduce(*args))[1])
     for selection, expected in zip(selections, whole, strict=True):
         reduced.clear()
         part = read(path, **selection)
@@ -483,7 +484,7 @@ def test_progress_ends_at_all_rows(tmp_path, monkeypatch, rows):
     monkeypatch.setattr(reading, "_CHUNK_BYTES", 8 * 5 * 4 * 4)
     calls: list[tuple[int, int]] = []
     meta = read_metadata(path)
-    read_visibilities(meta, Selection(), nthreads=1, progress=lambda done, total: calls.append((done, total)))
+    read_parts(meta, Selection(), nthreads=1, progress=lambda done, total: calls.append((done, total)))
     assert len(calls) > 3 and {total for _, total in calls} == {18}
     assert [done for done, _ in calls] == sorted(done for done, _ in calls) and calls[-1][0] == 18
 

@@ -271,7 +271,7 @@ def test_command_line_takes_preset_file_and_option_in_this_order(tmp_path, capsy
     assert len(list((tmp_path / "two").glob("*.ms"))) == 2
     file.write_text("nchan: many\n")
     assert main(argv) != 0
-    assert f"{file} or an option" in capsys.readouterr().err
+    assert f"{file}: nchan: 'many' is not a whole number" in capsys.readouterr().err
     file.write_text("nsources: 3\n")
     assert main(argv) != 0
     assert "unknown key nsources; did you mean n_sources?" in capsys.readouterr().err

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from vis2img import __version__
+from vis2img.configs.records import to_record
 from vis2img.draws.fits_field import is_image
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.files import check_outputs
@@ -34,7 +35,7 @@ from vis2img.train.embed.inputs import (
 )
 from vis2img.train.embed.patches import embed_images
 from vis2img.train.embed.table import EmbeddingTable, check_suffix, merge_embeddings, thumbnail, write_embeddings
-from vis2img.train.run.config import TrainConfig, to_record
+from vis2img.train.run.config import TrainConfig
 
 Progress = Callable[[int, int, str], None]
 

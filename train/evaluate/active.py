@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from vis2img.errors import ParameterError, Vis2imgError
-from vis2img.files import atomic_output
+from vis2img.files import write_text
 from vis2img.train.evaluate.anomaly import HEADLINE, components, outlier_scores, patches, recall_curve
 from vis2img.train.evaluate.scores import Score
 
@@ -151,8 +151,7 @@ class ActiveSession:
             "vectors_sha256": self._fingerprint,
             "human": [[index, value] for index, value in self.human.items()],
         }
-        with atomic_output(path, overwrite=True) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        write_text(path, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path, vectors: np.ndarray, raw_scores: np.ndarray) -> ActiveSession:

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from vis2img.configs.records import differences, to_record
 from vis2img.draws.presets import load_prior
 from vis2img.errors import ParameterError
-from vis2img.loader.config import ENGINE_KEYS
 from vis2img.train.embed.patches import embed_images
-from vis2img.train.run.config import TrainConfig, to_record
+from vis2img.train.run.config import TrainConfig
+from vis2img.train.run.folder import FREE
 from vis2img.train.run.run import load_run
 from vis2img.train.state import backbone_variables, build_model, create_state
 
@@ -66,12 +67,11 @@ def _check_seeds(folders: Sequence[str | Path], configs: Sequence[TrainConfig]) 
     """Refuse runs that are no seeds of one thing: their mean and interval would mean nothing."""
     records = [_what_counts(config) for config in configs]
     for i, (folder, record) in enumerate(zip(folders, records, strict=True)):
-        for key in record:
-            if record[key] != records[0][key]:
-                raise ParameterError(
-                    f"{folders[0]} and {folder} have another {key}, so they are no seeds of one thing; "
-                    "evaluate them one by one"
-                )
+        for difference in differences(records[0], record, FREE):
+            raise ParameterError(
+                f"{folders[0]} and {folder} have another {difference.key}, so they are no seeds of one thing; "
+                "evaluate them one by one"
+            )
         for other, config in zip(folders[:i], configs[:i], strict=True):
             if config.seed == configs[i].seed:
                 raise ParameterError(f"{other} and {folder} have the same seed, {config.seed}: they are one run, twice")
@@ -79,14 +79,10 @@ def _check_seeds(folders: Sequence[str | Path], configs: Sequence[TrainConfig]) 
 
 def _what_counts(config: TrainConfig) -> dict[str, Any]:
     """Return what makes a run what it is, but for its seed."""
-    record = to_record(config)
-    data = {key: value for key, value in record["data"].items() if key not in ENGINE_KEYS}
+    record = {name: value for name, value in to_record(config).items() if name != "seed"}
     # Runs keep the prior that they were trained with in their own folders.
-    data["imaging"] = load_prior(config.data.imaging).to_dict()
-    return {
-        **{f"data.{key}": value for key, value in data.items()},
-        **{k: record[k] for k in ("model", "optim", "steps")},
-    }
+    record["data"]["imaging"] = load_prior(config.data.imaging).to_dict()
+    return record
 
 
 def random_encoders(config: TrainConfig, seeds: Iterable[int]) -> list[Encoder]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vis2img.errors import OutputError
+from vis2img.files import staging, to_disk
 
 PAGE = "report.html"
 _OURS = re.compile(r"report\.html|scores\.csv|summary\.csv|figure-\d\d-[a-z0-9-]*\.png")
-_ASIDE = re.compile(r"\.report-[0-9a-f]{8}\.tmp")
+_ASIDE = re.compile(r"\.report\.html\.partial-.*|\.report-[0-9a-f]{8}\.tmp")  # the second is of older versions
 
 
 def check_report_folder(folder: Path, overwrite: bool) -> None:
@@ -65,22 +65,18 @@ def _aside(folder: Path) -> Iterator[Path]:
     """Give a hidden folder inside ``folder``, on the same disk; a folder that was made for nothing goes again."""
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".report-{secrets.token_hex(4)}.tmp"
     try:
-        aside.mkdir()
-        yield aside
+        with staging(folder / PAGE) as aside:
+            yield aside
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
         if new:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(content)
+    to_disk(path)
 
 
 def _move(aside: Path, folder: Path, names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 from matplotlib.figure import Figure
 
-from vis2img.errors import OutputError
+from vis2img.files import write_text
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -57,10 +57,4 @@ def write_report(path: Path, title: str, summary: str, sections: Sequence[Sectio
         }
         for s in sections
     ]
-    page = render("report.html.j2", title=title, summary=summary, sections=parts)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(page)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    write_text(path, render("report.html.j2", title=title, summary=summary, sections=parts))

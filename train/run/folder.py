@@ -18,16 +18,22 @@ from typing import Any
 
 import yaml
 
-from vis2img.configs import read_config
+from vis2img.configs.load import build, draft, read_config
+from vis2img.configs.records import differences, to_record
 from vis2img.draws.presets import PRESETS, load_prior
-from vis2img.errors import MeasurementSetError, OutputError, ParameterError, Vis2imgError
+from vis2img.errors import MeasurementSetError, OutputError, Vis2imgError
 from vis2img.files import write_text
 from vis2img.loader.config import ENGINE_KEYS
-from vis2img.train.run.config import TrainConfig, from_record, to_record, with_defaults
+from vis2img.train.run.config import TrainConfig
 
 _PATIENCE = 60.0  # s that a host waits for another's folder
-_SAME_RUN = ("data", "model", "optim", "seed", "steps")  # what a resumed run must agree in
-_ALWAYS = {"out", *_SAME_RUN, "checkpoint_every", "keep_checkpoints", "log_every"}  # in what `open_folder` wrote
+# What may differ between a run and the same run resumed.
+FREE = (
+    *("out", "checkpoint_every", "keep_checkpoints", "keep_every", "views_every", "log_every", "devices", "hosts"),
+    *(f"data.{key}" for key in ENGINE_KEYS),
+)
+# In what `open_folder` wrote, ever.
+_ALWAYS = {"out", "data", "model", "optim", "seed", "steps", "checkpoint_every", "keep_checkpoints", "log_every"}
 _COMPILED = "JAX_COMPILATION_CACHE_DIR"
 _ANEW = "choose another out, or delete that folder to start anew"
 _STEPS = (
@@ -158,16 +164,11 @@ def note_start(folder: Path, step: int) -> None:
 
 
 def _check_same(folder: Path, config: TrainConfig) -> None:
-    old, new = with_defaults(_read_record(folder)), to_record(config)
-    for record in (old, new):
-        record["data"] = {key: value for key, value in record["data"].items() if key not in ENGINE_KEYS}
-    kept = folder / "prior.yaml"
-    if new["data"]["imaging"] == str(kept):  # the run's own copy, as of a configuration that was read back
-        new["data"]["imaging"] = old["data"]["imaging"]
-    for key in _SAME_RUN:
-        if old[key] != new[key]:
-            advice = _STEPS if key == "steps" else _ANEW
-            raise OutputError(f"{folder} holds a run with another {difference(key, old[key], new[key])}; {advice}")
+    there, kept = draft(TrainConfig, _read_record(folder), folder / "config.yaml", saved=True), folder / "prior.yaml"
+    own = config.data.imaging == str(kept)  # the run's own copy, as of a configuration that was read back
+    for difference in differences(there, config, (*FREE, *(["data.imaging"] if own else []))):
+        advice = _STEPS if difference.key == "steps" else _ANEW
+        raise OutputError(f"{folder} holds a run with another {difference}; {advice}")
     if kept.exists() and load_prior(str(kept)) != load_prior(config.data.imaging):
         raise OutputError(f"{folder} holds a run with another prior than {config.data.imaging} has now; {_ANEW}")
 
@@ -197,19 +198,7 @@ def read_config_of(folder: Path) -> TrainConfig:
     record = _read_record(folder)
     if (folder / "prior.yaml").is_file():
         record["data"]["imaging"] = str(folder / "prior.yaml")
-    try:
-        return replace(from_record(record), out=str(folder))
-    except ParameterError as error:
-        raise ParameterError(f"{folder / 'config.yaml'}: {error}") from error
-
-
-def difference(key: str, old: Any, new: Any) -> str:
-    """Return the name of the first value that differs below ``key``, and both values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in {**new, **old}:
-            if old.get(name) != new.get(name):
-                return difference(f"{key}.{name}", old.get(name), new.get(name))
-    return f"{key} ({old} there, {new} here)"
+    return replace(build(TrainConfig, record, folder / "config.yaml", saved=True), out=str(folder))
 
 
 def _versions() -> dict[str, str]:

@@ -112,9 +112,7 @@ class MetricsLog:
             kept = [text for text in lines if text.endswith("\n") and self._known(_parsed(text))]
             if kept != lines:
                 write_text(self._path, "".join(kept))
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._path.with_name(f".{LINES}.partial").unlink()
+        except (OSError, OutputError) as error:
             raise _refused(self._path, error) from error
 
     def _known(self, row: dict[str, Any] | None) -> bool:
@@ -237,9 +235,10 @@ def _reason(path: Path, error: Exception) -> str:
     return f"{path} cannot be written: {getattr(error, 'strerror', None) or error}"
 
 
-def _refused(path: Path, error: OSError) -> OutputError:
-    if error.errno in _FULL:
+def _refused(path: Path, error: OSError | OutputError) -> OutputError:
+    reason = str(error) if isinstance(error, OutputError) else _reason(path, error)
+    if getattr(error.__cause__ or error, "errno", None) in _FULL:
         remedy = "free some space and give the same command again, which goes on from the last checkpoint"
     else:
         remedy = "check that the folder is there and may be written to, then give the same command again"
-    return OutputError(f"{_reason(path, error)}; {remedy}")
+    return OutputError(f"{reason}; {remedy}")

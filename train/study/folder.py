@@ -7,11 +7,10 @@ from pathlib import Path
 import yaml
 
 from vis2img import __version__
-from vis2img.configs import read_config
+from vis2img.configs.load import draft, read_config
+from vis2img.configs.records import differences, to_record
 from vis2img.errors import OutputError
-from vis2img.files import atomic_output, claimed
-from vis2img.train.run.config import to_record
-from vis2img.train.run.folder import difference
+from vis2img.files import claimed, write_text
 from vis2img.train.study.config import StudyConfig
 
 # What may change from one start to the next: it adds work, or leaves results as they are.
@@ -27,25 +26,24 @@ def settle(config: StudyConfig) -> None:
         If it holds another study, whose scores these cannot stand beside, or cannot be written.
     """
     path = config.out / "study.yaml"
-    record = {key: value for key, value in to_record(config).items() if key not in _FREE}
     # Scores that are there were made with CLEAN images to ask, or without.
-    record |= {"clean": config.has_clean, "vis2img": __version__}
+    made = {"clean": config.has_clean, "vis2img": __version__}
     try:
         scores_path(config, "arm", 0).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{config.out} cannot be written: {error.strerror}") from error
     with claimed(path) as free:
         if free and not path.exists():
-            with atomic_output(path, overwrite=False) as temporary:
-                temporary.write_text(yaml.safe_dump(record, sort_keys=False))
+            record = {key: value for key, value in to_record(config).items() if key not in _FREE}
+            write_text(path, yaml.safe_dump(record | made, sort_keys=False), overwrite=False)
     if path.exists():
-        there = read_config(path)
-        for key, value in record.items():
-            if there.get(key) != value:
-                raise OutputError(
-                    f"{config.out} holds a study with another {difference(key, there.get(key), value)}; "
-                    f"choose another out, or the settings of {path}"
-                )
+        record = read_config(path)
+        made_there = {key: record.pop(key, None) for key in made}
+        there = to_record(draft(StudyConfig, record, path, saved=True))
+        for difference in differences(there | made_there, to_record(config) | made, _FREE):
+            raise OutputError(
+                f"{config.out} holds a study with another {difference}; choose another out, or the settings of {path}"
+            )
 
 
 def scores_path(config: StudyConfig, arm: str, seed: int) -> Path:

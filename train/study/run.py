@@ -12,7 +12,7 @@ import numpy as np
 
 from vis2img.dataset import open_ms
 from vis2img.errors import Vis2imgError
-from vis2img.files import atomic_output, claimed
+from vis2img.files import claimed, write_text
 from vis2img.machine import cores
 from vis2img.products.clean import clean_image
 from vis2img.simulate.truth.truth import Truth
@@ -140,9 +140,7 @@ class Study:
             scores = self._score(arm, encoders[0], own, seed)
             if self.config.has_clean and arm in (CLEAN, BASE, "full"):
                 scores += self._score(f"{arm}, asked of {other} images", encoders[0], other, seed)
-        path = scores_path(self.config, arm, seed)
-        with atomic_output(path, overwrite=True) as temporary:
-            temporary.write_text(to_csv(scores))
+        write_text(scores_path(self.config, arm, seed), to_csv(scores))
         return True
 
     def _baselines(self, seed: int) -> Iterator[Score]:

@@ -2,12 +2,8 @@
 
     locked(out) -> prepare -> OUT.partial, block by block -> publish -> OUT
 
-OUT.partial   what a run has so far; the same command goes on with it
-.OUT.lock     held (flock) by the run that writes; the system frees it however that run ends
-.OUT.old      the store being replaced, for the moment between two renames
-.OUT.trash    what may be deleted, so that a deletion that was killed leaves nothing that looks like a store
-
-So OUT is whole whenever it is there, and one that is being replaced stays until its successor is complete.
+OUT.partial is what a run has so far, and the same command goes on with it; the rest is :mod:`vis2img.files`. So OUT is
+whole whenever it is there, and one that is being replaced stays until its successor is complete.
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ from typing import Any
 
 from vis2img.averaging.store import FORMAT, STAGE, attributes_of, block_trouble, blocks_of, partial_path
 from vis2img.errors import OutputError
-from vis2img.files import hidden
+from vis2img.files import discard, hidden, recover
 
 # What must be the same for a run to go on with the blocks of another.
 _SAME = ("format", "version", "source", "selection", "parameters", "chan_freq", "edges", "meta")
@@ -43,7 +39,7 @@ def prepare(out: Path, record: dict[str, Any], overwrite: bool) -> Path:
     OutputError
         If something else is in the place of ``out``, or a store of other data or parameters without ``overwrite``.
     """
-    _tidy(out)
+    recover([out])
     partial = partial_path(out)
     for path in (out, partial):
         _check_ours(path)
@@ -54,7 +50,7 @@ def prepare(out: Path, record: dict[str, Any], overwrite: bool) -> Path:
         if not differs:
             if not any(block_trouble(path) for path in blocks_of(out, record)):
                 return out
-            _discard(partial, out)
+            discard(partial, out)
             out.rename(partial)
     if partial.exists():
         differs = _differences(attributes_of(partial), record)
@@ -64,51 +60,19 @@ def prepare(out: Path, record: dict[str, Any], overwrite: bool) -> Path:
                 "use --overwrite to delete it, or another name"
             )
         if differs:
-            _discard(partial, out)
+            discard(partial, out)
     if partial.exists():
         bad = [path for path in blocks_of(partial, record) if path.exists() and block_trouble(path)]
         for path in [*partial.glob(f"{STAGE}*"), *bad]:
-            _discard(path, out)
+            discard(path, out)
     else:
         _create(partial, out, record)
     return partial
 
 
-def publish(out: Path) -> None:
-    """Move the finished store into its place; the one that was there stays until that is done."""
-    old = hidden(out, "old")
-    try:
-        if out.exists():
-            out.rename(old)
-        partial_path(out).rename(out)
-    except OSError as error:
-        raise OutputError(f"cannot move {partial_path(out)} to {out}: {error.strerror}") from error
-    _discard(old, out)
-
-
 def abandon(out: Path) -> None:
     """Delete what was written so far."""
-    _discard(partial_path(out), out)
-
-
-def _tidy(out: Path) -> None:
-    """Put right what a killed run left between two steps."""
-    old = hidden(out, "old")
-    if old.is_dir() and not out.exists():
-        old.rename(out)
-    _discard(old, out)
-
-
-def _discard(path: Path, out: Path) -> None:
-    """Delete a folder: first out of its place at once, then file by file."""
-    trash = hidden(out, "trash")
-    shutil.rmtree(trash, ignore_errors=True)  # of a run that was killed here
-    if path.is_dir():
-        try:
-            path.rename(trash)
-        except OSError as error:
-            raise OutputError(f"cannot remove {path}: {error.strerror}") from error
-        shutil.rmtree(trash, ignore_errors=True)
+    discard(partial_path(out), out)
 
 
 def _create(partial: Path, out: Path, record: dict[str, Any]) -> None:

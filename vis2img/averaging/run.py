@@ -24,11 +24,11 @@ import numpy as np
 
 from vis2img import __version__
 from vis2img.averaging.cells import CellTable, TableFull, check_range
-from vis2img.averaging.folder import abandon, prepare, publish
+from vis2img.averaging.folder import abandon, prepare
 from vis2img.averaging.params import AveragingParams
 from vis2img.averaging.store import FORMAT, FORMAT_VERSION, attributes_of, blocks_of, record_of, write_block
 from vis2img.errors import MeasurementSetError, ParameterError
-from vis2img.files import locked
+from vis2img.files import locked, publish
 from vis2img.machine import resident
 from vis2img.ms.metadata import Metadata
 from vis2img.ms.reading import PartReader
@@ -116,12 +116,12 @@ def average(
     selection = selection or Selection()
     memory = memory or resident() + _DEFAULT_MEMORY
     _check_memory(memory, resident() + _LIBRARY_BYTES + _ROW_BYTES * meta.nrow, meta.nrow)
-    plans = resolve(meta, selection)
-    if len(plans) > 1 or len(selection.stokes) > 1:
+    bands = resolve(meta, selection)
+    if len(bands) > 1 or len(selection.stokes) > 1:
         raise ParameterError(
             "one Stokes parameter of one spectral window is averaged at a time; choose with --spw and --stokes"
         )
-    reader = PartReader(meta, selection, plans[0])
+    reader = PartReader(meta, bands[0])
     check_range(params, reader.uvw, float(reader.chan_freq[-1]) / SPEED_OF_LIGHT)
     edges = _time_edges(reader.time, params.time_block)
     record = _record(meta, selection, params, reader, edges)
@@ -138,7 +138,7 @@ def average(
             abandon(out)
             raise MeasurementSetError(trouble or f"{meta.path}: no usable visibility")
         if folder != out:
-            publish(out)
+            publish([(folder, out)], overwrite)
     return AverageResult(
         path=out,
         nvis=sum(b["nvis"] for b in found),
@@ -236,7 +236,7 @@ class _Job:
         """Average the rows of one time block and write it."""
         reader = self.reader
         expected = self.expected or len(rows) * len(reader.chan_freq) // _PER_CELL
-        table = CellTable(self.params, reader.plan.phase_centre, reader.chan_freq, self.table_bytes, expected)
+        table = CellTable(self.params, reader.band.field.phase_centre, reader.chan_freq, self.table_bytes, expected)
         times = np.unique(reader.time[rows])
         by_time = np.zeros(len(times))
         for piece in np.array_split(rows, max(1, -(-len(rows) // self.piece_rows))):

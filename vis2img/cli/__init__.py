@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from vis2img import __version__
 from vis2img.cli.large_pages import use_large_pages
-from vis2img.errors import Vis2imgError
+from vis2img.errors import UsageError, Vis2imgError
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("info", "vis2img.cli.info", "show what a measurement set holds"),
@@ -34,14 +34,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
 )
 
 EXIT_ERROR = 1  # something about the data, the disk or the machine
-EXIT_USAGE = 2  # the command line itself
 EXIT_INTERRUPTED = 130
-
-
-class UsageError(Vis2imgError):
-    """A command line that cannot be understood."""
-
-    exit_code = EXIT_USAGE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import difflib
 import json
 import logging
 import math
@@ -16,14 +14,15 @@ from typing import Annotated, Any
 
 import tyro
 
-from vis2img.cli import UsageError
-from vis2img.cli.app import parse
+from vis2img.configs.command_line import parse, value_of
+from vis2img.configs.records import to_options
+from vis2img.configs.values import advice
 from vis2img.draws.presets import PRESETS, PriorConfig, load_prior
-from vis2img.errors import OutputError, ParameterError
+from vis2img.errors import OutputError, ParameterError, UsageError
 from vis2img.files import check_outputs
 from vis2img.imaging.params import ImagingParams
 from vis2img.ms.selection import Selection
-from vis2img.units import format_angle, format_index_range, format_spws
+from vis2img.units import format_angle
 from vis2img.views.sheet import Sheet, SheetConfig, make_sheet, patch_side, patches_at
 
 _SUFFIXES = (".png", ".pdf")
@@ -117,17 +116,12 @@ def run(argv: list[str], prog: str) -> int:
 
 def _parse(argv: list[str], prog: str) -> tuple[AugmentCommand, str]:
     """Return the command, with the preset or the file as defaults of the ranges, and what its prior is called."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--preset", "--prior"):
-        first.add_argument(name, nargs="?")
-    given, _ = first.parse_known_args(argv)
-    if given.preset and given.prior:
+    preset, prior = value_of(argv, "--preset"), value_of(argv, "--prior")
+    if preset and prior:
         raise UsageError(f"give --preset or --prior; a file may name its own preset ({prog} --help)")
-    if given.preset and given.preset not in PRESETS:
-        near = difflib.get_close_matches(given.preset, PRESETS, 1)
-        advice = f"did you mean {near[0]}?" if near else f"choose from {', '.join(PRESETS)}"
-        raise UsageError(f"--preset {given.preset} is unknown; {advice} ({prog} --list)")
-    named = given.prior or given.preset or "full"
+    if preset and preset not in PRESETS:
+        raise UsageError(f"--preset {preset} is unknown{advice(preset, PRESETS)} ({prog} --list)")
+    named = prior or preset or "full"
     ranges = load_prior(named)
     command = parse(AugmentCommand, argv, prog, AugmentCommand(ranges=ranges))
     return command, named if command.ranges == ranges else f"{named} with changes"
@@ -150,8 +144,8 @@ def _sheet(command: AugmentCommand, path: Path) -> Sheet:
     reference = dataclasses.replace(fixed.draw(draw_rng(0, 0, 0)), sampling_seed=0, epsilon=command.ranges.epsilon)
     workers = command.threads or cores()
     # All visibilities are kept where they fit; each image copies some of them, and images want room too.
-    memory, pixsize = free_bytes() / (workers + 3), prior.pixsize[0] / command.ranges.pixsize[0]
-    source = FieldSource(str(path.resolve()), command.selection, prior, pixsize=pixsize, memory=memory)
+    memory = free_bytes() / (workers + 3)
+    source = FieldSource(str(path.resolve()), command.selection, prior, pixsize=prior.suggested_pixsize, memory=memory)
     patch_side(source, config)
     patches_at(source, config, ms.outline(command.selection).phase_centre)
     with Bars(quiet=command.quiet or command.json) as bars:
@@ -186,28 +180,7 @@ def _record(command: AugmentCommand, path: Path, sheet: Sheet, out: Path) -> dic
 
 def image_arguments(ms: Path, params: ImagingParams, selection: Selection) -> list[str]:
     """Return the arguments of ``vis2img`` that make the image of ``params`` and ``selection`` again."""
-    words = ["image", str(ms)]
-    for values in (params, selection):
-        for f in dataclasses.fields(values):
-            value = getattr(values, f.name)
-            if f.default is dataclasses.MISSING or value != f.default:
-                words += [f"--{f.name.replace('_', '-')}", *_spelled(f.name, value)]
-    return words
-
-
-def _spelled(name: str, value: Any) -> list[str]:
-    """Return an option's value in the form that the command line takes, without rounding."""
-    if name in ("pixsize", "taper"):
-        return [f"{value!r}rad"]
-    if name == "uvrange":
-        return [f"{value[0]!r}:" + ("" if math.isinf(value[1]) else repr(value[1]))]
-    if name in ("channels", "times"):
-        return [format_index_range(value)]
-    if name in ("npix", "antennas"):
-        return [",".join(map(str, value))]
-    if name == "spw":
-        return [format_spws(value)]
-    return [repr(each) for each in value] if isinstance(value, tuple) else [str(value)]
+    return ["image", str(ms), *to_options(params), *to_options(selection)]
 
 
 def preset_rows() -> list[tuple[str, ...]]:

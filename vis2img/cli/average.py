@@ -14,8 +14,8 @@ import tyro
 
 from vis2img.averaging.params import AveragingParams
 from vis2img.averaging.run import average
-from vis2img.cli.app import parse
 from vis2img.cli.progress import Bars
+from vis2img.configs.command_line import parse
 from vis2img.dataset import Dataset, MeasurementSet, open_ms
 from vis2img.errors import OutputError, ParameterError
 from vis2img.imaging.params import MIN_NPIX

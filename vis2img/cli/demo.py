@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 
-from vis2img.cli.app import parse
 from vis2img.cli.progress import Bars
+from vis2img.configs.command_line import parse
 from vis2img.train.demo import DemoConfig
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import arg
 
-from vis2img.cli.app import parse
+from vis2img.configs.command_line import parse
 
 if TYPE_CHECKING:
     from vis2img.train.evaluate.job import Evaluation, Progress

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
-from vis2img.cli.app import parse
+from vis2img.configs.command_line import parse
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from vis2img.cli.app import parse
 from vis2img.cli.image_report import report, summary
+from vis2img.configs.command_line import parse
 from vis2img.coordinates import separation
 from vis2img.dataset import Dataset, Outline, open_ms
 from vis2img.errors import OutputError, ParameterError

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from vis2img.cli.app import parse
+from vis2img.configs.command_line import parse
 from vis2img.dataset import AveragedSet, MeasurementSet, open_ms
 from vis2img.ms.metadata import Metadata
 from vis2img.units import format_angle, utc_text

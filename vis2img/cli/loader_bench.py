@@ -10,8 +10,8 @@ from pathlib import Path
 
 import tyro
 
-from vis2img.cli.app import parse, value_of
-from vis2img.configs import config_arguments, read_config
+from vis2img.configs.command_line import parse, value_of
+from vis2img.configs.load import draft, override, read_config
 from vis2img.errors import ParameterError
 from vis2img.files import check_outputs
 from vis2img.loader.bench import Measured, draw_plot, measure
@@ -97,12 +97,9 @@ def _parse(argv: list[str], prog: str) -> LoaderBenchCommand:
     file = value_of(argv, "--config")
     if not file:
         return parse(LoaderBenchCommand, argv, prog)
-    path = Path(file)
-    record = read_config(path)
-    data = dict(record.get("data", record))
-    ms = tuple(map(str, data.pop("ms", ())))
-    given = config_arguments(data, LoaderConfig, path)
-    return parse(LoaderBenchCommand, [*given, *argv], prog, LoaderBenchCommand(ms=ms) if ms else None)
+    record = read_config(Path(file))
+    data = draft(LoaderConfig, record.get("data", record), Path(file))
+    return override(draft(LoaderBenchCommand, {}, Path(file), vars(data)), argv, prog)
 
 
 def report(found: Measured, command: LoaderBenchCommand) -> str:

@@ -13,10 +13,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from vis2img.cli import UsageError
-from vis2img.cli.app import parse, value_of
-from vis2img.configs import config_arguments, read_config
-from vis2img.errors import ParameterError
+from vis2img.configs.command_line import parse, value_of
+from vis2img.configs.load import draft, override, read_config
+from vis2img.errors import ParameterError, UsageError
 from vis2img.simulate.run import PRESETS, SimulateConfig, simulate
 
 
@@ -82,15 +81,13 @@ def _parse(argv: list[str], prog: str) -> SimulateCommand:
     preset = value_of(argv, "--preset") or record.get("preset")
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"--preset {preset} is unknown; choose from {', '.join(PRESETS)} ({prog} --help)")
-    values: dict[str, Any] = PRESETS[preset] if preset else {}
-    default = SimulateCommand(out=tyro.MISSING, **values) if values else None
-    if not file:
-        return parse(SimulateCommand, argv, prog, default)
-    given = config_arguments(record, SimulateCommand, Path(file), values)
+    if not file and not preset:
+        return parse(SimulateCommand, argv, prog)
+    given = draft(SimulateCommand, record, Path(file or ""), PRESETS[preset] if preset else None)
     try:
-        return parse(SimulateCommand, [*given, *argv], prog, default)
+        return override(given, argv, prog)
     except UsageError as error:
-        raise UsageError(f"{file} or an option: {error}") from None
+        raise UsageError(f"{file} or an option: {error}" if file else str(error)) from None
 
 
 def _one(command: SimulateCommand) -> int:

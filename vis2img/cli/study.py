@@ -27,19 +27,18 @@ def run(argv: list[str], prog: str) -> int:
     if argv and argv[0] in ("-h", "--help"):
         print(HELP)
         return 0
-    from vis2img.cli.app import parse
     from vis2img.cli.progress import Bars
-    from vis2img.configs import config_arguments, read_config
+    from vis2img.configs.command_line import parse
+    from vis2img.configs.load import load
     from vis2img.train.study.config import StudyConfig
     from vis2img.train.study.run import Study
 
     quiet = "--quiet" in argv
     options = [option for option in argv if option != "--quiet"]
-    given: list[str] = []
     if options and not options[0].startswith("-"):
-        path = Path(options.pop(0))
-        given = config_arguments(read_config(path), StudyConfig, path)
-    config = parse(StudyConfig, [*given, *options], prog)
+        config = load(StudyConfig, Path(options[0]), options[1:], prog)
+    else:
+        config = parse(StudyConfig, options, prog)
     with Bars(quiet) as bars:
         study = Study(config, bars.update)
         report = study.run()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import os
 import sys
 import threading
 import typing
 from pathlib import Path
 
-from vis2img.cli import UsageError
-from vis2img.errors import OutputError, ParameterError
+from vis2img.errors import OutputError, UsageError
 
 if typing.TYPE_CHECKING:
     from vis2img.train.run.config import TrainConfig
@@ -78,43 +76,19 @@ def run(argv: list[str], prog: str) -> int:
 
 def _read(path: Path, options: list[str], prog: str, resume: bool) -> TrainConfig:
     """Return the configuration in a file, or in a run folder, with the options over it."""
-    from vis2img.cli.app import parse
-    from vis2img.configs import check_options, config_arguments, read_config
+    from vis2img.configs.load import load, override
     from vis2img.train.run.config import TrainConfig
     from vis2img.train.run.folder import read_config_of
 
     if resume and not path.exists():
         raise OutputError(f"{path}: there is no such run folder, nor a configuration of that name")
-    try:
-        check_options(options, TrainConfig)
-    except ParameterError as error:
-        raise UsageError(f"{error} ({prog} --help)") from None
-    try:
-        if path.is_dir():
-            resume, config = True, parse(TrainConfig, options, prog, default=read_config_of(path))
-        else:
-            given = config_arguments(read_config(path), TrainConfig, path)
-            config = parse(TrainConfig, [*given, *options], prog)
-    except UsageError as error:
-        raise UsageError(_in_group(str(error))) from None
+    if path.is_dir():
+        resume, config = True, override(read_config_of(path), options, prog)
+    else:
+        config = load(TrainConfig, path, options, prog)
     if resume and not (Path(config.out) / "config.yaml").is_file():
         raise OutputError(f"{config.out} holds no run to go on with; leave out --resume to start one")
     return config
-
-
-def _in_group(message: str) -> str:
-    """Return a complaint about a field of the loader under its full name: it has none of its own to complain with."""
-    from vis2img.loader.config import LoaderConfig
-
-    name = message.partition(" ")[0].rstrip(",:")
-    groups: list[tuple[str, type]] = [("data.", LoaderConfig)]
-    for prefix, cls in groups:
-        for key, kind in typing.get_type_hints(cls).items():
-            if key == name or name.startswith(f"{key}."):
-                return f"{prefix}{message}"
-            if dataclasses.is_dataclass(kind):
-                groups.append((f"{prefix}{key}.", typing.cast(type, kind)))
-    return message
 
 
 def _leave_the_compiler() -> None:

@@ -10,7 +10,7 @@ from vis2img.errors import MeasurementSetError
 from vis2img.imaging.params import MIN_NPIX
 from vis2img.machine import cores
 from vis2img.ms.metadata import Metadata, Partition, suggest_pixsize
-from vis2img.ms.reading import PartReader, Progress, open_parts, read_parts, selected_bands
+from vis2img.ms.reading import PartReader, Progress, open_parts, read_parts
 from vis2img.ms.selection import Selection, resolve
 from vis2img.units import format_angle
 from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
@@ -40,14 +40,13 @@ class MeasurementSet(Dataset):
 
     def outline(self, selection: Selection | None = None) -> Outline:
         """Return what the sub-tables tell; see :meth:`Dataset.outline`."""
-        selection, meta = selection or Selection(), self.meta
-        plan = resolve(meta, selection)[0]
+        bands, meta = resolve(self.meta, selection or Selection()), self.meta
         return Outline(
             telescope=meta.telescope,
-            phase_centre=plan.phase_centre,
-            pointing=plan.pointing,
-            bands=selected_bands(meta, selection),
-            receiver=meta.band(plan.partition.spw),
+            phase_centre=bands[0].field.phase_centre,
+            pointing=bands[0].field.pointing,
+            bands=[(band.chan_freq, band.chan_width) for band in bands],
+            receiver=meta.band(bands[0].partition.spw),
             dish_diameter=meta.dish_diameter,
         )
 
@@ -80,7 +79,7 @@ class MeasurementSet(Dataset):
     def _finest(self, selection: Selection) -> float:
         """Return the pixel size for the longest baseline at the highest frequency of the spectral windows."""
         whole = replace(selection, channels=(None, None))
-        highest = max(self.meta.spws[p.partition.spw].chan_freq.max() for p in resolve(self.meta, whole))
+        highest = max(band.chan_freq[-1] for band in resolve(self.meta, whole))
         pixsize = suggest_pixsize(self.meta.uv_range_m[1] * highest / SPEED_OF_LIGHT)
         if pixsize is None:
             reason = "; ".join(self.meta.problems) or "no baseline has a length"

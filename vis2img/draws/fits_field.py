@@ -22,6 +22,7 @@ import numpy as np
 from vis2img.coordinates import direction_cosines, lm_to_pixel
 from vis2img.draws.draw import Channel, Draw, FieldSource
 from vis2img.draws.peaks import find_peaks, usable_cells
+from vis2img.draws.presets import PRESETS
 from vis2img.draws.prior import ImagingPrior
 from vis2img.errors import MeasurementSetError, ParameterError, first_line
 from vis2img.files import is_fits
@@ -110,7 +111,7 @@ def image_source(image: ImageField, pixsize: float = 0.0) -> FieldSource:
         Suggested pixel size in rad, in which patches are counted; 0: :attr:`ImageField.suggested_pixsize`.
     """
     fov = max(image.npix) * image.pixsize
-    prior = ImagingPrior(fov=fov, pixsize=(image.pixsize, image.pixsize)).fixed()
+    prior = ImagingPrior(fov, image.pixsize, PRESETS["image-only"])
     return FieldSource(
         ms=str(Path(image.path).resolve()),
         selection=Selection(),

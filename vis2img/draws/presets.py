@@ -6,19 +6,55 @@ A :class:`PriorConfig` counts in suggested pixels (a third of the finest fringe)
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from vis2img.configs import advice, read_config
+from vis2img.configs.load import build, read_config
+from vis2img.configs.records import to_record
+from vis2img.configs.values import advice, scalar
 from vis2img.errors import ParameterError
 from vis2img.imaging.params import Weighting
+from vis2img.units import Form
 
-Range = tuple[float, float]
+
+@dataclass(frozen=True)
+class _RangeForm(Form):
+    """A range as two numbers, or in a file as one that fixes the parameter."""
+
+    reads_null: bool = True
+    unlimited: bool = False
+    """Whether null stands for no limit at either end."""
+
+    def read(self, value: Any) -> tuple[float, float]:
+        """Return the range that ``value`` of a YAML file means."""
+        if value is None and self.unlimited:
+            return math.inf, math.inf
+        ends = value if isinstance(value, list) else [value, value]
+        if len(ends) != 2:
+            raise ValueError(f"{ends} must be [low, high], or one number that fixes it")
+        return scalar(float, ends[0]), scalar(float, ends[1])
+
+    def write(self, value: tuple[float, float]) -> list[float] | None:
+        """Return the range as a YAML file holds it."""
+        return None if self.unlimited and math.isinf(value[1]) else list(value)
+
+
+def _range(unlimited: bool = False) -> _RangeForm:
+    return _RangeForm(
+        nargs=2,
+        metavar="FLOAT FLOAT",
+        instance_from_str=lambda ends: (float(ends[0]), float(ends[1])),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [str(end) for end in value],
+        unlimited=unlimited,
+    )
+
+
+Range = Annotated[tuple[float, float], _range()]
 _LIMITS = {
     "pixsize": (0.1, 10.0),
     "robust": (-5.0, 5.0),
@@ -27,7 +63,6 @@ _LIMITS = {
     "uv_max": (0.0, 10),
 }
 _FRACTIONS = ("band_fraction", "time_fraction", "keep_times", "keep_antennas", "keep_baselines")
-_RANGES = (*_LIMITS, *_FRACTIONS)
 _EPSILON = (1e-5, 1e-2)  # single precision's limit, and where errors are seen in the picture
 
 
@@ -60,7 +95,7 @@ class PriorConfig:
     uv_min: Range = (0.0, 0.01)
     """Shortest baseline kept, as a fraction of the longest one at the highest frequency; from 0 to 1. It hides emission
     wider than about 3 / uv_min suggested pixels, and digs negative bowls around what is left."""
-    uv_max: Range = (0.6, 1.2)
+    uv_max: Annotated[tuple[float, float], _range(unlimited=True)] = (0.6, 1.2)
     """Longest baseline kept, in the same units, up to 10; inf inf: no limit. Below 1 it lowers the resolution and
     adds the sidelobes of a hard edge; well above 1 nothing is cut."""
     band_fraction: Range = (0.4, 1.0)
@@ -109,13 +144,26 @@ class PriorConfig:
             if each not in known:
                 raise ParameterError(f"prior weightings: {each!r} is unknown{advice(each, known)}")
 
+    @property
+    def varies(self) -> bool:
+        """Whether two draws may differ."""
+        tapered = self.taper_probability > 0 and self.taper[1] > 0
+        return (
+            len(set(self.weightings)) > 1
+            or ("briggs" in self.weightings and self.robust[0] < self.robust[1])
+            or (tapered and (self.taper_probability < 1 or self.taper[0] < self.taper[1]))
+            or any(low < high for low, high in (self.pixsize, self.uv_min, self.uv_max))
+            or any(getattr(self, name)[0] < 1 for name in _FRACTIONS)
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for YAML and JSON: ranges as [low, high], no limit (uv_max) as None."""
-        record = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
-        return {**record, "uv_max": None if math.isinf(self.uv_max[1]) else record["uv_max"]}
+        return to_record(self)
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any], base: PriorConfig | None = None) -> PriorConfig:
+    def from_dict(
+        cls, record: Mapping[str, Any], base: PriorConfig | None = None, path: Path = Path("prior")
+    ) -> PriorConfig:
         """Return the prior that ``record`` spells: what :meth:`to_dict` gives, or a part of it.
 
         Parameters
@@ -125,47 +173,15 @@ class PriorConfig:
             None for a ``uv_max`` without limit.
         base : PriorConfig, optional
             Where what is left out comes from; default: the preset ``full``.
+        path : Path
+            Where the record comes from, for messages.
 
         Raises
         ------
         ParameterError
             If a key is unknown or a value illegal; one line that names the key.
         """
-        names = [f.name for f in dataclasses.fields(cls)]
-        values = {}
-        for key, value in record.items():
-            name = str(key).replace("-", "_")
-            if name not in names:
-                raise ParameterError(f"unknown key {key}{advice(name, names)}")
-            values[name] = _value(name, value)
-        return replace(base or cls(), **values)
-
-
-def _value(name: str, value: Any) -> Any:
-    """Return the value of the field ``name`` as YAML gives it, in the type that the field has."""
-    if name == "weightings":
-        words = [value] if isinstance(value, str) else value
-        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
-            raise ParameterError(f"prior weightings = {value} must be a list, such as [natural, briggs]")
-        return tuple(words)
-    if name not in _RANGES:
-        return _number(name, value)
-    if name == "uv_max" and value is None:
-        return math.inf, math.inf
-    ends = value if isinstance(value, list | tuple) else [value, value]
-    if len(ends) != 2:
-        raise ParameterError(f"prior {name} = {list(ends)} must be [low, high], or one number that fixes it")
-    return tuple(_number(name, end) for end in ends)
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        return float(value)  # YAML reads 1e-4, without a dot, as text
-    except (TypeError, ValueError):
-        kind = "[low, high], or one number that fixes it" if name in _RANGES else "a number"
-        raise ParameterError(f"prior {name}: {value!r} is not a number; write {kind}") from None
+        return build(cls, record, path, vars(base or cls()))
 
 
 _NOTHING_VARIES = PriorConfig(
@@ -237,10 +253,7 @@ def load_prior(name_or_path: str) -> PriorConfig:
     if path.suffix.lower() not in (".yaml", ".yml") and not path.is_file():
         raise ParameterError(f"prior {name_or_path!r} is neither a preset nor a YAML file{advice(path.name, PRESETS)}")
     record = read_config(path)
-    try:
-        preset = str(record.pop("preset", "full"))
-        if preset not in PRESETS:
-            raise ParameterError(f"preset {preset!r} is unknown{advice(preset, PRESETS)}")
-        return PriorConfig.from_dict(record, PRESETS[preset])
-    except ParameterError as error:
-        raise ParameterError(f"{path}: {error}") from None
+    preset = str(record.pop("preset", "full"))
+    if preset not in PRESETS:
+        raise ParameterError(f"{path}: preset {preset!r} is unknown{advice(preset, PRESETS)}")
+    return PriorConfig.from_dict(record, PRESETS[preset], path)

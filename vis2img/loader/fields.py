@@ -152,14 +152,13 @@ def _name(ms: Dataset, selection: Selection, several: bool) -> str:
 def _source(ms: Dataset, selection: Selection, config: LoaderConfig, chosen: PriorConfig, name: str) -> FieldSource:
     npix = config.field_npix
     prior = ImagingPrior.for_ms(ms, selection, npix=npix + npix % 2, config=chosen)
-    pixsize = prior.pixsize[0] / chosen.pixsize[0]
     if config.fov is not None:
         prior = replace(prior, fov=config.fov)
     return FieldSource(
         ms=str(ms.path.resolve()),
         selection=selection,
         prior=prior,
-        pixsize=pixsize,
+        pixsize=prior.suggested_pixsize,
         subbands=config.subbands,
         memory=config.draw_memory,
         name=name,

@@ -10,15 +10,15 @@ import numpy as np
 
 from vis2img.errors import MeasurementSetError, first_line
 from vis2img.ms.metadata import Metadata
-from vis2img.ms.selection import Plan
+from vis2img.ms.selection import Band
 from vis2img.ms.tables import open_table
 
 
 class Columns:
     """The columns of the main table over the rows of one field and spectral window."""
 
-    def __init__(self, meta: Metadata, plan: Plan) -> None:
-        part = plan.partition
+    def __init__(self, meta: Metadata, band: Band) -> None:
+        part, weights = band.partition, band.selection.weight_column
         self.path, self.lock, self._buffers = meta.path, threading.Lock(), threading.local()
         main = open_table(meta.path)
         known = meta.rows or {}
@@ -30,16 +30,16 @@ class Columns:
         self._known = {name: values if mine.all() else values[mine] for name, values in known.items()}
         self._names = frozenset(self._table.colnames())
         # A column may exist without values in these rows (WEIGHT_SPECTRUM often does): only those asked for must.
-        needed = ["FLAG", plan.column, *([] if plan.weight_column in ("auto", "none") else [plan.weight_column])]
+        needed = ["FLAG", band.column, *([] if weights in ("auto", "none") else [weights])]
         missing = [name for name in needed if not self.has(name)]
         if missing:
             raise MeasurementSetError(
                 f"{meta.path}: the column {', '.join(missing)} has no values for field {part.field}, "
                 f"spectral window {part.spw}; choose another with --column"
             )
-        if len(self.shape(plan.column)) != 2:
+        if len(self.shape(band.column)) != 2:
             raise MeasurementSetError(
-                f"{meta.path}: the column {plan.column} holds no visibilities [row, chan, corr]; "
+                f"{meta.path}: the column {band.column} holds no visibilities [row, chan, corr]; "
                 "choose another with --column"
             )
         self._ncorr = len(part.corrs)

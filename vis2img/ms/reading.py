@@ -12,15 +12,15 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import pairwise
 
 import numpy as np
 
-from vis2img.errors import MeasurementSetError, ParameterError
+from vis2img.errors import MeasurementSetError
 from vis2img.ms.columns import Columns
-from vis2img.ms.metadata import LONGEST_BASELINE, Metadata
-from vis2img.ms.selection import Plan, Selection, resolve
+from vis2img.ms.metadata import Metadata
+from vis2img.ms.selection import Band, Selection, resolve, select_rows
 from vis2img.visibilities import Origin, Visibilities
 
 _CHUNK_BYTES = 4e6  # of the data column; a handful of chunks are in flight
@@ -73,29 +73,11 @@ def read_parts(
 
 def open_parts(meta: Metadata, selection: Selection) -> list[PartReader]:
     """Open the spectral windows that ``selection`` names, for reading at once or in pieces."""
-    return [PartReader(meta, selection, plan) for plan in _within_channels(meta, selection)]
+    return [PartReader(meta, band) for band in resolve(meta, selection)]
 
 
 def _shifted(progress: Progress, start: int, total: int) -> Progress:
     return lambda done, _: progress(start + done, total)
-
-
-def read_visibilities(
-    meta: Metadata, selection: Selection, *, nthreads: int = 2, progress: Progress | None = None
-) -> Visibilities:
-    """Read one Stokes parameter of one spectral window; see :func:`read_parts` for several.
-
-    Raises
-    ------
-    ParameterError
-        If ``selection`` names several; else as :func:`read_parts`.
-    """
-    if len(selection.stokes) > 1 or len(_within_channels(meta, selection)) > 1:
-        raise ParameterError(
-            "one Stokes parameter of one spectral window is wanted here; "
-            f"got stokes {selection.stokes} and spw {selection.spw}"
-        )
-    return read_parts(meta, selection, nthreads=nthreads, progress=progress)[0]
 
 
 class PartReader:
@@ -104,9 +86,8 @@ class PartReader:
     Parameters
     ----------
     meta : Metadata
-    selection : Selection
-    plan : Plan, optional
-        From :func:`vis2img.ms.selection.resolve`; default: its first spectral window.
+    band : Band
+        From :func:`vis2img.ms.selection.resolve`.
 
     Attributes
     ----------
@@ -125,29 +106,27 @@ class PartReader:
         If the selection is outside the data, or the light columns cannot be read.
     """
 
-    def __init__(self, meta: Metadata, selection: Selection, plan: Plan | None = None) -> None:
-        plan = plan or resolve(meta, selection)[0]
-        spw = meta.spws[plan.partition.spw]
-        self.meta, self.selection = meta, selection
-        self._chans = _channels(meta, selection, plan)
-        self.chan_freq = np.ascontiguousarray(spw.chan_freq[self._chans])
+    def __init__(self, meta: Metadata, band: Band) -> None:
+        self.meta, self.band, self.chan_freq = meta, band, band.chan_freq
+        spw = meta.spws[band.partition.spw]
         if np.any(np.diff(self.chan_freq) <= 0):
             raise MeasurementSetError(f"{meta.path}: SPECTRAL_WINDOW {spw.id} lists a channel frequency twice")
-        self._columns = Columns(meta, plan)
-        nchan = self._columns.shape(plan.column)[0]
+
+        self._columns = Columns(meta, band)
+        nchan = self._columns.shape(band.column)[0]
         if len(spw.chan_freq) != nchan:
             raise MeasurementSetError(
-                f"{meta.path}: {plan.column} has {nchan} channels, SPECTRAL_WINDOW {spw.id} lists {len(spw.chan_freq)}"
+                f"{meta.path}: {band.column} has {nchan} channels, SPECTRAL_WINDOW {spw.id} lists {len(spw.chan_freq)}"
             )
         light = {name: self._columns.whole(name) for name in _LIGHT}
-        self._rows = _wanted_rows(meta, selection, light)
-        if plan.weight_column == "auto":
-            found = next((name for name in _AUTO_WEIGHTS if self._columns.has(name)), "none")
-            plan = replace(plan, weight_column=found)
-        self.plan = plan
+        self._rows = select_rows(meta, band.selection, light)
+        self.weight_column: str = band.selection.weight_column
+        if self.weight_column == "auto":
+            self.weight_column = next((name for name in _AUTO_WEIGHTS if self._columns.has(name)), "none")
         for name in self._heavy:
             self._columns.check(name)
-        self.chunk_rows = max(1, int(_CHUNK_BYTES / (8 * len(spw.chan_freq) * len(plan.partition.corrs))))
+
+        self.chunk_rows = max(1, int(_CHUNK_BYTES / (8 * len(spw.chan_freq) * len(band.partition.corrs))))
         # No copies of columns that are wanted whole: there may be many millions of rows.
         pick = slice(None) if len(self._rows) == len(light["TIME"]) else self._rows
         self.time = light["TIME"][pick].astype(np.float64, copy=False)
@@ -168,8 +147,8 @@ class PartReader:
     @property
     def _heavy(self) -> list[str]:
         """The columns that hold a value for each channel or correlation, and the flags of rows."""
-        optional = ("FLAG_ROW", self.plan.weight_column)
-        return [self.plan.column, "FLAG", *(name for name in optional if self._columns.has(name))]
+        optional = ("FLAG_ROW", self.weight_column)
+        return [self.band.column, "FLAG", *(name for name in optional if self._columns.has(name))]
 
     def read(
         self,
@@ -186,18 +165,18 @@ class PartReader:
         list of Visibilities
             One for each Stokes parameter, in the order of the selection.
         """
-        plan = self.plan
+        band = self.band
         positions = self._rows if rows is None else self._rows[rows]
-        wanted, chan_freq = self._chans[chans], self.chan_freq[chans]
+        wanted = band.chans[chans]
         shape = (len(positions), len(wanted))
-        results = [(np.empty(shape, np.complex64), np.empty(shape, np.float32)) for _ in plan.hands]
+        results = [(np.empty(shape, np.complex64), np.empty(shape, np.float32)) for _ in band.hands]
         names = self._heavy
         done, lock = [0], threading.Lock()
 
         def reduce(rows: np.ndarray, out: slice) -> np.ndarray:
             first, stop = int(rows[0]), int(rows[-1]) + 1
             chunk = self._columns.chunk(names, first, stop - first, self.chunk_rows)
-            tally = _reduce(plan, chunk, rows - first, wanted, results, out)
+            tally = self._reduce(chunk, rows - first, wanted, results, out)
             with lock:
                 done[0] += len(rows)
                 if progress:
@@ -214,121 +193,84 @@ class PartReader:
         return [
             Visibilities(
                 uvw=self.uvw[pick],
-                chan_freq=chan_freq,
+                chan_freq=self.chan_freq[chans],
                 vis=vis,
                 weight=weight,
                 time=self.time[pick],
                 antenna1=self.antenna1[pick],
                 antenna2=self.antenna2[pick],
-                phase_centre=plan.phase_centre,
+                phase_centre=band.field.phase_centre,
                 stokes=stokes,
                 origin=self.origin(stokes),
             )
-            for (stokes, _), (vis, weight) in zip(plan.hands, results, strict=True)
+            for (stokes, _), (vis, weight) in zip(band.hands, results, strict=True)
         ]
+
+    def _reduce(
+        self,
+        chunk: dict[str, np.ndarray],
+        rows: np.ndarray,
+        chans: np.ndarray,
+        results: list[tuple[np.ndarray, np.ndarray]],
+        out: slice,
+    ) -> np.ndarray:
+        """Write ``rows`` and ``chans`` of a chunk to ``out`` of the results; return how many samples were what."""
+        from vis2img.ms.stokes_kernel import reduce_chunk
+
+        data = np.ascontiguousarray(chunk[self.band.column])
+        nrow, _, ncorr = data.shape
+        flag = np.ascontiguousarray(chunk["FLAG"], dtype=bool)
+        flag_row = np.ascontiguousarray(chunk.get("FLAG_ROW", np.zeros(nrow)), dtype=bool)
+        weight = chunk[self.weight_column] if self.weight_column in chunk else np.ones((nrow, ncorr))
+        weight = np.ascontiguousarray(weight, dtype=np.float32)
+        if weight.ndim == 2:
+            weight = weight[:, np.newaxis, :]
+
+        tally = np.zeros(6, np.int64)
+        for (_, h), (vis, out_weight) in zip(self.band.hands, results, strict=True):
+            tally += reduce_chunk(
+                data, flag, flag_row, weight, rows, chans,
+                h.first, h.second, float(h.sign), complex(h.factor), vis[out], out_weight[out],
+            )  # fmt: skip
+        return tally
 
     def origin(self, stokes: str = "I") -> Origin:
         """Return where the visibilities come from."""
-        plan, meta = self.plan, self.meta
+        band, meta = self.band, self.meta
         return Origin(
             paths=(str(meta.path.resolve()),),
-            selection=json.dumps(asdict(self.selection)),
+            selection=json.dumps(asdict(band.selection)),
             telescope=meta.telescope,
-            field=plan.field_name,
-            spw=(plan.partition.spw,),
-            column=plan.column,
-            stokes_from=dict(plan.hands)[stokes].label,
-            frame=plan.frame,
-            pointing=plan.pointing,
-            band=meta.band(plan.partition.spw),
-            chan_width=meta.spws[plan.partition.spw].chan_width,
+            field=band.field.name,
+            spw=(band.partition.spw,),
+            column=band.column,
+            stokes_from=dict(band.hands)[stokes].label,
+            frame=band.field.frame,
+            pointing=band.field.pointing,
+            band=meta.band(band.partition.spw),
+            chan_width=band.chan_width,
             dish_diameter=meta.dish_diameter,
         )
 
     def trouble(self) -> str | None:
         """Return why nothing that was read so far can be imaged, or None when something can."""
         samples, flagged, not_finite, no_weight, zero, good = self._tally.tolist()
-        plan = self.plan
-        where = f"{self.meta.path}: field {plan.field_name!r}, spectral window {plan.partition.spw}"
+        column, weights = self.band.column, self.weight_column
+        where = f"{self.meta.path}: field {self.band.field.name!r}, spectral window {self.band.partition.spw}"
         if good == 0:
             share = {
                 "flagged": flagged,
-                f"NaN or infinite in {plan.column}": not_finite,
-                f"without a positive finite {plan.weight_column}": no_weight,
+                f"NaN or infinite in {column}": not_finite,
+                f"without a positive finite {weights}": no_weight,
             }
             shown = ", ".join(f"{100 * n / max(1, samples):.0f}% {what}" for what, n in share.items() if n)
             advice = "; use --weight-column none to weigh all samples alike" if no_weight else ""
             return f"{where}: no usable visibility: {shown}{advice}"
         if zero == good:
-            others = [c for c in self.meta.data_columns if c != plan.column]
+            others = [c for c in self.meta.data_columns if c != column]
             advice = f"; choose another with --column ({', '.join(others)})" if others else ""
-            return f"{where}: the column {plan.column} holds zeros only{advice}"
+            return f"{where}: the column {column} holds zeros only{advice}"
         return None
-
-
-def _reduce(
-    plan: Plan,
-    chunk: dict[str, np.ndarray],
-    rows: np.ndarray,
-    chans: np.ndarray,
-    results: list[tuple[np.ndarray, np.ndarray]],
-    out: slice,
-) -> np.ndarray:
-    from vis2img.ms.stokes_kernel import reduce_chunk
-
-    data = np.ascontiguousarray(chunk[plan.column])
-    nrow, _, ncorr = data.shape
-    flag = np.ascontiguousarray(chunk["FLAG"], dtype=bool)
-    flag_row = np.ascontiguousarray(chunk.get("FLAG_ROW", np.zeros(nrow)), dtype=bool)
-    weight = np.ascontiguousarray(chunk.get(plan.weight_column, np.ones((1, 1, ncorr))), dtype=np.float32)
-    if weight.ndim == 2:
-        weight = weight[:, np.newaxis, :]
-    if len(weight) < nrow:  # none
-        weight = np.ones((nrow, 1, ncorr), np.float32)
-    tally = np.zeros(6, np.int64)
-    for (_, h), (vis, out_weight) in zip(plan.hands, results, strict=True):
-        tally += reduce_chunk(
-            data, flag, flag_row, weight, rows, chans,
-            h.first, h.second, float(h.sign), complex(h.factor), vis[out], out_weight[out],
-        )  # fmt: skip
-    return tally
-
-
-def selected_bands(meta: Metadata, selection: Selection) -> list[tuple[np.ndarray, float]]:
-    """Return the frequencies that would be read (increasing, Hz) and their channel width, of each spectral window."""
-    plans = resolve(meta, selection)
-    picked = [(meta.spws[plan.partition.spw], _channels(meta, selection, plan, plans)) for plan in plans]
-    return [(spw.chan_freq[chans], spw.chan_width) for spw, chans in picked if len(chans)]
-
-
-def _within_channels(meta: Metadata, selection: Selection) -> list[Plan]:
-    """Return the plans that the channel range, counted over all their spectral windows, leaves something of."""
-    plans = resolve(meta, selection)
-    return plans if len(plans) == 1 else [p for p in plans if len(_channels(meta, selection, p, plans))]
-
-
-def _channels(meta: Metadata, selection: Selection, plan: Plan, plans: list[Plan] | None = None) -> np.ndarray:
-    """Return the wanted channels of ``plan`` in the order of increasing frequency.
-
-    Over several spectral windows channels are counted as WSClean counts them: all distinct frequencies,
-    increasing.
-    """
-    freq = meta.spws[plan.partition.spw].chan_freq
-    order = np.argsort(freq, kind="stable")
-    plans = plans or resolve(meta, selection)
-    if len(plans) == 1:
-        where = f"spectral window {plan.partition.spw}"
-        return order[_index_slice(selection.channels, len(order), "channels", where)]
-    every = np.unique(np.concatenate([meta.spws[p.partition.spw].chan_freq for p in plans]))
-    wanted = every[_index_slice(selection.channels, len(every), "channels", "the spectral windows")]
-    return order[np.isin(freq[order], wanted)]
-
-
-def _index_slice(bounds: tuple[int | None, int | None], n: int, what: str, where: str) -> slice:
-    start, stop = bounds[0] or 0, n if bounds[1] is None else bounds[1]
-    if start >= n or stop > n:
-        raise ParameterError(f"{what} {start}:{stop} is outside {where}, which has {n} (0:{n})")
-    return slice(start, stop)
 
 
 def _chunks(positions: np.ndarray, length: int) -> list[slice]:
@@ -337,36 +279,3 @@ def _chunks(positions: np.ndarray, length: int) -> list[slice]:
     while edges[-1] < len(positions):
         edges.append(int(np.searchsorted(positions, positions[edges[-1]] + length)))
     return [slice(start, stop) for start, stop in pairwise(edges)]
-
-
-def _wanted_rows(meta: Metadata, selection: Selection, light: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the indices of cross-correlation rows within the selected times and antennas."""
-    keep = light["ANTENNA1"] != light["ANTENNA2"]
-    if not keep.any():
-        raise MeasurementSetError(f"{meta.path} holds autocorrelations only: nothing to image")
-    if selection.antennas is not None:
-        highest = max(int(light[name].max()) for name in ("ANTENNA1", "ANTENNA2"))
-        allowed = np.zeros(max(len(meta.antennas), highest + 1), dtype=bool)
-        for name in selection.antennas:
-            index = meta.antennas.index(name) if name in meta.antennas else int(name) if name.isdecimal() else -1
-            if not 0 <= index < len(allowed):
-                raise ParameterError(
-                    f"{meta.path} has no antenna {name!r}; it has {', '.join(meta.antennas[:8])}"
-                    + (", ..." if len(meta.antennas) > 8 else "")
-                )
-            allowed[index] = True
-        keep &= allowed[light["ANTENNA1"]] & allowed[light["ANTENNA2"]]
-        if not keep.any():
-            raise ParameterError(f"{meta.path} has no baseline between the antennas {', '.join(selection.antennas)}")
-    if selection.times != (None, None):
-        times, step = np.unique(light["TIME"], return_inverse=True)
-        span = _index_slice(selection.times, len(times), "times", "the observation")
-        keep &= (step >= span.start) & (step < span.stop)
-    keep &= (np.abs(light["UVW"]) < LONGEST_BASELINE).all(axis=1)  # not true for NaN
-    if not keep.any():
-        raise MeasurementSetError(f"{meta.path}: no cross-correlation with a finite UVW is selected")
-    if not np.any(light["UVW"][keep]):
-        raise MeasurementSetError(
-            f"{meta.path}: UVW are all zero, so nothing can be imaged; recompute the UVW column (e.g. CASA fixvis)"
-        )
-    return np.flatnonzero(keep)

@@ -1,13 +1,48 @@
-"""What exactly a :class:`Selection` reads of a measurement set: field, spectral windows, column, correlations."""
+"""What exactly a :class:`Selection` reads of a measurement set: field, bands, column, correlations, channels, rows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from vis2img.errors import MeasurementSetError, ParameterError
-from vis2img.ms.metadata import Metadata, Partition
+from vis2img.ms.metadata import LONGEST_BASELINE, Metadata, Partition
+from vis2img.ms.subtables import FieldInfo
 from vis2img.units import Antennas, IndexRange, Spws
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which visibilities of a measurement set are read."""
+
+    field: str | None = None
+    """Field name or FIELD_ID; default: the first field that has data."""
+    spw: Spws | None = None
+    """Spectral windows (SPECTRAL_WINDOW_ID): 0, or 0,2, or all; default: the first that has data and can form
+    the Stokes parameters."""
+    column: str | None = None
+    """Data column; default: CORRECTED_DATA, else DATA, else MODEL_DATA, whichever is there first."""
+    channels: IndexRange = (None, None)
+    """Channels start:stop, in the order of increasing frequency."""
+    times: IndexRange = (None, None)
+    """Timesteps start:stop, counted over the distinct times of the field and spectral window."""
+    antennas: Antennas | None = None
+    """Only baselines between these antennas (names or numbers)."""
+    weight_column: Literal["auto", "WEIGHT_SPECTRUM", "WEIGHT", "none"] = "auto"
+    """Data weights; auto: WEIGHT_SPECTRUM, else WEIGHT. none: every sample weighs 1."""
+    stokes: str = "I"
+    """Stokes parameters: I, or several of I, Q, U, V without a blank (IQUV)."""
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "times"):
+            start, stop = getattr(self, name)
+            if (start is not None and start < 0) or (stop is not None and stop <= (start or 0)):
+                shown = ":".join("" if end is None else str(end) for end in (start, stop))
+                raise ParameterError(f"{name} {shown} selects nothing; write start:stop with 0 <= start < stop")
+        if not self.stokes or set(self.stokes) - set("IQUV") or len(set(self.stokes)) < len(self.stokes):
+            raise ParameterError(f"stokes {self.stokes!r} is unknown; write I, or several of I, Q, U and V: IQUV")
 
 
 @dataclass(frozen=True)
@@ -45,29 +80,49 @@ _NEEDS = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A :class:`Selection` made definite against one spectral window of a measurement set."""
+@dataclass(frozen=True, eq=False)
+class Band:
+    """What is read of one field and spectral window: a :class:`Selection` made definite.
 
+    Parameters
+    ----------
+    selection : Selection
+        What it was made of.
+    partition : Partition
+        Field, spectral window and correlations.
+    field : FieldInfo
+        Name, phase centre and pointing.
+    column : str
+        Data column.
+    hands : tuple of (str, Hands)
+        Stokes parameters in the order of the selection, and the correlations that form each.
+    chans : int64 [chan]
+        Channels of the spectral window, in the order of increasing frequency.
+    chan_freq : float64 [chan]
+        Their frequencies in Hz.
+    chan_width : float
+        Their width in Hz.
+    """
+
+    selection: Selection
     partition: Partition
+    field: FieldInfo
     column: str
     hands: tuple[tuple[str, Hands], ...]
-    """(Stokes parameter, correlations that form it), in the order asked for."""
-    weight_column: str
-    field_name: str
-    phase_centre: tuple[float, float]
-    frame: str
-    pointing: tuple[float, float]
-    """Where the dishes pointed, RA and Dec in rad."""
+    chans: np.ndarray
+    chan_freq: np.ndarray
+    chan_width: float
 
 
-def resolve(meta: Metadata, selection: Selection) -> list[Plan]:
-    """Choose field, spectral windows, column and correlations, with clear errors for what is not there.
+def resolve(meta: Metadata, selection: Selection) -> list[Band]:
+    """Make a selection definite, with clear errors for what is not there: all that the metadata can tell of it.
+
+    Which rows are read follows from times and antennas of the main table; see :func:`select_rows`.
 
     Returns
     -------
-    list of Plan
-        One for each spectral window, in the order of increasing frequency.
+    list of Band
+        One for each spectral window that has channels in the selection, by increasing frequency.
 
     Raises
     ------
@@ -78,23 +133,100 @@ def resolve(meta: Metadata, selection: Selection) -> list[Plan]:
         raise MeasurementSetError(f"{meta.path}: {'; '.join(meta.problems)}")
     partitions = _partitions(meta, selection)
     column = _data_column(meta, selection)
-    weight_column = selection.weight_column
-    if weight_column not in ("auto", "none") and weight_column not in meta.columns:
-        raise MeasurementSetError(f"{meta.path} has no column {weight_column}; use weight_column auto or none")
-    info = meta.field(partitions[0].field)
-    return [
-        Plan(
-            partition=p,
-            column=column,
-            hands=_hands(meta, p, selection),
-            weight_column=weight_column,
-            field_name=info.name,
-            phase_centre=info.phase_centre,
-            frame=info.frame,
-            pointing=info.pointing,
+    weights = selection.weight_column
+    if weights not in ("auto", "none") and weights not in meta.columns:
+        raise MeasurementSetError(f"{meta.path} has no column {weights}; use weight_column auto or none")
+
+    bands = []
+    for partition, chans in zip(partitions, _channels(meta, selection, partitions), strict=True):
+        spw, hands = meta.spws[partition.spw], _hands(meta, partition, selection)
+        freqs = np.ascontiguousarray(spw.chan_freq[chans])
+        field = meta.field(partition.field)
+        bands.append(Band(selection, partition, field, column, hands, chans, freqs, spw.chan_width))
+    return [band for band in bands if len(band.chans)]
+
+
+def select_rows(meta: Metadata, selection: Selection, light: dict[str, np.ndarray]) -> np.ndarray:
+    """Return which rows of a field and spectral window are read: cross-correlations of the times and antennas.
+
+    Parameters
+    ----------
+    meta : Metadata
+    selection : Selection
+    light : dict of arrays [row]
+        The columns ANTENNA1, ANTENNA2, TIME and UVW.
+
+    Returns
+    -------
+    int64 [row']
+        Indices, increasing.
+
+    Raises
+    ------
+    MeasurementSetError, ParameterError
+        If none is left; names the reason.
+    """
+    keep = light["ANTENNA1"] != light["ANTENNA2"]
+    if not keep.any():
+        raise MeasurementSetError(f"{meta.path} holds autocorrelations only: nothing to image")
+
+    if selection.antennas is not None:
+        allowed = _allowed_antennas(meta, selection.antennas, light)
+        keep &= allowed[light["ANTENNA1"]] & allowed[light["ANTENNA2"]]
+        if not keep.any():
+            raise ParameterError(f"{meta.path} has no baseline between the antennas {', '.join(selection.antennas)}")
+
+    if selection.times != (None, None):
+        times, step = np.unique(light["TIME"], return_inverse=True)
+        span = _index_slice(selection.times, len(times), f"{meta.path}: times", "the observation")
+        keep &= (step >= span.start) & (step < span.stop)
+
+    keep &= (np.abs(light["UVW"]) < LONGEST_BASELINE).all(axis=1)  # not true for NaN
+    if not keep.any():
+        raise MeasurementSetError(f"{meta.path}: no cross-correlation with a finite UVW is selected")
+    if not np.any(light["UVW"][keep]):
+        raise MeasurementSetError(
+            f"{meta.path}: UVW are all zero, so nothing can be imaged; recompute the UVW column (e.g. CASA fixvis)"
         )
-        for p in partitions
-    ]
+    return np.flatnonzero(keep)
+
+
+def _allowed_antennas(meta: Metadata, names: tuple[str, ...], light: dict[str, np.ndarray]) -> np.ndarray:
+    """Return which antenna numbers, bool [antenna], are among ``names``."""
+    highest = max(int(light[name].max()) for name in ("ANTENNA1", "ANTENNA2"))
+    allowed = np.zeros(max(len(meta.antennas), highest + 1), dtype=bool)
+    for name in names:
+        index = meta.antennas.index(name) if name in meta.antennas else int(name) if name.isdecimal() else -1
+        if not 0 <= index < len(allowed):
+            raise ParameterError(
+                f"{meta.path} has no antenna {name!r}; it has {', '.join(meta.antennas[:8])}"
+                + (", ..." if len(meta.antennas) > 8 else "")
+            )
+        allowed[index] = True
+    return allowed
+
+
+def _channels(meta: Metadata, selection: Selection, partitions: list[Partition]) -> list[np.ndarray]:
+    """Return the channels of each partition that are read, in the order of increasing frequency.
+
+    Over several spectral windows channels are counted as WSClean counts them: all distinct frequencies, increasing.
+    """
+    freqs = [meta.spws[each.spw].chan_freq for each in partitions]
+    orders = [np.argsort(freq, kind="stable") for freq in freqs]
+    what = f"{meta.path}: channels"
+    if len(partitions) == 1:
+        where = f"spectral window {partitions[0].spw}"
+        return [orders[0][_index_slice(selection.channels, len(orders[0]), what, where)]]
+    every = np.unique(np.concatenate(freqs))
+    wanted = every[_index_slice(selection.channels, len(every), what, "the spectral windows")]
+    return [order[np.isin(freq[order], wanted)] for freq, order in zip(freqs, orders, strict=True)]
+
+
+def _index_slice(bounds: tuple[int | None, int | None], n: int, what: str, where: str) -> slice:
+    start, stop = bounds[0] or 0, n if bounds[1] is None else bounds[1]
+    if start >= n or stop > n:
+        raise ParameterError(f"{what} {start}:{stop} is outside {where}, which has {n} (0:{n})")
+    return slice(start, stop)
 
 
 def stokes_hands(stokes: str, corrs: tuple[str, ...]) -> Hands | None:
@@ -166,35 +298,3 @@ def _data_column(meta: Metadata, selection: Selection) -> str:
         raise MeasurementSetError(f"{meta.path} has no {missing} column with visibilities".replace("  ", " "))
     there = ", ".join(meta.data_columns)
     raise MeasurementSetError(f"{meta.path} has no {selection.column}; it has {there} (choose with --column)")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which visibilities of a measurement set are read."""
-
-    field: str | None = None
-    """Field name or FIELD_ID; default: the first field that has data."""
-    spw: Spws | None = None
-    """Spectral windows (SPECTRAL_WINDOW_ID): 0, or 0,2, or all; default: the first that has data and can form
-    the Stokes parameters."""
-    column: str | None = None
-    """Data column; default: CORRECTED_DATA, else DATA, else MODEL_DATA, whichever is there first."""
-    channels: IndexRange = (None, None)
-    """Channels start:stop, in the order of increasing frequency."""
-    times: IndexRange = (None, None)
-    """Timesteps start:stop, counted over the distinct times of the field and spectral window."""
-    antennas: Antennas | None = None
-    """Only baselines between these antennas (names or numbers)."""
-    weight_column: Literal["auto", "WEIGHT_SPECTRUM", "WEIGHT", "none"] = "auto"
-    """Data weights; auto: WEIGHT_SPECTRUM, else WEIGHT. none: every sample weighs 1."""
-    stokes: str = "I"
-    """Stokes parameters: I, or several of I, Q, U, V without a blank (IQUV)."""
-
-    def __post_init__(self) -> None:
-        for name in ("channels", "times"):
-            start, stop = getattr(self, name)
-            if (start is not None and start < 0) or (stop is not None and stop <= (start or 0)):
-                shown = ":".join("" if end is None else str(end) for end in (start, stop))
-                raise ParameterError(f"{name} {shown} selects nothing; write start:stop with 0 <= start < stop")
-        if not self.stokes or set(self.stokes) - set("IQUV") or len(set(self.stokes)) < len(self.stokes):
-            raise ParameterError(f"stokes {self.stokes!r} is unknown; write I, or several of I, Q, U and V: IQUV")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from astropy.io import fits
 
 from vis2img.errors import OutputError, Vis2imgError
+from vis2img.files import staging, to_disk
 from vis2img.imaging.params import ImagingParams
 from vis2img.units import ARCSEC
 
@@ -66,8 +66,7 @@ def clean_image(
             "CLEAN images need the program wsclean, which is not installed (Debian: apt install wsclean)"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the result, so that it can be moved in one step.
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+    with staging(out) as folder:
         scheme = [params.weighting, *([f"{params.robust}"] if params.weighting == "briggs" else [])]
         command = [
             *(
@@ -75,7 +74,7 @@ def clean_image(
                 "-name",
                 f"{folder}/clean",
                 "-temp-dir",
-                folder,
+                str(folder),
                 "-j",
                 str(nthreads),
                 "-no-update-model-required",
@@ -91,11 +90,12 @@ def clean_image(
         done = subprocess.run(
             command, capture_output=True, text=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}, check=False
         )
-        made = Path(folder) / "clean-image.fits"
+        made = folder / "clean-image.fits"
         if done.returncode or not made.exists():
             said = (done.stderr or done.stdout).strip().splitlines()
             raise Vis2imgError(f"wsclean failed on {ms}: {said[-1] if said else f'exit code {done.returncode}'}")
         if noise > 0:
             fits.setval(made, "NOISE", value=noise, comment="Jy/beam, to stretch pictures by")
+        to_disk(made)
         made.replace(out)
     return out

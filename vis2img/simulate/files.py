@@ -6,21 +6,13 @@ so that what is left of an interrupted move is told from what belongs together.
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import json
-import os
-import shutil
-import socket
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from vis2img.errors import OutputError
+from vis2img.files import claimed, locked, publish, recover
 from vis2img.ms.tables import table
 from vis2img.simulate.config import SimulateConfig
 
@@ -39,6 +31,11 @@ class SimulationResult:
     def at(cls, out: Path) -> SimulationResult:
         """Return the paths that belong to a target."""
         return cls(out, *(out.with_name(f"{out.name}.truth.{kind}") for kind in ("fits", "json")))
+
+    @property
+    def in_order(self) -> tuple[Path, ...]:
+        """All of them, the measurement set last: when it is in its place, so are the others."""
+        return (*self.truth, self.ms_path)
 
     @property
     def truth(self) -> tuple[Path, Path]:
@@ -73,7 +70,7 @@ def _parameters(paths: SimulationResult) -> dict[str, Any]:
 
 
 def check_targets(out: Path, overwrite: bool) -> SimulationResult:
-    """Return the paths to write, after a look at what is there already.
+    """Return the paths to write, after a look at what is there already and what a killed run left half moved.
 
     Truth without a measurement set, as an interrupted run leaves it, is replaced.
 
@@ -87,6 +84,9 @@ def check_targets(out: Path, overwrite: bool) -> SimulationResult:
     result = SimulationResult.at(out)
     if not out.parent.is_dir():
         raise OutputError(f"the folder {out.parent} for {out.name} does not exist")
+    with claimed(out) as free:
+        if free:
+            recover(result.in_order)
     there = [path for path in (out, *result.truth) if path.exists() or path.is_symlink()]
     left_over = out not in there and {"config", "id"} <= _parameters(result).keys()
     if there and not overwrite and not left_over:
@@ -108,28 +108,7 @@ def is_measurement_set(path: Path) -> bool:
     return "Measurement Set" in info.read_text(errors="replace").partition("\n")[0]
 
 
-@contextlib.contextmanager
-def staging(out: Path) -> Iterator[Path]:
-    """Make a hidden folder beside ``out`` for the work in progress, and remove it whatever happens.
-
-    What a killed process left of the same target on this machine is removed too.
-    """
-    start = f".{out.name}.partial-{socket.gethostname()}-"
-    for path in out.parent.glob(f"{glob.escape(start)}*"):
-        pid = path.name.removeprefix(start).partition("-")[0]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-    try:
-        stage = Path(tempfile.mkdtemp(prefix=f"{start}{os.getpid()}-", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"cannot write in {out.parent}: {error.strerror}") from error
-    try:
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def publish(new: SimulationResult, final: SimulationResult, stage: Path, overwrite: bool) -> None:
+def put_in_place(new: SimulationResult, final: SimulationResult, overwrite: bool) -> None:
     """Move finished files to their places: the old measurement set away first, the new one last.
 
     Raises
@@ -137,21 +116,6 @@ def publish(new: SimulationResult, final: SimulationResult, stage: Path, overwri
     OutputError
         If something has appeared there since, or a file cannot be moved; what was there is put back.
     """
-    check_targets(final.ms_path, overwrite)
-    old = stage / "old"
-    old.mkdir()
-    moved: list[tuple[Path, Path]] = []
-    try:
-        for path in (final.ms_path, *final.truth):
-            if path.exists():
-                path.rename(old / path.name)
-                moved.append((old / path.name, path))
-        for source, target in zip((*new.truth, new.ms_path), (*final.truth, final.ms_path), strict=True):
-            source.rename(target)  # onto a folder that is not empty: an error
-    except OSError as error:
-        for path, place in moved:
-            if place.is_file():
-                place.unlink()
-            if not place.exists():
-                path.rename(place)
-        raise OutputError(f"cannot write {final.ms_path}: {error.strerror}") from error
+    with locked(final.ms_path):
+        check_targets(final.ms_path, overwrite)
+        publish(list(zip(new.in_order, final.in_order, strict=True)), overwrite)

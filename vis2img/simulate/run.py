@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from vis2img.errors import Vis2imgError, first_line
+from vis2img.files import staging
 from vis2img.machine import cores
 from vis2img.ms.tables import table
 from vis2img.random import simulation_streams
 from vis2img.simulate.config import PRESETS, SimulateConfig
 from vis2img.simulate.empty_ms import check_telescope
-from vis2img.simulate.files import ID_KEYWORD, SimulationResult, check_targets, is_done, publish, staging
+from vis2img.simulate.files import ID_KEYWORD, SimulationResult, check_targets, is_done, put_in_place
 from vis2img.simulate.observe import Observed, Progress, observe
 from vis2img.simulate.sky import write_catalogue
 from vis2img.simulate.sky.build import simulated_sky
@@ -73,7 +74,7 @@ def simulate(
         write_catalogue(sources, new.catalogue_path, {"apparent_flux_jy": apparent})
         _append_errors(observed, new.catalogue_path)
         _write_parameters(config, observed.record, new)
-        publish(new, result, stage, config.overwrite)
+        put_in_place(new, result, config.overwrite)
     report("done", 1.0)
     return result
 

@@ -14,7 +14,6 @@ import pytest
 
 from vis2img.cli.progress import TrainingProgress
 from vis2img.errors import OutputError, Vis2imgError
-from vis2img.train.run import metrics_log
 from vis2img.train.run.metrics_log import GROUPS, MetricsLog, read_metrics
 
 
@@ -142,10 +141,10 @@ def test_a_disk_that_is_full_when_a_run_goes_on_keeps_the_lines(
     before = (tmp_path / "metrics.jsonl").read_bytes()
 
     def full(path: Path, text: str) -> None:
-        path.with_name(f".{path.name}.partial").write_text(text[:5])
+        path.write_bytes(text[:5].encode())
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(metrics_log, "write_text", full)
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OutputError, match="free some space"):
         MetricsLog(tmp_path, start_step=1)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before

@@ -14,12 +14,13 @@ import pytest
 import yaml
 
 from tests.helpers.runs import assert_same_end, stop_at
-from vis2img.configs import check_options, config_arguments, read_config
+from vis2img.configs.load import build, draft, load, override
+from vis2img.configs.records import to_record
 from vis2img.draws.presets import load_prior
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.loader.config import LoaderConfig
 from vis2img.train.config import ModelConfig, OptimConfig
-from vis2img.train.run.config import TrainConfig, from_record, load_config, to_record
+from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.folder import check_inputs, keep_compiled, open_folder, read_config_of
 from vis2img.train.run.run import RunResult, _check_batch, load_run, read_metrics, train
 from vis2img.views.crops import ViewConfig
@@ -150,10 +151,10 @@ def test_a_configuration_that_no_run_wrote_is_left_alone(config: TrainConfig, te
         ("", "must hold keys and values"),
         ("out: [x\n", "not valid YAML"),
         ("out: x\n", "has no data"),
-        ("out: x\ndata: {ms: a.ms, batch_size: many}\n", "wrong type below data"),
-        ("out: x\ndata: {ms: [a.ms]}\nmodel: 5\n", "no keys below model"),
-        ("data: {ms: [a.ms]}\n", "lacks out"),
-        ("out: x\ndata: {ms: [a.ms]}\nmodel: {colour: 1}\n", r"unknown keys: model\.colour"),
+        ("out: x\ndata: {ms: a.ms, batch_size: many}\n", r"data\.batch_size: 'many' is not a whole number"),
+        ("out: x\ndata: {ms: [a.ms]}\nmodel: 5\n", "model takes keys of its own"),
+        ("data: {ms: [a.ms]}\n", "out is missing"),
+        ("out: x\ndata: {ms: [a.ms]}\nmodel: {colour: 1}\n", r"unknown key model\.colour"),
     ],
 )
 def test_a_damaged_configuration_of_a_run_is_told(cli, config: TrainConfig, text: str, words: str) -> None:
@@ -272,20 +273,13 @@ def test_a_mistake_on_the_command_line_is_told_with_its_name(cli, tmp_path: Path
 
 
 def test_options_that_there_are_pass_the_check_of_their_names() -> None:
-    check_options(
-        [
-            "--steps",
-            "5",
-            "--keep_every=3",
-            "--data.ms",
-            "a.ms",
-            "-1",
-            "--data.views.no-rotate",
-            "--model.remat",
-            "--help",
-        ],
-        TrainConfig,
-    )
+    given = draft(TrainConfig, {"out": "x", "checkpoint_every": 3}, Path("run.yaml"))
+    options = ["--steps", "5000", "--keep_every=3", "--data.views.no-rotate", "--model.remat", "--data.ms", "a.ms", "b"]
+    config = override(given, options, "vis2img train")
+    assert (config.steps, config.keep_every, config.data.ms) == (5000, 3, ("a.ms", "b"))
+    assert config.model.remat and not config.data.views.rotate
+    with pytest.raises(SystemExit, match="0"):
+        override(given, [*options, "--help"], "vis2img train")
 
 
 def test_a_folder_that_is_a_file_is_told(cli, config: TrainConfig, tmp_path: Path) -> None:
@@ -319,7 +313,7 @@ def test_the_help_names_every_option_of_its_own(cli) -> None:
 def test_round_numbers_may_be_written_as_such(tmp_path: Path, text: str, steps: int) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(f"out: x\nsteps: {text}\ndevices: 1e0\ndata: {{ms: [a.ms]}}\noptim: {{base_lr: 1e-3}}\n")
-    config = load_config(path)
+    config = load(TrainConfig, path)
     assert (config.steps, config.devices, config.optim.base_lr) == (steps, 1, 1e-3)
 
 
@@ -339,9 +333,10 @@ def test_what_is_compiled_stays_with_the_run_unless_the_user_has_a_place(tmp_pat
 
 
 def test_a_configuration_survives_being_saved(config: TrainConfig) -> None:
-    assert from_record(to_record(config)) == config
+    path = Path("config.yaml")
+    assert build(TrainConfig, to_record(config), path) == config
     with pytest.raises(ParameterError, match="colour"):
-        from_record({**to_record(config), "colour": 1})
+        build(TrainConfig, {**to_record(config), "colour": 1}, path)
 
 
 def test_a_yaml_file_reads_as_the_command_line_it_stands_for(tmp_path: Path) -> None:
@@ -350,13 +345,15 @@ def test_a_yaml_file_reads_as_the_command_line_it_stands_for(tmp_path: Path) -> 
         "out: runs/x\nsteps: 50\ndata:\n  ms: [a.ms, b.ms]\n  fov: 20arcmin\n  views: {rotate: false, n_local: 2}\n"
         "  selection: {channels: '0:8'}\nmodel: {variant: small}\noptim: {base_lr: 1.0e-3, warmup_steps: 5}\n"
     )
-    config = load_config(path)
+    config = load(TrainConfig, path)
     assert config.data.ms == ("a.ms", "b.ms") and config.steps == 50
     assert config.data.fov == pytest.approx(np.radians(20 / 60))
     assert (config.data.views.rotate, config.data.views.n_local) == (False, 2)
     assert config.data.selection.channels == (0, 8)
     assert (config.model.variant, config.optim.base_lr) == ("small", 1e-3)
-    assert "--data.views.no-rotate" in config_arguments(read_config(path), TrainConfig, path)
+    options = ["--data.views.no-rotate", "--data.views.n-local", "3"]
+    assert replace(config.data.views, n_local=3) == load(TrainConfig, path, options, "vis2img").data.views
+    assert load(TrainConfig, path, ["--data.views.rotate"], "vis2img").data.views.rotate
 
 
 @pytest.mark.parametrize(
@@ -374,7 +371,7 @@ def test_a_wrong_configuration_is_told_in_one_line(tmp_path: Path, text: str, wo
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(Vis2imgError, match=words) as error:
-        load_config(path)
+        load(TrainConfig, path)
     assert "\n" not in str(error.value) and "run.yaml" in str(error.value)
 
 

@@ -30,8 +30,9 @@ import pytest
 import yaml
 
 from tests.helpers.measurement_sets import build_ms
+from vis2img.configs.load import load
 from vis2img.train.run import loop
-from vis2img.train.run.config import load_config
+from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.run import load_run, read_metrics
 from vis2img.train.run.stopping import StopRequest
 
@@ -392,13 +393,13 @@ def _pretend(
     loader: Any = Loader()
     with StopRequest().listening() as stop:
         start: Any = SimpleNamespace(step=0)
-        return loop.Loop(load_config(path), folder, store, loader, 1.0, stop, None, None).run(start, None)
+        return loop.Loop(load(TrainConfig, path), folder, store, loader, 1.0, stop, None, None).run(start, None)
 
 
 def test_the_sheet_of_views_names_what_they_are_of(tmp_path: Path, monkeypatch, bench: Bench) -> None:
     notes: list[str] = []
     monkeypatch.setattr(loop, "view_sheet", lambda *_, teacher_note: notes.append(teacher_note))
-    config = load_config(bench.config(data={"imaging": "gentle", "subbands": 1})[0])
+    config = load(TrainConfig, bench.config(data={"imaging": "gentle", "subbands": 1})[0])
     pictures = replace(config, data=replace(config.data, ms=(), cutouts=("a.npz",)))
     nothing: Any = SimpleNamespace(state=dict, image=lambda *_: None)
     for each in (config, pictures):

@@ -14,8 +14,7 @@ from tests.helpers.places import ROOT
 
 pytest.importorskip("simms", reason="the study simulates its data")
 
-from vis2img.cli.app import parse
-from vis2img.configs import config_arguments, read_config
+from vis2img.configs.load import load
 from vis2img.errors import OutputError, ParameterError
 from vis2img.files import locked
 from vis2img.train.evaluate.encoders import RANDOM
@@ -149,8 +148,7 @@ def test_a_process_leaves_what_another_has_begun_and_writes_no_report_without_it
 
 @pytest.mark.parametrize("name", ["study.yaml", "study_cutouts.yaml"])
 def test_the_studies_of_the_examples_can_be_read(name: str) -> None:
-    path = ROOT / "examples" / name
-    config = parse(StudyConfig, config_arguments(read_config(path), StudyConfig, path), "vis2img study")
+    config = load(StudyConfig, ROOT / "examples" / name)
     assert {"image-only", "full", CLEAN} <= {*config.arms} and config.seeds == 5
 
 

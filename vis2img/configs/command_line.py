@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from vis2img.cli import UsageError
+from vis2img.errors import UsageError
 
 Command = TypeVar("Command")
 _REGISTRY = ConstructorRegistry()
