@@ -34,12 +34,11 @@ from pathlib import Path
 import numpy as np
 
 from vis2img.coordinates import sky_position
-from vis2img.draws.draw import FieldSource
-from vis2img.draws.field_data import field_data
+from vis2img.draws.observed_field import ObservedField
 from vis2img.imaging.image import make_image
 from vis2img.loader.bench import draw_plot, measure
 from vis2img.loader.config import LoaderConfig
-from vis2img.loader.fields import open_sources
+from vis2img.loader.fields import open_fields
 from vis2img.loader.loader import Loader
 from vis2img.machine import cores
 from vis2img.random import draw_rng
@@ -57,14 +56,14 @@ def config_of(options: argparse.Namespace, **changes: object) -> LoaderConfig:
     return LoaderConfig(**{**values, **changes})
 
 
-def one_view(source: FieldSource, index: int, whole: bool) -> tuple[float, float]:
+def one_view(source: ObservedField, index: int, whole: bool) -> tuple[float, float]:
     """Image one patch of 224 pixels by itself; return wall time in all, and of a ducc0 call of it."""
     from vis2img.imaging.gridding import vis_to_dirty
 
     rng = draw_rng(0, 0, index)
     prior = source.prior.fixed() if whole else source.prior
     params = prior.draw(rng)
-    parts = field_data(source.ms, source.selection, source.memory).select(params)
+    parts = source.data().select(params)
     l, m = rng.uniform(-0.3, 0.3, 2) * source.prior.fov
     ra, dec = map(float, sky_position(np.array(l), np.array(m), parts[0].phase_centre))
     pixsize = VIEWS.patch_npix * source.pixsize / VIEWS.global_size
@@ -104,7 +103,7 @@ def views(options: argparse.Namespace) -> None:
     """Print views per second by one call each, and by the loader, in one run."""
     print(f"cutting with Pillow and NumPy: {with_pillow():.0f} views/s and core")
     config = config_of(options)
-    source = open_sources(config).fields[0]
+    source = open_fields(config).fields[0]
     with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
         for whole, text in ((True, "all data"), (False, "what a draw keeps")):
             list(pool.map(one_view, [source] * cores(), range(cores()), [whole] * cores()))

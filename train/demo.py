@@ -13,10 +13,10 @@ import numpy as np
 
 from vis2img.coordinates import direction_cosines
 from vis2img.dataset import open_ms
-from vis2img.draws.draw import FieldSource, make_draw
+from vis2img.draws.field import Field, make_draw
 from vis2img.errors import OutputError
 from vis2img.loader.config import LoaderConfig
-from vis2img.loader.fields import field_sources, patch_angle
+from vis2img.loader.fields import fields_of, patch_angle
 from vis2img.ms.metadata import read_metadata
 from vis2img.ms.selection import Selection
 from vis2img.simulate.config import SimulateConfig
@@ -134,7 +134,7 @@ def run_demo(config: DemoConfig, report: Report) -> tuple[Path, list[Score]]:
         ),
         on_fill=lambda done, total: report("imaging", done, total, ""),
     )
-    sources = field_sources(settings.data)
+    sources = fields_of(settings.data)
     report("evaluating", 0, 1, "")
     patches = source_patches(settings, read_truths(settings), tuple(QUERIES))
     _, trained = run_encoders([settings.out])
@@ -167,7 +167,7 @@ def _simulate(config: DemoConfig, report: Report) -> None:
 def _write(
     config: DemoConfig,
     settings: TrainConfig,
-    sources: list[FieldSource],
+    sources: list[Field],
     patches: SourcePatches,
     encoder: Encoder,
     scores: list[Score],
@@ -176,7 +176,7 @@ def _write(
     from vis2img.train.report.page import Section, write_report
     from vis2img.train.report.token_pictures import attention_figure
 
-    ms = open_ms(sources[0].ms)
+    ms = open_ms(sources[0].path)
     selection = Selection(field="0")
     image = ms.image(ms.imaging_params(selection, npix=settings.data.field_npix), selection, psf=True)
     draws = [make_draw(sources[0], settings.seed, 0, index) for index in range(12)]
@@ -196,7 +196,7 @@ def _write(
             for name in dict.fromkeys(r.representation for r in rows)
         ),
     )
-    meta = read_metadata(sources[0].ms)
+    meta = read_metadata(sources[0].path)
     sections = [
         Section(
             "A field and its point spread function",

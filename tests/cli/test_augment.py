@@ -17,7 +17,8 @@ from tests.helpers.measurement_sets import CENTRE, Synthetic, build_ms
 from tests.helpers.places import ROOT
 from vis2img.cli.augment import preset_rows, preset_table
 from vis2img.dataset import open_ms
-from vis2img.draws.draw import Draw, FieldSource, image_draw
+from vis2img.draws.draw import Draw
+from vis2img.draws.observed_field import ObservedField
 from vis2img.draws.presets import PRESETS
 from vis2img.draws.prior import ImagingPrior
 from vis2img.imaging.params import ImagingParams
@@ -44,7 +45,7 @@ def sheet(observed: Synthetic) -> Sheet:
     ms = open_ms(observed.path)
     prior = ImagingPrior.for_ms(ms, npix=192)
     reported: list[tuple[int, int]] = []
-    source = FieldSource(str(observed.path), Selection(), prior, pixsize=prior.pixsize[0] / 0.85)
+    source = ObservedField(str(observed.path), Selection(), prior)
     made = make_sheet(
         source, config, ms.imaging_params(npix=192), workers=2, progress=lambda *counts: reported.append(counts)
     )
@@ -81,7 +82,7 @@ def test_columns_show_the_same_sky_made_in_other_ways(sheet: Sheet) -> None:
 
 def test_panels_hold_what_the_network_sees(sheet: Sheet, observed: Synthetic) -> None:
     for column in sheet.columns:
-        draw = image_draw(FieldSource(str(observed.path), Selection(), None), column.params)  # type: ignore[arg-type]
+        draw = ObservedField(str(observed.path), Selection(), None).draw(column.params)  # type: ignore[arg-type]
         for patch, view in zip(sheet.patches, column.views, strict=True):
             expected = cut(draw, *patch.lm, sheet.side, 32, Stretch())[..., 0]
             assert np.allclose(view, expected, atol=1e-4)
@@ -121,8 +122,8 @@ def test_every_column_can_be_made_again(cli, observed: Synthetic, tmp_path: Path
         assert program == "vis2img"
         again = cli(*words, "--threads", 1, "--no-png", "-o", tmp_path / "again.fits", "--overwrite")
         assert again.code == 0, again.err
-        source = FieldSource(str(observed.path), Selection(channels=(1, 7)), None)  # type: ignore[arg-type]
-        draw: Draw = image_draw(source, params)
+        source = ObservedField(str(observed.path), Selection(channels=(1, 7)), None)  # type: ignore[arg-type]
+        draw: Draw = source.draw(params)
         assert np.array_equal(fits.getdata(tmp_path / "again.fits")[0, 0], draw.data[0])
         assert draw.noise[0] == pytest.approx(column["noise_jy_beam"], rel=1e-4)
     assert fingerprint(observed.path) == before

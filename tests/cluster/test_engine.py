@@ -25,7 +25,8 @@ import pytest
 
 from vis2img.cluster.engine import Connection, Engine, connect
 from vis2img.dataset import open_ms
-from vis2img.draws.draw import FieldSource, make_draw
+from vis2img.draws.field import make_draw
+from vis2img.draws.observed_field import ObservedField
 from vis2img.draws.prior import ImagingPrior
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.machine import cores
@@ -59,7 +60,7 @@ def append(path: Path) -> int:
 
 def test_draws_are_made_without_jax_on_given_threads_at_low_priority(local, make_ms) -> None:
     ms = open_ms(make_ms().path)
-    source = FieldSource(str(ms.path), Selection(), ImagingPrior.for_ms(ms, Selection(), npix=64))
+    source = ObservedField(str(ms.path), Selection(), ImagingPrior.for_ms(ms, Selection(), npix=64))
     draw = local.client.submit(make_draw, source, 1, 0, 0).result()
     assert np.isfinite(draw.data).all() and draw.data.any()
     assert draw.params == make_draw(source, 1, 0, 0).params

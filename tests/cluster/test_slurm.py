@@ -29,7 +29,8 @@ pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed: pip
 from vis2img.cluster.engine import Connection, Engine, connect
 from vis2img.cluster.slurm import make_job
 from vis2img.dataset import open_ms
-from vis2img.draws.draw import FieldSource, make_draw
+from vis2img.draws.field import make_draw
+from vis2img.draws.observed_field import ObservedField
 from vis2img.draws.prior import ImagingPrior
 from vis2img.errors import Vis2imgError
 from vis2img.ms.selection import Selection
@@ -166,7 +167,7 @@ def test_jobs_make_draws_and_are_replaced_when_they_end(configured, make_ms, cap
     configured(queue="draws")
     caplog.set_level(logging.INFO, "vis2img.cluster")
     ms = open_ms(make_ms().path)
-    source = FieldSource(str(ms.path), Selection(), ImagingPrior.for_ms(ms, Selection(), npix=64))
+    source = ObservedField(str(ms.path), Selection(), ImagingPrior.for_ms(ms, Selection(), npix=64))
     with connect(Engine("slurm", workers=3, worker_memory=MEMORY)) as connection:
         client = connection.client
         wait_for(lambda: workers(connection) == 2, 30)  # the node has two cores: the third job waits

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from vis2img.dataset import open_ms
-from vis2img.draws import field_data as field_data_module
-from vis2img.draws.draw import FieldSource, image_draw, make_draw
-from vis2img.draws.field_data import FieldData
+from vis2img.draws import observed_field
+from vis2img.draws.field import make_draw
+from vis2img.draws.observed_field import FieldData, ObservedField
 from vis2img.draws.peaks import find_peaks, usable_cells
 from vis2img.draws.prior import ImagingPrior
 from vis2img.errors import EmptyImageError, MeasurementSetError
@@ -23,12 +23,12 @@ from vis2img.random import draw_rng
 ARCSEC = math.pi / 180 / 3600
 
 
-def source_of(path: Path, selection: Selection | None = None, **changes: object) -> FieldSource:
+def source_of(path: Path, selection: Selection | None = None, **changes: object) -> ObservedField:
     selection = selection or Selection()
-    return FieldSource(str(path), selection, ImagingPrior.for_ms(open_ms(path), selection, npix=64), **changes)
+    return ObservedField(str(path), selection, ImagingPrior.for_ms(open_ms(path), selection, npix=64), **changes)
 
 
-def varied(source: FieldSource, **changes: tuple[float, float]) -> FieldSource:
+def varied(source: ObservedField, **changes: tuple[float, float]) -> ObservedField:
     """Return the field with other ranges of its prior."""
     return replace(source, prior=replace(source.prior, ranges=replace(source.prior.ranges, **changes)))
 
@@ -40,7 +40,7 @@ def test_a_draw_replays_and_equals_the_image_of_its_parameters(make_ms) -> None:
     assert np.array_equal(first.data, again.data) and first.params == again.params
     assert first.data.shape[0] == 1 and first.record()["index"] == 3
     params = source.prior.draw(draw_rng(5, 2, 3))
-    assert np.array_equal(ms.image(params, nthreads=1).data, image_draw(source, params).data[0])
+    assert np.array_equal(ms.image(params, nthreads=1).data, source.draw(params).data[0])
     assert make_draw(source, 5, 2, 4).params != params
 
 
@@ -115,15 +115,15 @@ def test_a_draw_of_zeros_is_drawn_again_whatever_was_read_before(make_ms) -> Non
     for memory in (1e9, 2e3):
         source = source_of(made.path, memory=memory)
         source = varied(source, band_fraction=(0.2, 0.4), keep_times=(1.0, 1.0))
-        alone = [image_draw_params(source, index) for index in range(6)]
+        alone = [params_of_draw(source, index) for index in range(6)]
         assert len({params.band for params in alone}) == 6 and all(params.band[1] > 0.5 for params in alone)
         drawn.append([replace(params, keep_times=1.0) for params in alone])
     assert drawn[0] == drawn[1]
 
 
-def image_draw_params(source: FieldSource, index: int) -> ImagingParams:
+def params_of_draw(source: ObservedField, index: int) -> ImagingParams:
     """Return the parameters of a draw of a field that was not opened before."""
-    field_data_module._opened.clear()
+    observed_field._opened.clear()
     return make_draw(source, 0, 0, index).params
 
 

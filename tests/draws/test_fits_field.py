@@ -15,13 +15,16 @@ from astropy.wcs import WCS
 from vis2img.cluster.engine import Connection, Engine, connect
 from vis2img.coordinates import sky_position
 from vis2img.dataset import open_ms
-from vis2img.draws.draw import FieldSource, image_draw, make_draw
-from vis2img.draws.fits_field import fits_draw, image_source, is_image, open_image
+from vis2img.draws.draw import Draw
+from vis2img.draws.field import make_draw
+from vis2img.draws.fits_field import FitsField
+from vis2img.draws.observed_field import ObservedField
 from vis2img.draws.presets import PRESETS
 from vis2img.draws.prior import ImagingPrior
+from vis2img.draws.sky_image import open_image
 from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.loader.config import LoaderConfig
-from vis2img.loader.fields import field_sources, open_sources
+from vis2img.loader.fields import fields_of, open_fields
 from vis2img.loader.loader import Loader
 from vis2img.ms.selection import Selection
 from vis2img.views.crops import ViewConfig, cut
@@ -70,6 +73,10 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+def fits_draw(path: Path, fov: float = math.inf) -> Draw:
+    return FitsField.open(path, fov).draw()
+
+
 def config(ms: tuple[Path | str, ...], **changes: object) -> LoaderConfig:
     values = {
         "batch_size": 6, "views": VIEWS, "imaging": "image-only", "mode": "sync", "refresh_every": 2,
@@ -82,11 +89,11 @@ def test_an_image_of_vis2img_gives_the_views_of_the_draw_it_was_made_from(make_m
     path = make_ms(antennas=9, sources=((1.0, 0.001, -0.002),)).path
     ms = open_ms(path)
     prior = ImagingPrior.for_ms(ms, npix=64, config=PRESETS["image-only"])
-    source = FieldSource(str(path), Selection(), prior)
+    source = ObservedField(str(path), Selection(), prior)
     made = make_draw(source, 1, 0, 0)
     image = ms.image(made.params, nthreads=1)
     image.to_fits(tmp_path / "dirty.fits")
-    draw = fits_draw(tmp_path / "dirty.fits", 3, 5)
+    draw = make_draw(FitsField.open(tmp_path / "dirty.fits"), 0, 3, 5)
     assert (draw.field, draw.index) == (3, 5) and draw.noise == pytest.approx(made.noise, rel=1e-6)
     assert draw.params.weighting == made.params.weighting and draw.params.npix == made.params.npix
     assert draw.phase_centre == pytest.approx(made.phase_centre, abs=1e-12)
@@ -222,7 +229,7 @@ def test_a_field_of_view_takes_the_middle_of_a_large_image(write) -> None:
     assert part.data.shape == (1, 100, 100) and whole.data.shape == (1, 200, 300)
     np.testing.assert_array_equal(part.data, whole.data[:, 50:150, 100:200])
     np.testing.assert_allclose(part.peaks, whole.peaks, rtol=1e-9)
-    source = field_sources(config((path,), fov=90 * 5 * ARCSEC))[0]
+    source = fields_of(config((path,), fov=90 * 5 * ARCSEC))[0]
     assert source.prior.fov == pytest.approx(90 * 5 * ARCSEC)
     assert make_draw(source, 0, 0, 0).data.shape == (1, 90, 90)
     # What is too far from SIN at its corners may do in the middle.
@@ -239,34 +246,34 @@ def test_patches_are_counted_in_thirds_of_the_beam_unless_told(write) -> None:
     assert open_image(with_beam).suggested_pixsize == pytest.approx(8 * ARCSEC)  # sqrt(32 * 18) / 3
     assert open_image(without).suggested_pixsize == pytest.approx(5 * ARCSEC)
     for path, given, angle in ((with_beam, 0.0, 8), (without, 0.0, 5), (with_beam, 6 * ARCSEC, 6)):
-        found = open_sources(config((path,), image_pixsize=given))
+        found = open_fields(config((path,), image_pixsize=given))
         assert found.patches[0] == pytest.approx(24 * angle * ARCSEC)
 
 
 def test_images_stand_beside_measurement_sets_and_bad_ones_are_named(write, make_ms, tmp_path) -> None:
     ms, image = make_ms(antennas=8).path, write()
     bad = write(name="galactic.fits", CTYPE1="GLON-SIN", CTYPE2="GLAT-SIN")
-    found = open_sources(config((ms, bad, image), weights=(1.0, 2.0, 3.0), field_npix=64))
-    assert [is_image(source.ms) for source in found.fields] == [False, True] and found.weights == [1.0, 3.0]
+    found = open_fields(config((ms, bad, image), weights=(1.0, 2.0, 3.0), field_npix=64))
+    assert [type(field) for field in found.fields] == [ObservedField, FitsField] and found.weights == [1.0, 3.0]
     assert list(found.skipped) == [str(bad)] and "GLON" in found.skipped[str(bad)]
     with pytest.raises(MeasurementSetError, match="GLON"):
-        field_sources(config((bad,)))
+        fields_of(config((bad,)))
     with pytest.raises(MeasurementSetError, match="does not exist"):
-        field_sources(config((tmp_path / "none.fits",)))
+        fields_of(config((tmp_path / "none.fits",)))
     with pytest.raises(ParameterError, match="does not fit"):
-        field_sources(config((image,), image_pixsize=20 * ARCSEC))
+        fields_of(config((image,), image_pixsize=20 * ARCSEC))
     with pytest.raises(ParameterError, match="one input channel"):
-        field_sources(config((image,), subbands=2))
+        fields_of(config((image,), subbands=2))
 
 
 def test_the_source_is_small_and_its_draws_do_not_vary(write) -> None:
-    source = image_source(open_image(write((256, 256))))
+    source = FitsField.open(write((256, 256)))
     assert len(pickle.dumps(source)) < 4000 and not source.prior.varies
     assert pickle.loads(pickle.dumps(source)) == source
     first, other = make_draw(source, 0, 0, 0), make_draw(source, 9, 2, 7)
     np.testing.assert_array_equal(first.data, other.data)
     assert (other.field, other.index) == (2, 7)
-    assert image_draw(source, first.params).params == first.params
+    assert source.draw(first.params).params == first.params
 
 
 def test_scaled_integers_and_compressed_files_are_read(write, tmp_path) -> None:

@@ -14,7 +14,8 @@ from tests.helpers.places import ROOT
 from vis2img.averaging.params import AveragingParams
 from vis2img.averaging.run import average
 from vis2img.dataset import MeasurementSet, open_ms
-from vis2img.draws.draw import FieldSource, make_draw
+from vis2img.draws.field import make_draw
+from vis2img.draws.observed_field import ObservedField
 from vis2img.draws.presets import PRESETS, PriorConfig, load_prior
 from vis2img.draws.prior import ImagingPrior
 from vis2img.errors import ParameterError, Vis2imgError
@@ -120,7 +121,7 @@ def test_image_only_is_the_image_that_is_made_by_default(ms: MeasurementSet) -> 
 def test_averaged_data_can_be_drawn_under_every_preset(averaged: Path, preset: str) -> None:
     prior = ImagingPrior.for_ms(open_ms(averaged), config=PRESETS[preset])
     assert prior.ranges.keep_antennas == prior.ranges.keep_times == (1.0, 1.0)
-    draw = make_draw(FieldSource(str(averaged), Selection(), prior), 0, 0, 1)  # a facet that is wider than high
+    draw = make_draw(ObservedField(str(averaged), Selection(), prior), 0, 0, 1)  # a facet that is wider than high
     assert draw.data.max() > 0.2
 
 

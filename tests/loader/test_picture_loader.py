@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader.config import LoaderConfig
-from vis2img.loader.fields import field_sources
+from vis2img.loader.fields import fields_of
 from vis2img.loader.loader import Loader
 from vis2img.loader.picture_loader import CutoutBatch, CutoutLoader
 from vis2img.pictures.cutting import Pictures, Square, cut_picture, open_pictures, picture_noise
@@ -318,6 +318,6 @@ def test_illegal_settings_are_refused(npz: Path) -> None:
     with pytest.raises(ParameterError, match="CutoutLoader"):
         Loader(config(npz))
     with pytest.raises(ParameterError, match="no fields in cutouts"):
-        field_sources(config(npz))
+        fields_of(config(npz))
     with pytest.raises(ParameterError, match="cutouts is empty"):
         CutoutLoader(LoaderConfig(ms=("a.ms",)))

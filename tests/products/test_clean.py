@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.command_line import fingerprint
 from vis2img.coordinates import lm_to_pixel
 from vis2img.dataset import open_ms
-from vis2img.draws.fits_field import fits_draw
+from vis2img.draws.fits_field import FitsField
 from vis2img.errors import OutputError, Vis2imgError
 from vis2img.products.clean import clean_image
 
@@ -31,7 +31,7 @@ def test_sources_are_where_they_are_and_sidelobes_are_gone(observed, tmp_path):
     out = clean_image(observed.path, params, tmp_path / "new" / "clean.fits")
     assert fingerprint(observed.path) == before
     assert [path.name for path in out.parent.iterdir()] == ["clean.fits"]
-    draw, dirty = fits_draw(out), ms.image(params).data
+    draw, dirty = FitsField.open(out).draw(), ms.image(params).data
     clean = draw.data[0]
     assert clean.shape == dirty.shape
     for flux, l, m in observed.sources:
@@ -50,7 +50,9 @@ def test_views_are_stretched_by_the_noise_that_is_given_and_multiscale_keeps_the
     ms = open_ms(observed.path)
     params = ms.imaging_params(npix=128)
     plain, told = (
-        fits_draw(clean_image(observed.path, params, tmp_path / f"{noise}.fits", noise=noise, multiscale=noise > 0))
+        FitsField.open(
+            clean_image(observed.path, params, tmp_path / f"{noise}.fits", noise=noise, multiscale=noise > 0)
+        ).draw()
         for noise in (0.0, 0.25)
     )
     assert told.noise[0] == 0.25 and 0 < plain.noise[0] < 0.1

@@ -14,7 +14,7 @@ pytest.importorskip("simms", reason="the demonstration simulates its data")
 
 from vis2img.coordinates import direction_cosines
 from vis2img.errors import ParameterError, Vis2imgError
-from vis2img.loader.fields import field_sources, patch_angle
+from vis2img.loader.fields import fields_of, patch_angle
 from vis2img.simulate.sky import SkyComponent, SkyCutout, SkySource, single_component_source
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.demo import DemoConfig, run_demo
@@ -68,7 +68,7 @@ def test_a_source_is_one_row_under_every_way_of_imaging(settings, patches) -> No
     name = {(s.ra, s.dec): s.class_name for s in truth.sources}
     first = patches.field == 0
     assert [name[tuple(p)] for p in patches.position[first]] == list(patches.label[first])
-    source = field_sources(settings.data)[0]
+    source = fields_of(settings.data)[0]
     draw = evaluation_draw(source)
     again = cut_patches(draw, source, settings.data.views, patches.position[first])
     np.testing.assert_array_equal(again.images, patches.seen[ALIKE][first])
@@ -84,7 +84,7 @@ def test_a_source_is_one_row_under_every_way_of_imaging(settings, patches) -> No
 def test_tiles_hold_the_sources_whose_positions_they_cover(settings) -> None:
     truths = read_truths(settings)
     _, tiles = field_patches(settings, truths, (), tiles=True)
-    source = field_sources(settings.data)[0]
+    source = fields_of(settings.data)[0]
     count = int((tiles.field == 0).sum())
     side, rows = patch_angle(source, settings.data.views), round(np.sqrt(count))
     assert rows**2 == count

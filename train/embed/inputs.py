@@ -7,7 +7,6 @@ grow with the field. Patches are those of training: cut, resampled with antialia
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from vis2img.coordinates import direction_cosines, lm_to_pixel, pixel_to_lm
-from vis2img.draws.draw import Draw, FieldSource
-from vis2img.draws.fits_field import fits_draw, is_image, open_image
+from vis2img.draws.draw import Draw
+from vis2img.draws.field import Field
+from vis2img.draws.fits_field import FitsField, is_image
+from vis2img.draws.sky_image import SkyImage
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.imaging.fits import read_params
 from vis2img.loader.config import LoaderConfig
-from vis2img.loader.fields import field_sources, patch_angle
+from vis2img.loader.fields import fields_of, patch_angle
 from vis2img.pictures.fits_images import fits_files
 from vis2img.pictures.formats import read_csv, read_raw
 from vis2img.pictures.labels import network_images
@@ -153,7 +154,7 @@ def run_patch_angle(config: LoaderConfig) -> float:
     """
     advice = "give the side of a patch in pixels of the image (--patch-npix)"
     try:
-        angles = [patch_angle(source, config.views) for source in field_sources(config)]
+        angles = [patch_angle(source, config.views) for source in fields_of(config)]
     except Vis2imgError as error:
         raise ParameterError(f"the angle of the run's patches is not known ({error}); {advice}") from error
     if max(angles) > min(angles) * (1 + _ALIKE):
@@ -184,8 +185,8 @@ def patch_fields(path: str, config: LoaderConfig, options: PatchOptions, fits_si
         return [PatchField(Path(path).stem, path, lambda: _cutouts(path, config, options))]
     if is_image(path):
         return [PatchField(Path(path).name, path, lambda: _image(path, config, options, fits_side))]
-    sources = field_sources(replace(config, ms=(path,), cutouts=(), weights=()))
-    names = [str(source).replace(source.ms, Path(path).name) for source in sources]
+    sources = fields_of(replace(config, ms=(path,), cutouts=(), weights=()))
+    names = [str(source).replace(source.path, Path(path).name) for source in sources]
     return [
         PatchField(name, path, lambda source=source: _observation(source, config.views, options))  # type: ignore[misc]
         for name, source in zip(names, sources, strict=True)
@@ -202,7 +203,7 @@ def position_names(position: np.ndarray) -> tuple[str, ...]:
     return tuple(f"J{east}{north}" for east, north in zip(np.atleast_1d(ra), np.atleast_1d(dec), strict=True))
 
 
-def _observation(source: FieldSource, views: ViewConfig, options: PatchOptions) -> Iterator[PatchChunk]:
+def _observation(source: Field, views: ViewConfig, options: PatchOptions) -> Iterator[PatchChunk]:
     draw = evaluation_draw(source)
     wanted = options.positions or _tiles(grid_positions(draw, source, views, options.overlap))
     yield from _cut(draw, patch_angle(source, views), views, wanted, json.dumps(draw.params.to_dict()))
@@ -211,7 +212,8 @@ def _observation(source: FieldSource, views: ViewConfig, options: PatchOptions) 
 def _image(path: str, config: LoaderConfig, options: PatchOptions, side: float | None) -> Iterator[PatchChunk]:
     if config.channels > 1 and config.selection.stokes != "I":
         raise ParameterError(f"{path}: the run takes Stokes {config.selection.stokes}, and an image has Stokes I alone")
-    draw = fits_draw(path)
+    field = FitsField.open(path)
+    draw = field.draw()
     pixsize = draw.params.pixsize
     if options.patch_npix is not None or side is None:
         side = (options.patch_npix or config.views.patch_npix) * pixsize
@@ -227,19 +229,23 @@ def _image(path: str, config: LoaderConfig, options: PatchOptions, side: float |
         wanted = _tiles(tiles(extent, side, draw.phase_centre, middle=middle, overlap=options.overlap))
     seen = _not_blank(draw, side, wanted.position)
     filled = replace(draw, data=np.nan_to_num(draw.data, copy=False, nan=0.0))
-    for chunk in _cut(filled, side, config.views, wanted, _header_params(path), seen):
+    for chunk in _cut(filled, side, config.views, wanted, _header_params(field.image), seen):
         # One image stands for every part of the band.
         yield replace(chunk, images=np.repeat(chunk.images, config.channels, axis=-1))
 
 
-def _header_params(path: str) -> str:
+def _header_params(image: SkyImage) -> str:
     try:
-        return json.dumps(read_params(path).to_dict())
+        return json.dumps(read_params(image.path).to_dict())
     except (ParameterError, KeyError, TypeError):
-        image = open_image(path)
-    freq = image.freq if math.isfinite(image.freq) else None
+        pass  # not an image of vis2img
     major, minor = (axis / ARCSEC for axis in image.beam)
-    known = {"pixsize_arcsec": image.pixsize / ARCSEC, "bmaj_arcsec": major, "bmin_arcsec": minor, "freq_hz": freq}
+    known = {
+        "pixsize_arcsec": image.pixsize / ARCSEC,
+        "bmaj_arcsec": major,
+        "bmin_arcsec": minor,
+        "freq_hz": image.freq,
+    }
     return json.dumps(known)
 
 

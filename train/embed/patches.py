@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vis2img.coordinates import direction_cosines, sky_position
-from vis2img.draws.draw import Draw, FieldSource, image_draw
+from vis2img.draws.draw import Draw
+from vis2img.draws.field import Field
 from vis2img.errors import ParameterError
 from vis2img.imaging.params import ImagingParams
 from vis2img.loader.fields import patch_angle
@@ -42,13 +43,13 @@ class Patches:
     params: ImagingParams
 
 
-def evaluation_draw(source: FieldSource, *, varied: int | None = None) -> Draw:
+def evaluation_draw(source: Field, *, varied: int | None = None) -> Draw:
     """Image a field for evaluation: in the fixed way, or under draw ``varied`` of its prior."""
     prior = source.prior.fixed() if varied is None else source.prior
-    return image_draw(source, prior.draw(draw_rng(EVALUATION_SEED, 0, varied or 0)))
+    return source.draw(prior.draw(draw_rng(EVALUATION_SEED, 0, varied or 0)))
 
 
-def cut_patches(draw: Draw, source: FieldSource, views: ViewConfig, position: np.ndarray) -> Patches:
+def cut_patches(draw: Draw, source: Field, views: ViewConfig, position: np.ndarray) -> Patches:
     """Cut the patches around ``position`` [patch, 2] (RA, Dec in rad) from ``draw``."""
     return cut_around(draw, patch_angle(source, views), views, position)
 
@@ -72,7 +73,7 @@ def cut_around(draw: Draw, side: float, views: ViewConfig, position: np.ndarray)
     return Patches(stacked, position[index], index, draw.params)
 
 
-def grid_positions(draw: Draw, source: FieldSource, views: ViewConfig, overlap: float = 0.0) -> np.ndarray:
+def grid_positions(draw: Draw, source: Field, views: ViewConfig, overlap: float = 0.0) -> np.ndarray:
     """Return RA and Dec [patch, 2] of patches that tile the field: edge to edge, or by ``overlap`` of a side."""
     extent = source.prior.fov - 2 * source.prior.pixsize[1]
     return tiles((extent, extent), patch_angle(source, views), draw.phase_centre, overlap=overlap)

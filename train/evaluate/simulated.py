@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from vis2img.coordinates import direction_cosines, sky_position
-from vis2img.draws.draw import Draw, FieldSource, image_draw
+from vis2img.draws.draw import Draw
+from vis2img.draws.field import Field
 from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgError
-from vis2img.loader.fields import field_sources, patch_angle
+from vis2img.loader.fields import fields_of, patch_angle
 from vis2img.pictures.groups import linked
 from vis2img.random import EVALUATION_SEED, draw_rng
 from vis2img.simulate.truth.truth import Truth
@@ -149,9 +150,9 @@ def field_patches(
     Vis2imgError
         If fewer than two classes or two groups of fields with labelled sources are left.
     """
-    fixed, ways = field_sources(config.data), ways_of(names)
+    fixed, ways = fields_of(config.data), ways_of(names)
     presets = {way for way in ways.values() if isinstance(way, str)}
-    drawn = {name: field_sources(replace(config.data, imaging=name)) for name in presets}
+    drawn = {name: fields_of(replace(config.data, imaging=name)) for name in presets}
     parts, tiled = [], []
     for i, (source, truth) in enumerate(zip(fixed, truths, strict=True)):
         draws = {ALIKE: evaluation_draw(source)}
@@ -189,19 +190,19 @@ def linked_fields(truths: Sequence[Truth]) -> np.ndarray:
     return linked(len(truths) + int(code.max(initial=-1)) + 1, fields, len(truths) + code)[: len(truths)]
 
 
-def changed_draw(source: FieldSource, changes: Mapping[str, object]) -> Draw:
+def changed_draw(source: Field, changes: Mapping[str, object]) -> Draw:
     """Image a field in the fixed way, but for ``changes`` (fields of ImagingParams)."""
     params = source.prior.fixed().draw(draw_rng(EVALUATION_SEED, 0, 0))
-    return image_draw(source, replace(params, **changes))  # type: ignore[arg-type]
+    return source.draw(replace(params, **changes))  # type: ignore[arg-type]
 
 
-def _drawn(source: FieldSource, field: int) -> Draw:
+def _drawn(source: Field, field: int) -> Draw:
     # One draw for each field, the same ones in every evaluation.
     return evaluation_draw(source, varied=1 + field)
 
 
 def _of_field(
-    config: TrainConfig, source: FieldSource, truth: Truth, field: int, draws: Mapping[str, Draw], shifted: bool
+    config: TrainConfig, source: Field, truth: Truth, field: int, draws: Mapping[str, Draw], shifted: bool
 ) -> SourcePatches:
     views, fixed = config.data.views, draws[ALIKE]
     known = [s for s in truth.sources if s.class_name]
@@ -233,7 +234,7 @@ def _joined(parts: Sequence[SourcePatches]) -> SourcePatches:
     )
 
 
-def _tiles_of(config: TrainConfig, source: FieldSource, truth: Truth, field: int, draw: Draw) -> TilePatches:
+def _tiles_of(config: TrainConfig, source: Field, truth: Truth, field: int, draw: Draw) -> TilePatches:
     """Cut patches that tile a field, with what its truth says of them.
 
     A source lies in the patch that its position lies in. Compact is what the class says, and what has no class but is

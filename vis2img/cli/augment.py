@@ -131,7 +131,7 @@ def _sheet(command: AugmentCommand, path: Path) -> Sheet:
     """Image the field; refuse before anything is read what does not fit."""
     from vis2img.cli.progress import Bars
     from vis2img.dataset import open_ms
-    from vis2img.draws.draw import FieldSource
+    from vis2img.draws.observed_field import ObservedField
     from vis2img.draws.prior import ImagingPrior
     from vis2img.machine import cores, free_bytes
     from vis2img.random import draw_rng
@@ -145,12 +145,12 @@ def _sheet(command: AugmentCommand, path: Path) -> Sheet:
     workers = command.threads or cores()
     # All visibilities are kept where they fit; each image copies some of them, and images want room too.
     memory = free_bytes() / (workers + 3)
-    source = FieldSource(str(path.resolve()), command.selection, prior, pixsize=prior.suggested_pixsize, memory=memory)
-    patch_side(source, config)
-    patches_at(source, config, ms.outline(command.selection).phase_centre)
+    field = ObservedField(str(path.resolve()), command.selection, prior, memory=memory)
+    patch_side(field, config)
+    patches_at(field, config, ms.outline(command.selection).phase_centre)
     with Bars(quiet=command.quiet or command.json) as bars:
         return make_sheet(
-            source, config, reference, workers=workers, progress=lambda done, total: bars.update("imaging", done, total)
+            field, config, reference, workers=workers, progress=lambda done, total: bars.update("imaging", done, total)
         )
 
 

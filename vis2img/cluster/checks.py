@@ -75,7 +75,7 @@ def _check_import(client: Any) -> None:
         import sys
 
         try:
-            import vis2img.draws.draw
+            import vis2img.draws.observed_field
 
             return vis2img.__version__, "", sys.executable
         except Exception as error:

@@ -1,330 +1,105 @@
 """Finished images as fields: a FITS image whose every draw is the image itself.
 
 What varies is then what can be done to a finished picture, crops, flips and turns: the classical augmentation that
-variation of the imaging is measured against. The image may be dirty or cleaned, by vis2img, WSClean, CASA or others.
-
-Pixels are taken as the SIN projection about the middle pixel, npix // 2, that a draw is
-(:mod:`vis2img.imaging.gridding`).
-Whatever the header says, SIN about another pixel, TAN, a slight turn, is accepted if no pixel lies more than half a
-pixel away from there, and refused otherwise.
+variation of the imaging is measured against.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vis2img.coordinates import direction_cosines, lm_to_pixel
-from vis2img.draws.draw import Channel, Draw, FieldSource
-from vis2img.draws.peaks import find_peaks, usable_cells
+from vis2img.draws.draw import Channel, Draw
 from vis2img.draws.presets import PRESETS
 from vis2img.draws.prior import ImagingPrior
-from vis2img.errors import MeasurementSetError, ParameterError, first_line
+from vis2img.draws.sky_image import SkyImage, open_image, read_pixels
+from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.files import is_fits
 from vis2img.imaging.fits import read_params
 from vis2img.imaging.image import robust_noise
-from vis2img.imaging.params import MIN_NPIX, ImagingParams
-from vis2img.ms.selection import Selection
-
-if TYPE_CHECKING:
-    from astropy.io.fits import Header
-    from astropy.wcs import WCS
-
-_TOLERANCE = 0.5  # pixels
-_LOOKS = 5  # places along an axis where the projection is compared
-_BLOCK_BYTES = 1 << 26  # of the file that are converted at a time
-
-
-@dataclass(frozen=True)
-class ImageField:
-    """What the header of a FITS image tells.
-
-    Parameters
-    ----------
-    path : str
-    hdu : int
-        Which part of the file holds the image.
-    shape : (int, int)
-        Its pixels in the file, x and y.
-    npix : (int, int)
-        Those that are used, about the middle: even, and no more than the field of view asked for.
-    flips : (bool, bool)
-        Whether x or y runs the other way in the file than in a draw (x along decreasing RA, y along increasing Dec).
-    pixsize : float
-        Side of a pixel in rad.
-    phase_centre : (float, float)
-        RA and Dec of pixel npix // 2 in rad.
-    beam : (float, float)
-        FWHM of the restoring beam, BMAJ and BMIN, rad; 0 where the header has none.
-    freq : float
-        Hz; NaN where the header has none.
-    noise : float
-        NOISE of the header, Jy/beam, by which views are stretched; 0 where it has none.
-    """
-
-    path: str
-    hdu: int
-    shape: tuple[int, int]
-    npix: tuple[int, int]
-    flips: tuple[bool, bool]
-    pixsize: float
-    phase_centre: tuple[float, float]
-    beam: tuple[float, float]
-    freq: float
-    noise: float
-
-    @property
-    def suggested_pixsize(self) -> float:
-        """Pixel size in which patches are counted, rad.
-
-        A third of the beam (geometric mean of its axes), else the pixel of the image. The beam of a synthesised image
-        is 1 to 2 of the finest fringes wide, by weighting: patches of images and of the measurement sets that they
-        were made of are alike in angle only if the size is given.
-        """
-        return math.sqrt(self.beam[0] * self.beam[1]) / 3 or self.pixsize
-
-    @property
-    def start(self) -> tuple[int, int]:
-        """First pixel that is used, x and y, as a draw counts them."""
-        nx, ny = self.shape
-        return nx // 2 - self.npix[0] // 2, ny // 2 - self.npix[1] // 2
+from vis2img.imaging.params import ImagingParams
+from vis2img.units import Angle
 
 
 def is_image(path: str | Path) -> bool:
-    """Return whether a source of a loader is a FITS image, by its name."""
+    """Return whether an input is a FITS image, by its name."""
     return is_fits(path) and not Path(path).is_dir()
 
 
-def image_source(image: ImageField, pixsize: float = 0.0) -> FieldSource:
-    """Return an image as a field whose draws are all alike.
+@dataclass(frozen=True)
+class FitsField:
+    """A FITS image as a field; see :class:`vis2img.draws.field.Field`."""
 
-    Parameters
-    ----------
-    image : ImageField
-        From :func:`open_image`.
-    pixsize : float
-        Suggested pixel size in rad, in which patches are counted; 0: :attr:`ImageField.suggested_pixsize`.
-    """
-    fov = max(image.npix) * image.pixsize
-    prior = ImagingPrior(fov, image.pixsize, PRESETS["image-only"])
-    return FieldSource(
-        ms=str(Path(image.path).resolve()),
-        selection=Selection(),
-        prior=prior,
-        pixsize=pixsize or image.suggested_pixsize,
-    )
+    image: SkyImage
+    fov: Angle
+    """Side of the field: no more than the image has."""
+    pixsize: Angle
+    """Pixel size in which patches are counted."""
+    channels = 1
 
+    @classmethod
+    def open(cls, path: str | Path, fov: float = math.inf, pixsize: float = 0.0) -> FitsField:
+        """Read and check the header of an image.
 
-def fits_draw(path: str | Path, field: int = 0, index: int = 0, *, fov: float = math.inf) -> Draw:
-    """Return a FITS image as a draw.
+        Parameters
+        ----------
+        path : path
+        fov : float
+            Largest side in rad; of a larger image the middle is used, and no more is read.
+        pixsize : float
+            Pixel size in rad in which patches are counted; 0: :attr:`SkyImage.suggested_pixsize`.
 
-    Parameters
-    ----------
-    path : path
-        Image of two axes, others of length 1, Stokes I, with the RA and Dec of its pixels.
-    field, index : int
-        Which draw of which field it stands for.
-    fov : float
-        Largest side in rad; of a larger image the middle is read, and no more.
+        Raises
+        ------
+        MeasurementSetError
+            As :func:`vis2img.draws.sky_image.open_image`.
+        """
+        image = replace(open_image(path, fov), path=str(Path(path).resolve()))
+        return cls(image, min(fov, max(image.npix) * image.pixsize), pixsize or image.suggested_pixsize)
 
-    Returns
-    -------
-    Draw
-        ``data`` as in the file, NaN where blank; ``noise`` is that of the header (NOISE), else the robust noise.
-        ``params`` are those that vis2img wrote into the file; of other files, only ``npix`` and ``pixsize`` count.
+    @property
+    def path(self) -> str:
+        """The file."""
+        return self.image.path
 
-    Raises
-    ------
-    MeasurementSetError
-        If the file is no such image, or has no noise (a model, or blank); the message names it.
-    """
-    image = open_image(path, fov)
-    data = _pixels(image)
-    noise = image.noise or robust_noise(data)
-    if not (noise > 0 and math.isfinite(noise)):
-        raise MeasurementSetError(
-            f"{path}: most pixels are alike or blank, so that it has no noise to stretch by (is it a model or a mask?)"
-        )
-    params = _params(image)
-    return Draw(
-        data=data[np.newaxis],
-        params=params,
-        phase_centre=image.phase_centre,
-        noise=np.array([noise]),
-        field=field,
-        index=index,
-        channels=(Channel("I", (0.0, 1.0), image.freq),),
-        peaks=find_peaks(data, noise, params),
-        usable=usable_cells(data[np.newaxis], image.pixsize),
-    )
+    @property
+    def prior(self) -> ImagingPrior:
+        """The prior of what never varies."""
+        return ImagingPrior(self.fov, self.image.pixsize, PRESETS["image-only"])
 
+    def __str__(self) -> str:
+        return self.path
 
-def open_image(path: str | Path, fov: float = math.inf) -> ImageField:
-    """Read and check the header of a FITS image.
+    def draw(self, params: ImagingParams | None = None, nthreads: int = 1) -> Draw:
+        """Return the image as a draw, whatever ``params`` are.
 
-    Parameters
-    ----------
-    path : path
-    fov : float
-        Largest side in rad that is used.
+        Returns
+        -------
+        Draw
+            ``data`` as in the file, NaN where blank; ``noise`` is that of the header (NOISE), else the robust noise.
+            ``params`` are those that vis2img wrote into the file; of other files, only ``npix`` and ``pixsize`` count.
 
-    Raises
-    ------
-    MeasurementSetError
-        If the file is no image of one Stokes I plane with RA and Dec, or its pixels are too far from a SIN
-        projection; one line that names it.
-    """
-    with _opened(path) as hdus:
-        number, header, shape = _image_of(path, hdus)
-        sky = _sky_of(path, header)
-    beam = [header.get(name) for name in ("BMAJ", "BMIN")]
-    known = all(isinstance(axis, int | float) and axis > 0 for axis in beam)
-    major, minor = (math.radians(float(axis)) for axis in beam) if known else (0.0, 0.0)
-    flips, rough = _axes(path, sky, shape)
-    side = 2 * math.ceil(min(fov, 4.0) / rough / 2 - 1e-9)
-    npix = (min(shape[0] // 2 * 2, side), min(shape[1] // 2 * 2, side))
-    if min(npix) < MIN_NPIX:
-        raise MeasurementSetError(
-            f"{path} has {npix[0]} x {npix[1]} pixels to use, and a field needs {MIN_NPIX} at least"
-        )
-    image = ImageField(
-        str(path), number, shape, npix, flips, rough, (0.0, 0.0), (major, minor), _frequency(header), _noise(header)
-    )  # fmt: skip
-    pixsize, centre = _as_sin(image, sky)
-    return replace(image, pixsize=pixsize, phase_centre=centre)
+        Raises
+        ------
+        MeasurementSetError
+            If the file cannot be read, or has no noise (a model, or blank); the message names it.
+        """
+        data = read_pixels(self.image)
+        noise = self.image.noise or robust_noise(data)
+        if not (noise > 0 and math.isfinite(noise)):
+            raise MeasurementSetError(
+                f"{self.path}: most pixels are alike or blank, so that it has no noise to stretch by "
+                "(is it a model or a mask?)"
+            )
+        channel = Channel("I", (0.0, 1.0), math.nan if self.image.freq is None else self.image.freq)
+        noises = np.array([noise])
+        return Draw.of_images(data[np.newaxis], _params(self.image), self.image.phase_centre, noises, (channel,))
 
 
-def _opened(path: str | Path) -> Any:
-    from astropy.io import fits
-
-    try:
-        return fits.open(path, memmap=False)  # scaled numbers cannot be mapped
-    except Exception as error:  # astropy raises many types for a damaged file
-        raise MeasurementSetError(f"cannot read the image {path}: {first_line(error)}") from error
-
-
-def _image_of(path: str | Path, hdus: Any) -> tuple[int, Header, tuple[int, int]]:
-    """Return number, header and shape (x, y) of the image in a FITS file."""
-    try:
-        found = [(i, hdu) for i, hdu in enumerate(hdus) if getattr(hdu, "is_image", False) and len(hdu.shape) >= 2]
-    except Exception as error:
-        raise MeasurementSetError(f"cannot read the image {path}: {first_line(error)}") from error
-    if not found:
-        raise MeasurementSetError(f"{path} holds no image of two axes")
-    number, hdu = found[0]
-    if math.prod(hdu.shape[:-2]) != 1:
-        axes = " x ".join(map(str, hdu.shape[::-1]))
-        raise MeasurementSetError(f"{path} holds {axes} pixels; write one plane into a file of its own")
-    header = hdu.header
-    for axis in range(1, len(hdu.shape) + 1):
-        if str(header.get(f"CTYPE{axis}", "")).strip() == "STOKES":
-            code = header.get(f"CRVAL{axis}", 1) + (1 - header.get(f"CRPIX{axis}", 1)) * header.get(f"CDELT{axis}", 1)
-            if round(code) != 1:
-                raise MeasurementSetError(f"{path} is not of Stokes I (its STOKES axis has the value {code:g})")
-    return number, header, (hdu.shape[-1], hdu.shape[-2])
-
-
-def _sky_of(path: str | Path, header: Header) -> WCS:
-    from astropy.wcs import WCS
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of keywords that astropy mends
-            wcs = WCS(header)
-            sky = wcs.celestial
-    except Exception as error:
-        raise MeasurementSetError(f"{path}: its sky coordinates cannot be read: {first_line(error)}") from error
-    if sky.naxis != 2 or (wcs.wcs.lng, wcs.wcs.lat) != (0, 1) or sky.wcs.lngtyp.strip() != "RA":
-        kinds = ", ".join(str(header.get(f"CTYPE{i}", "nothing")).strip() for i in (1, 2))
-        raise MeasurementSetError(f"{path}: its first two axes must be RA and Dec, not {kinds}")
-    return sky
-
-
-def _frequency(header: Header) -> float:
-    """Return the frequency of an image in Hz, NaN if its header does not tell."""
-    axes = range(3, int(header.get("NAXIS", 2)) + 1)
-    axis = next((i for i in axes if str(header.get(f"CTYPE{i}", "")).strip().startswith("FREQ")), None)
-    value = header.get(f"CRVAL{axis}") if axis else header.get("RESTFRQ", header.get("FREQ"))
-    return float(value) if isinstance(value, int | float) else math.nan
-
-
-def _noise(header: Header) -> float:
-    value = header.get("NOISE")
-    return float(value) if isinstance(value, int | float) and 0 < value < math.inf else 0.0
-
-
-def _axes(path: str | Path, sky: WCS, shape: tuple[int, int]) -> tuple[tuple[bool, bool], float]:
-    """Return which axes of the file run the other way, and about how large a pixel is (rad)."""
-    x, y = shape[0] // 2, shape[1] // 2
-    ra, dec = np.radians(sky.all_pix2world([x, x + 1, x], [y, y, y + 1], 0))
-    if not np.isfinite([ra, dec]).all():
-        raise MeasurementSetError(f"{path}: the middle of the image is not on the sky")
-    (_, _, _), (l, _, _), (_, m, _) = direction_cosines(ra, dec, (ra[0], dec[0]))
-    pixsize = math.sqrt(abs(l * m))
-    if not pixsize > 1e-12:
-        raise MeasurementSetError(f"{path}: its x does not run along RA and its y along Dec; turn it north up")
-    return (bool(l > 0), bool(m < 0)), pixsize
-
-
-def _as_sin(image: ImageField, sky: WCS) -> tuple[float, tuple[float, float]]:
-    """Return the pixel size and centre of the SIN projection that is nearest to an image, if that is near enough."""
-    # Where pixels are in the file, from the middle of the draw.
-    steps = [np.linspace(-(n // 2), n // 2 - 1, _LOOKS) for n in image.npix]
-    dx, dy = (each.ravel() for each in np.meshgrid(np.append(0.0, steps[0]), np.append(0.0, steps[1])))
-    places = []
-    for n, flipped, step in zip(image.shape, image.flips, (dx, dy), strict=True):
-        middle = n - 1 - n // 2 if flipped else n // 2
-        places.append(middle - step if flipped else middle + step)
-    ra, dec = np.radians(sky.all_pix2world(*places, 0))
-    centre = float(ra[0] % (2 * math.pi)), float(dec[0])
-    seen = np.isfinite(ra) & np.isfinite(dec)  # corners of an image of the whole sky are beyond it
-    dx, dy = dx[seen], dy[seen]
-    l, m, _ = direction_cosines(ra[seen], dec[seen], centre).T
-    pixsize = float((m @ dy - l @ dx) / (dx @ dx + dy @ dy))
-    apart = math.inf
-    if pixsize > 0:
-        x, y = lm_to_pixel(l, m, (0, 0), pixsize)
-        apart = float(np.hypot(x - dx, y - dy).max())
-    if not apart <= _TOLERANCE:
-        kind = " and ".join(str(name) for name in sky.wcs.ctype)
-        raise MeasurementSetError(
-            f"{image.path}: pixels are {apart:.1f} pixels from where the SIN projection about the middle has them "
-            f"({kind}, or turned, or oblong pixels); reproject it to SIN, or use the middle alone (data.fov)"
-        )
-    if max(image.npix) * pixsize > 2:
-        raise MeasurementSetError(f"{image.path} is wider than the hemisphere; use the middle alone (data.fov)")
-    return pixsize, centre
-
-
-def _pixels(image: ImageField) -> np.ndarray:
-    """Return the pixels that are used, float32 [y, x] along decreasing RA and increasing Dec, NaN where blank."""
-    spans = []
-    for n, used, start, flipped in zip(image.shape, image.npix, image.start, image.flips, strict=True):
-        spans.append((n - start - used, n - start) if flipped else (start, start + used))
-    (x0, x1), (y0, y1) = spans
-    data = np.empty((y1 - y0, x1 - x0), np.float32)
-    rows = max(1, _BLOCK_BYTES // (8 * image.shape[0]))
-    with _opened(image.path) as hdus:
-        hdu = hdus[image.hdu]
-        planes = (0,) * (len(hdu.shape) - 2)
-        try:
-            for start in range(y0, y1, rows):
-                stop = min(start + rows, y1)
-                # Sections, so that a large file does not fill the memory; of whole rows, which lie together.
-                data[start - y0 : stop - y0] = hdu.section[(*planes, slice(start, stop))][:, x0:x1]
-        except Exception as error:
-            raise MeasurementSetError(f"cannot read the image {image.path}: {first_line(error)}") from error
-    data[~np.isfinite(data)] = np.nan
-    data = data[:, ::-1] if image.flips[0] else data
-    return np.ascontiguousarray(data[::-1] if image.flips[1] else data)
-
-
-def _params(image: ImageField) -> ImagingParams:
+def _params(image: SkyImage) -> ImagingParams:
     try:
         made = read_params(image.path)
     except (ParameterError, KeyError, TypeError):

@@ -13,7 +13,7 @@ import numpy as np
 
 from vis2img.coordinates import sky_position
 from vis2img.draws.draw import Draw
-from vis2img.loader.fields import Sources
+from vis2img.loader.fields import FieldSet
 from vis2img.loader.pool import DrawPool, Held
 from vis2img.random import batch_rng, changes_rng
 from vis2img.views.crops import Crop, ViewConfig, cut, plan_crops
@@ -77,7 +77,7 @@ class Planner:
 
     Parameters
     ----------
-    sources : Sources
+    sources : FieldSet
     views : ViewConfig
     near_peaks : float
         Share of the patches placed near a peak.
@@ -89,7 +89,7 @@ class Planner:
     """
 
     def __init__(
-        self, sources: Sources, views: ViewConfig, near_peaks: float, seed: int, host: int, weighted: bool
+        self, sources: FieldSet, views: ViewConfig, near_peaks: float, seed: int, host: int, weighted: bool
     ) -> None:
         self._sources, self._views, self._near_peaks = sources, views, near_peaks
         self._seed, self._host, self._weighted = seed, host, weighted

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vis2img.cluster.engine import Engine
-from vis2img.draws.draw import DRAW_MEMORY
+from vis2img.draws.observed_field import DRAW_MEMORY
 from vis2img.draws.presets import load_prior
 from vis2img.errors import ParameterError
 from vis2img.ms.selection import Selection

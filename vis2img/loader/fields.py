@@ -13,8 +13,9 @@ import numpy as np
 
 from vis2img.coordinates import direction_cosines
 from vis2img.dataset import Dataset, open_ms
-from vis2img.draws.draw import FieldSource
-from vis2img.draws.fits_field import image_source, is_image, open_image
+from vis2img.draws.field import Field
+from vis2img.draws.fits_field import FitsField, is_image
+from vis2img.draws.observed_field import ObservedField
 from vis2img.draws.presets import PriorConfig, load_prior
 from vis2img.draws.prior import ImagingPrior
 from vis2img.errors import MeasurementSetError, ParameterError
@@ -27,12 +28,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Sources:
+class FieldSet:
     """The fields that a loader takes views of.
 
     Parameters
     ----------
-    fields : list of FieldSource
+    fields : list of Field
     weights : list of float
         How often samples come from each, relative to the others.
     patches : list of float
@@ -43,14 +44,14 @@ class Sources:
         Measurement sets that cannot be used, and why.
     """
 
-    fields: list[FieldSource]
+    fields: list[Field]
     weights: list[float]
     patches: list[float]
     maps: list[WeightMap]
     skipped: dict[str, str]
 
 
-def open_sources(config: LoaderConfig, *, skip: bool = True) -> Sources:
+def open_fields(config: LoaderConfig, *, skip: bool = True) -> FieldSet:
     """Open every measurement set and FITS image of ``config``.
 
     Parameters
@@ -71,48 +72,45 @@ def open_sources(config: LoaderConfig, *, skip: bool = True) -> Sources:
     for path in config.ms:
         if not Path(path).exists():
             raise MeasurementSetError(f"{path} does not exist")
+
     prior = load_prior(config.imaging)
-    found: list[tuple[FieldSource, float]] = []
-    maps: list[WeightMap] = []
+    opened: list[tuple[Field, WeightMap]] = []
+    weights: list[float] = []
     skipped: dict[str, str] = {}
     for number, path in enumerate(config.ms):
-        own: list[tuple[FieldSource, WeightMap]] = []
+        own: list[tuple[Field, WeightMap]] = []
         try:
-            for name, opened in _fields(path, config, prior):
+            for name, opens in _openers(path, config, prior):
                 try:
-                    own.append(opened())
+                    own.append(opens())
                 except MeasurementSetError as error:
                     _skip(name, error, skip, skipped)
         except MeasurementSetError as error:
             _skip(path, error, skip, skipped)
         weight = config.weights[number] / len(own) if config.weights and own else 1.0
-        found += [(source, weight) for source, _ in own]
-        maps += [each for _, each in own]
-    if not found:
+        opened += own
+        weights += [weight] * len(own)
+
+    if not opened:
         raise MeasurementSetError(f"no field can be imaged: {next(iter(skipped.values()))}")
-    fields, weights = zip(*found, strict=True)
-    return Sources(list(fields), list(weights), [patch_angle(f, config.views) for f in fields], maps, skipped)
+    fields, maps = map(list, zip(*opened, strict=True))
+    return FieldSet(fields, weights, [patch_angle(field, config.views) for field in fields], maps, skipped)
 
 
-def _fields(
-    path: str, config: LoaderConfig, prior: PriorConfig
-) -> Iterator[tuple[str, Callable[[], tuple[FieldSource, WeightMap]]]]:
-    """Yield what messages call each field of a measurement set or image, and what opens it."""
-    if is_image(path):
-        yield path, partial(_image, path, config)
-        return
-    ms = open_ms(path)
-    selections = list(_selections(ms, config))
-    for selection in selections:
-        name = _name(ms, selection, len(selections) > 1)
-        yield path if len(selections) == 1 else name, partial(_field, ms, selection, config, prior, name)
+def fields_of(config: LoaderConfig) -> list[Field]:
+    """Return the fields of ``config``, all of which must be usable; see :func:`open_fields`."""
+    return open_fields(config, skip=False).fields
 
 
-def _field(
-    ms: Dataset, selection: Selection, config: LoaderConfig, prior: PriorConfig, name: str
-) -> tuple[FieldSource, WeightMap]:
-    source = _source(ms, selection, config, prior, name)
-    return source, _map(ms, source, config)
+def patch_angle(field: Field, views: ViewConfig) -> float:
+    """Return the side of a patch in rad, and check that it fits into the field with a pixel to spare."""
+    side = views.patch_npix * field.pixsize
+    if field.prior.reach(side) < 0:
+        raise ParameterError(
+            f"{field}: a patch of {views.patch_npix} pixels does not fit into the field; "
+            "choose a larger field_npix or a smaller patch_npix"
+        )
+    return side
 
 
 def _skip(name: str, error: MeasurementSetError, allowed: bool, skipped: dict[str, str]) -> None:
@@ -122,9 +120,18 @@ def _skip(name: str, error: MeasurementSetError, allowed: bool, skipped: dict[st
     log.warning("skipped: %s", error)
 
 
-def field_sources(config: LoaderConfig) -> list[FieldSource]:
-    """Return the fields of ``config``, all of which must be usable; see :func:`open_sources`."""
-    return open_sources(config, skip=False).fields
+def _openers(
+    path: str, config: LoaderConfig, prior: PriorConfig
+) -> Iterator[tuple[str, Callable[[], tuple[Field, WeightMap]]]]:
+    """Yield what messages call each field of a measurement set or image, and what opens it."""
+    if is_image(path):
+        yield path, partial(_image, path, config)
+        return
+    ms = open_ms(path)
+    selections = list(_selections(ms, config))
+    for selection in selections:
+        name = _name(ms, selection, len(selections) > 1)
+        yield path if len(selections) == 1 else name, partial(_observed, ms, selection, config, prior, name)
 
 
 def _selections(ms: Dataset, config: LoaderConfig) -> Iterator[Selection]:
@@ -149,66 +156,44 @@ def _name(ms: Dataset, selection: Selection, several: bool) -> str:
     return ", ".join([str(ms.path.resolve()), *place])
 
 
-def _source(ms: Dataset, selection: Selection, config: LoaderConfig, chosen: PriorConfig, name: str) -> FieldSource:
-    npix = config.field_npix
-    prior = ImagingPrior.for_ms(ms, selection, npix=npix + npix % 2, config=chosen)
+def _observed(
+    ms: Dataset, selection: Selection, config: LoaderConfig, ranges: PriorConfig, name: str
+) -> tuple[Field, WeightMap]:
+    """Return a field of a measurement set or of averaged data, and where patches may lie, from the metadata."""
+    npix = config.field_npix + config.field_npix % 2
+    prior = ImagingPrior.for_ms(ms, selection, npix=npix, config=ranges)
     if config.fov is not None:
         prior = replace(prior, fov=config.fov)
-    return FieldSource(
-        ms=str(ms.path.resolve()),
-        selection=selection,
-        prior=prior,
-        pixsize=prior.suggested_pixsize,
-        subbands=config.subbands,
-        memory=config.draw_memory,
-        name=name,
-    )
+    path = str(ms.path.resolve())
+    field = ObservedField(path, selection, prior, config.subbands, config.draw_memory, name)
+
+    patch = patch_angle(field, config.views)
+    outline = ms.outline(selection)
+    lowest = min(freqs[0] for freqs, _ in outline.bands)
+    highest = max(freqs[-1] for freqs, _ in outline.bands)
+    beam = outline.beam * lowest / ((lowest + highest) / 2)
+    ra, dec = np.array(outline.pointing)
+    l, m, _ = direction_cosines(ra, dec, outline.phase_centre)
+    places = weight_map(prior.reach(patch), patch, beam, config.pb_limit, (float(l), float(m)))
+    if not places.weight.any():
+        raise MeasurementSetError(
+            f"{field}: no patch lies in the field where the primary beam lets through more than pb_limit = "
+            f"{config.pb_limit:g}; choose a lower one, or another field"
+        )
+    return field, places
 
 
-def _image(path: str, config: LoaderConfig) -> tuple[FieldSource, WeightMap]:
+def _image(path: str, config: LoaderConfig) -> tuple[Field, WeightMap]:
     """Return a FITS image as a field, and where patches may lie: anywhere, as its primary beam is not known."""
     if config.channels != 1:
         raise ParameterError(f"{path}: an image gives one input channel; leave subbands at 1 and selection.stokes at I")
-    image = open_image(path, math.inf if config.fov is None else config.fov)
-    source = image_source(image, config.image_pixsize)
-    if config.fov is not None and config.fov < source.prior.fov:
-        source = replace(source, prior=replace(source.prior, fov=config.fov))
-    patch = patch_angle(source, config.views)
-    reach = source.prior.reach(patch)
-    whole = weight_map(reach, patch, math.nan, 0.0, (0.0, 0.0))
-    found = within_image(whole, image.npix, image.pixsize, patch)
-    if not found.weight.any():
+    field = FitsField.open(path, math.inf if config.fov is None else config.fov, config.image_pixsize)
+    patch, image = patch_angle(field, config.views), field.image
+    whole = weight_map(field.prior.reach(patch), patch, math.nan, 0.0, (0.0, 0.0))
+    places = within_image(whole, image.npix, image.pixsize, patch)
+    if not places.weight.any():
         raise MeasurementSetError(
-            f"{source}: no patch of {config.views.patch_npix} suggested pixels lies in the image of {image.npix[0]} x "
+            f"{field}: no patch of {config.views.patch_npix} suggested pixels lies in the image of {image.npix[0]} x "
             f"{image.npix[1]} pixels; choose a smaller views.patch_npix or image_pixsize"
         )
-    return source, found
-
-
-def patch_angle(source: FieldSource, views: ViewConfig) -> float:
-    """Return the side of a patch in rad, and check that it fits into the field with a pixel to spare."""
-    side = views.patch_npix * (source.pixsize or source.prior.pixsize[1])
-    if source.prior.reach(side) < 0:
-        raise ParameterError(
-            f"{source}: a patch of {views.patch_npix} pixels does not fit into the field; "
-            "choose a larger field_npix or a smaller patch_npix"
-        )
-    return side
-
-
-def _map(ms: Dataset, source: FieldSource, config: LoaderConfig) -> WeightMap:
-    """Return where patches may lie, from the metadata."""
-    patch = patch_angle(source, config.views)
-    known = ms.outline(source.selection)
-    lowest = min(freqs[0] for freqs, _ in known.bands)
-    highest = max(freqs[-1] for freqs, _ in known.bands)
-    beam = known.beam * lowest / ((lowest + highest) / 2)
-    ra, dec = np.array(known.pointing)
-    l, m, _ = direction_cosines(ra, dec, known.phase_centre)
-    found = weight_map(source.prior.reach(patch), patch, beam, config.pb_limit, (float(l), float(m)))
-    if not found.weight.any():
-        raise MeasurementSetError(
-            f"{source}: no patch lies in the field where the primary beam lets through more than pb_limit = "
-            f"{config.pb_limit:g}; choose a lower one, or another field"
-        )
-    return found
+    return field, places

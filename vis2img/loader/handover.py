@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from vis2img.draws.draw import Draw, FieldSource, make_draw
+from vis2img.draws.draw import Draw
+from vis2img.draws.field import Field, make_draw
 from vis2img.errors import OutputError
 from vis2img.units import format_bytes
 
@@ -41,14 +42,14 @@ class Delivery:
     bytes_read: int
 
 
-def deliver(source: FieldSource, seed: int, field: int, index: int, nthreads: int, folder: str, key: str) -> Delivery:
+def deliver(field: Field, seed: int, number: int, index: int, nthreads: int, folder: str, key: str) -> Delivery:
     """Make a draw on a worker and leave its pixels in the shared folder, or else send them."""
     import psutil
 
     process = psutil.Process()
     start, before = time.perf_counter(), _bytes_read(process)
-    draw = make_draw(source, seed, field, index, nthreads)
-    name = f"{field}-{index}.npy"
+    draw = make_draw(field, seed, number, index, nthreads)
+    name = f"{number}-{index}.npy"
     left = leave(folder, key, name, draw.data)
     return Delivery(
         draw=replace(draw, data=np.empty((0, 0, 0), np.float32)) if left else draw,

@@ -22,7 +22,7 @@ from vis2img.cluster.engine import Connection, connect
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader.batches import Batch, Planner, cut_batch
 from vis2img.loader.config import LoaderConfig
-from vis2img.loader.fields import open_sources
+from vis2img.loader.fields import open_fields
 from vis2img.loader.handover import SharedFolder
 from vis2img.loader.pool import DrawPool
 from vis2img.loader.schedule import Schedule
@@ -82,7 +82,7 @@ class Loader:
         if config.batch_size % hosts:
             raise ParameterError(f"batch_size = {config.batch_size} is not a multiple of the {hosts} hosts")
         self.config, self.seed = config, seed
-        self.located = open_sources(config)
+        self.located = open_fields(config)
         self.sources = self.located.fields
         # Draws that are all alike need not be made twice.
         varies = any(source.prior.varies for source in self.sources)

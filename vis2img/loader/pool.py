@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from distributed import KilledWorker
 
-from vis2img.draws.draw import Draw, FieldSource
+from vis2img.draws.draw import Draw
+from vis2img.draws.field import Field
 from vis2img.errors import MeasurementSetError, NotEnoughMemoryError, ParameterError, Vis2imgError
 from vis2img.loader.handover import Delivery, SharedFolder, deliver
 from vis2img.loader.schedule import Schedule
@@ -67,7 +68,7 @@ class DrawPool:
     ----------
     client : distributed.Client
         Where draws are made.
-    sources : list of FieldSource
+    sources : list of Field
         The fields.
     seed : int
         Seed of the run.
@@ -88,7 +89,7 @@ class DrawPool:
     def __init__(
         self,
         client: Any,
-        sources: list[FieldSource],
+        sources: list[Field],
         seed: int,
         schedule: Schedule,
         shared: SharedFolder,

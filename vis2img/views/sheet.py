@@ -1,6 +1,6 @@
 """A contact sheet of a prior: sky patches down, draws across, each as the network sees it.
 
->>> sheet = make_sheet(source, SheetConfig(draws=4), reference)      # doctest: +SKIP
+>>> sheet = make_sheet(field, SheetConfig(draws=4), reference)      # doctest: +SKIP
 >>> save_sheet(sheet, Path("sheet.png"))                             # vis2img.views.sheet_figure
 """
 
@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vis2img.coordinates import direction_cosines, lm_to_pixel, pixel_to_lm, sky_position
-from vis2img.draws.draw import Draw, FieldSource, image_draw, make_draw
-from vis2img.draws.field_data import field_data
+from vis2img.draws.draw import Draw
+from vis2img.draws.field import make_draw
+from vis2img.draws.observed_field import ObservedField
 from vis2img.draws.prior import ImagingPrior
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.imaging.memory import image_bytes
@@ -104,7 +105,7 @@ class Sheet:
 
 
 def make_sheet(
-    source: FieldSource,
+    field: ObservedField,
     config: SheetConfig,
     reference: ImagingParams,
     *,
@@ -115,8 +116,8 @@ def make_sheet(
 
     Parameters
     ----------
-    source : FieldSource
-        The field and its prior.
+    field : ObservedField
+        With its prior.
     config : SheetConfig
     reference : ImagingParams
         How the first column is imaged.
@@ -130,21 +131,21 @@ def make_sheet(
     MeasurementSetError, ParameterError
         If the field cannot be read or imaged in the reference, or a patch reaches beyond it.
     """
-    side = patch_side(source, config)
+    side = patch_side(field, config)
     total = 1 + config.draws
     report = progress or (lambda done, total: None)
     report(0, total)
-    first = image_draw(source, reference, nthreads=workers)
-    patches = patches_at(source, config, first.phase_centre) or choose_patches(first, source.prior, side, config)
+    first = field.draw(reference, workers)
+    patches = patches_at(field, config, first.phase_centre) or choose_patches(first, field.prior, side, config)
     columns = [_column("reference", first, patches, side, config)]
     report(1, total)
-    drawn = [source.prior.draw(draw_rng(config.seed, 0, index)) for index in range(config.draws)]
+    drawn = [field.prior.draw(draw_rng(config.seed, 0, index)) for index in range(config.draws)]
     fitting = free_bytes() // (2 * max(map(image_bytes, drawn)))
     del first
 
     def image(index: int) -> Column:
         try:
-            draw = make_draw(source, config.seed, 0, index)
+            draw = make_draw(field, config.seed, 0, index)
         except Vis2imgError as error:  # a prior that leaves nothing of some draws is what a sheet should show
             blank = np.full((len(patches), config.patch_npix, config.patch_npix), np.nan, np.float32)
             return Column(f"draw {index}", drawn[index], math.nan, blank, str(error))
@@ -154,7 +155,7 @@ def make_sheet(
         for column in pool.map(image, range(config.draws)):
             columns.append(column)
             report(len(columns), total)
-    freqs = field_data(source.ms, source.selection, source.memory).freqs
+    freqs = field.data().freqs
     captions = _captions([column.params for column in columns], freqs)
     captioned = (replace(column, caption=caption) for column, caption in zip(columns, captions, strict=True))
     return Sheet(tuple(patches), tuple(captioned), side)
@@ -165,7 +166,7 @@ def _column(title: str, draw: Draw, patches: Sequence[Patch], side: float, confi
     return Column(title, draw.params, float(draw.noise[0]), np.stack(views))
 
 
-def patch_side(source: FieldSource, config: SheetConfig) -> float:
+def patch_side(field: ObservedField, config: SheetConfig) -> float:
     """Return the side of a patch in rad, counted as the loader counts it.
 
     Raises
@@ -173,17 +174,17 @@ def patch_side(source: FieldSource, config: SheetConfig) -> float:
     ParameterError
         If it does not fit into the field.
     """
-    prior = source.prior
-    fitting = math.floor((prior.fov - 2 * prior.pixsize[1]) / source.pixsize)
+    prior = field.prior
+    fitting = math.floor((prior.fov - 2 * prior.pixsize[1]) / field.pixsize)
     if config.patch_npix > fitting:
         raise ParameterError(
             f"--patch-npix {config.patch_npix} does not fit into the field of {format_angle(prior.fov, 3)}; "
             f"choose at most {fitting}, or a larger --npix"
         )
-    return config.patch_npix * source.pixsize
+    return config.patch_npix * field.pixsize
 
 
-def patches_at(source: FieldSource, config: SheetConfig, centre: tuple[float, float]) -> list[Patch]:
+def patches_at(field: ObservedField, config: SheetConfig, centre: tuple[float, float]) -> list[Patch]:
     """Return the patches that ``config.at`` names, in a field around ``centre`` (RA, Dec in rad).
 
     Raises
@@ -191,8 +192,8 @@ def patches_at(source: FieldSource, config: SheetConfig, centre: tuple[float, fl
     ParameterError
         If one reaches beyond the field.
     """
-    prior, patches = source.prior, []
-    reach = prior.reach(patch_side(source, config))
+    prior, patches = field.prior, []
+    reach = prior.reach(patch_side(field, config))
     for ra, dec in config.at:
         l, m, n = map(float, direction_cosines(np.array(ra), np.array(dec), centre))
         if n <= 0 or max(abs(l), abs(m)) > reach:

@@ -18,7 +18,7 @@ from tests.helpers.measurement_sets import CENTRE, build_ms
 from vis2img import __version__
 from vis2img.errors import ParameterError
 from vis2img.loader.config import LoaderConfig
-from vis2img.loader.fields import field_sources, patch_angle
+from vis2img.loader.fields import fields_of, patch_angle
 from vis2img.train.config import ModelConfig, OptimConfig
 from vis2img.train.embed.job import Embedder
 from vis2img.train.embed.patches import cut_patches, embed_images, evaluation_draw, grid_positions
@@ -64,7 +64,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, compile_once: None) -> Run:
         steps=2,
     )
     assert train(config).finished
-    params = evaluation_draw(field_sources(config.data)[0]).params
+    params = evaluation_draw(fields_of(config.data)[0]).params
     fits = place / "same.fits"
     size = ["--npix", params.npix[0], "--pixsize", format_angle(params.pixsize, 12)]
     how = ["--weighting", params.weighting, "--robust", params.robust, "--no-png", "--quiet"]
@@ -95,7 +95,7 @@ def test_a_measurement_set_is_tiled_and_its_patches_are_those_of_training(run: R
     assert outcome.code == 0 and "9 patches of 1 fields, 192 numbers each" in outcome.out
     table = read_embeddings(tmp_path / "out.parquet")
     embedder = Embedder.of_run(run.folder)
-    source = field_sources(embedder.config.data)[0]
+    source = fields_of(embedder.config.data)[0]
     draw, views = evaluation_draw(source), embedder.config.data.views
     grid = grid_positions(draw, source, views)
     np.testing.assert_allclose(table.position, grid)
@@ -263,7 +263,7 @@ def test_patches_of_images_have_the_angle_of_training_or_are_counted_in_pixels(
     assert embed(run.fits).code == 0
     table = read_embeddings(tmp_path / "out.parquet")
     embedder = Embedder.of_run(run.folder)
-    side = patch_angle(field_sources(embedder.config.data)[0], embedder.config.data.views)
+    side = patch_angle(fields_of(embedder.config.data)[0], embedder.config.data.views)
     dec = np.unique(np.round(table.position[:, 1], 9))
     # Tiles lie edge to edge, so that they are as far apart as they are large.
     np.testing.assert_allclose(np.median(np.diff(dec[np.append(True, np.diff(dec) > side / 2)])), side, rtol=1e-3)

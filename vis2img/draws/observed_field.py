@@ -1,28 +1,113 @@
-"""The visibilities of a field as draws want them: kept in this process where they are few, read in part where many.
+"""Observed fields: measurement sets and averaged data, imaged anew for every draw.
 
-A draw takes some of the times, baselines and channels. Of a small field all are read once and kept; of a large one
-only those rows and channels are read that the draw takes, so that memory is bounded whatever the measurement set holds.
+A draw takes some of the times, baselines and channels. Of a small field all are read once and kept in the process; of
+a large one only those rows and channels are read that the draw takes, so that memory is bounded whatever the
+measurement set holds.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vis2img.dataset import open_ms
+from vis2img.draws.draw import Channel, Draw
+from vis2img.draws.prior import ImagingPrior
 from vis2img.errors import EmptyImageError
+from vis2img.imaging.image import Image, make_image, robust_noise
 from vis2img.imaging.params import ImagingParams
 from vis2img.imaging.sampling import NOTHING_KEPT, chans_within, kept_band, rows_kept, select_parts
 from vis2img.ms.selection import Selection
 from vis2img.visibilities import Visibilities
 
+DRAW_MEMORY = 1e9  # bytes that the visibilities of one draw take, unless said otherwise
 KEPT_BYTES = 12  # of a visibility that stays from one draw to the next: value and weight
 DRAWN_BYTES = 16  # of a visibility while it is imaged: value, weight, imaging weight
 _ROW_DRAWN_BYTES = 40  # of a row that is imaged: baseline, time, antennas
 _ROW_BYTES = 100  # of a row: times, antennas, baselines, and those of the metadata
+
+
+@dataclass(frozen=True)
+class ObservedField:
+    """A field of a measurement set or of averaged data; see :class:`vis2img.draws.field.Field`."""
+
+    path: str
+    """Measurement set, or averaged data."""
+    selection: Selection
+    prior: ImagingPrior
+    subbands: int = 1
+    """Parts of the band that are imaged each by itself, from low to high frequency."""
+    memory: float = DRAW_MEMORY
+    """Bytes that the visibilities of one draw may take; timesteps are thinned out until they do."""
+    name: str = ""
+    """What messages call it; default: the path."""
+
+    @property
+    def pixsize(self) -> float:
+        """Suggested pixel size in rad, in which patches are counted."""
+        return self.prior.suggested_pixsize
+
+    @property
+    def channels(self) -> int:
+        """Number of images in a draw: Stokes parameters times sub-bands."""
+        return self.subbands * len(self.selection.stokes)
+
+    def __str__(self) -> str:
+        return self.name or self.path
+
+    def data(self) -> FieldData:
+        """Return its visibilities; those of the fields used last stay open in this process."""
+        return field_data(self.path, self.selection, self.memory)
+
+    def draw(self, params: ImagingParams, nthreads: int = 1) -> Draw:
+        """Image the field; the parameters of the draw are ``params`` with the timesteps that its memory allows.
+
+        Raises
+        ------
+        MeasurementSetError
+            If the field cannot be read.
+        EmptyImageError
+            If the parameters leave nothing, nothing but zeros, or fewer channels than sub-bands.
+        """
+        data = self.data()
+        every, params = data.freqs, data.thinned(params)
+        parts = data.select(params, nthreads)
+        freqs = np.unique(np.concatenate([part.chan_freq for part in parts]))
+        if len(freqs) < self.subbands:
+            raise EmptyImageError(f"{len(freqs)} channels are kept, fewer than {self.subbands} sub-bands")
+
+        images: list[Image] = []
+        channels: list[Channel] = []
+        for stokes in self.selection.stokes:
+            for band in np.array_split(freqs, self.subbands):
+                image = make_image(_within(parts, stokes, band), params, nthreads=nthreads, selected=True)
+                if not image.data.any():
+                    raise EmptyImageError("the visibilities that are kept are zero")
+                images.append(image)
+                channels.append(Channel(stokes, _fractions(every, band), image.freq[0]))
+
+        stack = np.stack([image.data for image in images]) if len(images) > 1 else images[0].data[np.newaxis]
+        noise = np.array([max(robust_noise(image.data), 1e-30) for image in images])
+        return Draw.of_images(stack, params, images[0].phase_centre, noise, tuple(channels))
+
+
+def _within(parts: list[Visibilities], stokes: str, band: np.ndarray) -> list[Visibilities]:
+    """Return the channels in ``band`` of the parts of one Stokes parameter."""
+    chosen = []
+    for part in parts:
+        chans = chans_within(part.chan_freq, band)
+        if part.stokes == stokes and chans.start < chans.stop:
+            chosen.append(part.subset(np.ones(part.nrow, bool), chans))
+    return chosen
+
+
+def _fractions(freqs: np.ndarray, band: np.ndarray) -> tuple[float, float]:
+    """Return ``band`` as :attr:`ImagingParams.band` counts it among all frequencies ``freqs``."""
+    first, last = np.searchsorted(freqs, [band[0], band[-1]])
+    return float(first / len(freqs)), float((last + 1) / len(freqs))
 
 
 class FieldData:
