@@ -23,7 +23,7 @@ from typing import Any
 import vis2img.simulate.observe as observe
 import vis2img.simulate.predict as predict
 from vis2img.simulate.run import SimulateConfig, simulate
-from vis2img.simulate.sky import read_catalogue
+from vis2img.simulate.sky.catalogue import read_catalogue
 
 
 def timed(module: Any, name: str, seconds: dict[str, float]) -> None:

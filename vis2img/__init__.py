@@ -22,7 +22,7 @@ _PUBLIC = {
     "Loader": "vis2img.loader.loader",
     "LoaderConfig": "vis2img.loader.config",
     "PriorConfig": "vis2img.draws.presets",
-    "SimulateConfig": "vis2img.simulate.run",
+    "SimulateConfig": "vis2img.simulate.config",
     "Vis2imgError": "vis2img.errors",
 }
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from vis2img.loader.config import LoaderConfig
     from vis2img.loader.loader import Loader
     from vis2img.ms.selection import Selection
-    from vis2img.simulate.run import SimulateConfig
+    from vis2img.simulate.config import SimulateConfig
     from vis2img.visibilities import Visibilities
 
 

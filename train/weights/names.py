@@ -8,11 +8,12 @@ keeps (out, in); convolutions go from (out, in, y, x) to (y, x, in, out), and th
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vis2img.models.vit import resize_positions
 from vis2img.train.weights.describe import Architecture, architecture, backbone_arrays, describe
@@ -67,20 +68,21 @@ def from_torch(
         If a key is missing, unexpected or of the wrong shape; the message names it and the likely cause.
     """
     source = {name: np.asarray(value, np.float32) for name, value in backbone_arrays(arrays, key).items()}
-    wanted = {torch_name(path): (path, leaf) for path, leaf in _leaves(template)}
+    wanted = {torch_name(path): (path, leaf) for path, leaf in flatten_dict(template).items()}
     cause = _cause(source, wanted, patch)
     # (1, D) in DINOv2 and iBOT.
     blank = np.zeros_like(source["cls_token"]) if "cls_token" in source else np.zeros(1, np.float32)
     source["mask_token"] = source.get("mask_token", blank).reshape(1, 1, -1)
     if "pos_embed" in source and "pos_embed" in wanted:
         source |= _with_positions(source, math.isqrt(wanted["pos_embed"][1].shape[1] - 1))
-    variables: dict[str, Any] = {collection: {} for collection in template}
-    for name, (path, leaf) in wanted.items():
-        if name in source:
-            _put(variables, path, _convert(name, source[name], leaf.shape, patch, cause))
+    variables = {
+        path: _convert(name, source[name], leaf.shape, patch, cause)
+        for name, (path, leaf) in wanted.items()
+        if name in source
+    }
     # After the shapes, which say more of the cause.
     _check_names(source, wanted, cause)
-    return variables
+    return {**{collection: {} for collection in template}, **unflatten_dict(variables)}
 
 
 def _check_names(source: Mapping[str, np.ndarray], wanted: Mapping[str, Any], cause: str) -> None:
@@ -112,7 +114,7 @@ def to_timm(variables: Mapping[str, Any], patch: int | None = None) -> dict[str,
         If it is a ViT and the patch is missing or does not divide its kernel.
     """
     arrays = {}
-    for path, leaf in _leaves(variables):
+    for path, leaf in flatten_dict(variables).items():
         name, array = torch_name(path), np.asarray(leaf, np.float32)
         if name == _STEMS[0]:
             if not patch or array.shape[0] % patch**2:
@@ -213,17 +215,3 @@ def _cause(source: Mapping[str, np.ndarray], wanted: Mapping[str, Any], patch: i
         return describe(source).advice(model)
     except ValueError as error:
         return f": {error}"
-
-
-def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, (*path, key))
-        else:
-            yield (*path, key), value
-
-
-def _put(tree: dict[str, Any], path: tuple[str, ...], value: np.ndarray) -> None:
-    for key in path[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[path[-1]] = value

@@ -16,7 +16,7 @@ import tyro
 from vis2img.configs.command_line import parse, value_of
 from vis2img.configs.load import draft, override, read_config
 from vis2img.errors import ParameterError, UsageError
-from vis2img.simulate.run import PRESETS, SimulateConfig, simulate
+from vis2img.simulate.config import PRESETS, SimulateConfig
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,8 @@ def _parse(argv: list[str], prog: str) -> SimulateCommand:
 
 
 def _one(command: SimulateCommand) -> int:
+    from vis2img.simulate.run import simulate
+
     silent = command.json or command.quiet or not sys.stderr.isatty()
     with contextlib.nullcontext() if silent else _progress() as report:
         result = simulate(command.simulation(), progress=report)

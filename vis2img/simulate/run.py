@@ -24,8 +24,8 @@ from vis2img.simulate.config import PRESETS, SimulateConfig
 from vis2img.simulate.empty_ms import check_telescope
 from vis2img.simulate.files import ID_KEYWORD, SimulationResult, check_targets, is_done, put_in_place
 from vis2img.simulate.observe import Observed, Progress, observe
-from vis2img.simulate.sky import write_catalogue
 from vis2img.simulate.sky.build import simulated_sky
+from vis2img.simulate.sky.catalogue import write_catalogue
 
 __all__ = ["PRESETS", "SimulateConfig", "SimulationResult", "is_done", "simulate"]
 

@@ -11,23 +11,14 @@ import numpy as np
 from vis2img.coordinates import direction_cosines, sky_position
 from vis2img.errors import ParameterError
 from vis2img.simulate.config import SimulateConfig
-from vis2img.simulate.sky import (
-    UNLABELLED,
-    CutoutSet,
-    SkyComponent,
-    SkySource,
-    cutout_source,
-    draw_population,
-    draw_sky,
-    read_cutouts,
-    read_user_catalogue,
-    single_component_source,
-)
+from vis2img.simulate.sky import UNLABELLED, SkyComponent, SkySource, draw_population, draw_sky, single_component_source
+from vis2img.simulate.sky.catalogue import read_user_catalogue
 from vis2img.simulate.sky.counts import COUNTS_FREQ, COUNTS_INDEX
 from vis2img.simulate.sky.draw import power_law
+from vis2img.simulate.sky.layout import free_place
+from vis2img.simulate.sky.pictures import CutoutSet, cutout_source, read_cutouts
 
 _OUTSIDE = (0.75, 1.2)  # of the field of view, from its centre: beyond the corners and beyond the grid's margin
-_TRIES = 2000
 _BRIGHTEST = 0.999  # Jy at 1.4 GHz, the upper end of the published counts
 
 
@@ -128,15 +119,13 @@ def _free_place(
     config: SimulateConfig, rng: np.random.Generator, places: np.ndarray, sizes: np.ndarray, size: float
 ) -> np.ndarray:
     """Return (l, m) where a source of ``size`` keeps the least gap from those at ``places`` [n, 2]."""
-    half = (config.fov - size) / 2
-    for _ in range(_TRIES if half > 0 else 0):
-        trial = rng.uniform(-half, half, 2)
-        if np.all(np.hypot(*(places - trial).T) >= (sizes + size) / math.sqrt(2) + config.min_separation):
-            return trial
-    raise ParameterError(
-        f"no room for {config.n_cutouts} cutouts in a field of {math.degrees(config.fov):.3g} degrees; "
-        "use fewer or smaller ones, a smaller min_separation or a larger fov"
-    )
+    place = free_place(rng, (config.fov - size) / 2, places, (sizes + size) / math.sqrt(2) + config.min_separation)
+    if place is None:
+        raise ParameterError(
+            f"no room for {config.n_cutouts} cutouts in a field of {math.degrees(config.fov):.3g} degrees; "
+            "use fewer or smaller ones, a smaller min_separation or a larger fov"
+        )
+    return place
 
 
 def _outside(config: SimulateConfig, rng: np.random.Generator) -> list[SkyComponent]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from astropy.io import fits
+from astropy.table import Table
 
 from vis2img.errors import OutputError, ParameterError, Vis2imgError, first_line
 from vis2img.files import is_fits
@@ -54,9 +56,6 @@ def write_catalogue(
     OutputError
         If the file exists already or cannot be written.
     """
-    from astropy.io import fits
-    from astropy.table import Table
-
     numbers = np.array([s.source_id for s in sources], dtype=np.int64)
     unique, count = np.unique(numbers, return_counts=True)
     if len(unique) < len(numbers):
@@ -91,9 +90,6 @@ def read_catalogue(path: str | Path) -> list[SkySource]:
     Vis2imgError
         If the file cannot be read or is not such a catalogue.
     """
-    from astropy.io import fits
-    from astropy.table import Table
-
     try:
         with fits.open(path, memmap=False) as hdus:
             rows, parts = (Table.read(hdus[name]) for name in ("SOURCES", "COMPONENTS"))
@@ -135,8 +131,6 @@ def _kind(source: SkySource) -> str:
 
 def _cutout_hdu(source_id: int, cutout: SkyCutout) -> Any:
     """Return an image extension; angles go in degrees, as FITS cuts a number with an exponent after 20 characters."""
-    from astropy.io import fits
-
     hdu = fits.ImageHDU(np.ascontiguousarray(cutout.pixels, dtype=np.float32), name=_CUTOUT)
     for key, value, comment in (
         ("SRCID", source_id, "source_id in SOURCES"),
@@ -217,8 +211,6 @@ def _text(value: Any) -> str:
 
 
 def _read_table(path: Path) -> Any:
-    from astropy.table import Table
-
     form = "ascii.csv" if path.suffix.lower() == ".csv" else "fits"
     if form == "fits" and not is_fits(path):
         raise Vis2imgError(f"{path}: a catalogue must end in .csv or .fits")

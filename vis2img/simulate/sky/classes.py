@@ -53,10 +53,7 @@ def frii(rng: np.random.Generator) -> list[Part]:
         across = np.append(rng.uniform(0.04, 0.09), width * np.array([0.9, 1.0, 0.75, 0.4]))
         lateral = rng.normal(0.0, width * np.array([0.2, 0.06, 0.06, 0.06, 0.06]))
         turn = rng.normal(0.0, math.radians(4))  # the two lobes are not quite in one line
-        centre = np.stack([x, lateral], axis=1) @ [
-            [math.cos(turn), math.sin(turn)],
-            [-math.sin(turn), math.cos(turn)],
-        ]
+        centre = np.stack([x, lateral], axis=1) @ _rotation(turn)
         fwhm = np.stack([along * length, across], axis=1)
         index = np.append(rng.uniform(-0.7, -0.5), rng.uniform(-1.1, -0.7, NODES - 1))
         parts.append(Part(side * length * centre, fwhm, np.full(NODES, turn), share * flux, index))
@@ -73,8 +70,7 @@ def bent(rng: np.random.Generator) -> list[Part]:
         # A jet leaves nearly across the tails and is swept back: its angle relaxes to the final one.
         start = max(final, math.radians(rng.uniform(55.0, 85.0)))
         angle = side * (final + (start - final) * np.exp(-s / 0.25))
-        steps = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.diff(s, prepend=0.0)[:, None]
-        centre = np.cumsum(steps, axis=0) * rng.uniform(0.75, 1.0)
+        centre = _path(s, angle) * rng.uniform(0.75, 1.0)
         fwhm = np.stack([np.full(NODES, 0.28), 0.06 + 0.16 * s * rng.uniform(0.7, 1.3)], axis=1)
         index = -0.65 - 0.45 * s + rng.normal(0, 0.05, NODES)  # steepens as the plasma ages
         parts.append(Part(centre, fwhm, angle, fading(rng, s, decay, share), index))
@@ -170,14 +166,18 @@ def _path(s: np.ndarray, angle: np.ndarray) -> np.ndarray:
     return np.cumsum(np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.diff(s, prepend=0.0)[:, None], axis=0)
 
 
+def _rotation(angle: float) -> np.ndarray:
+    """Return the matrix by which rows (x, y) are turned, counterclockwise."""
+    return np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+
+
 def _swung(arm: Part, side: float, half: float, length: float) -> Part:
     """Return an arm of length 1 turned for its last component to lie at the angle ``half`` from +x, mirrored by side.
 
     Setting the angle at the ends makes the drawn value the one that is seen, whatever the curvature.
     """
     turn = half - math.atan2(arm.centre[-1, 1], arm.centre[-1, 0])
-    rotation = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
-    centre = length * (arm.centre @ rotation) * [1.0, side]
+    centre = length * (arm.centre @ _rotation(turn)) * [1.0, side]
     return replace(arm, centre=centre, fwhm=length * arm.fwhm, tilt=side * (arm.tilt + turn))
 
 

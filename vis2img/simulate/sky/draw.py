@@ -18,12 +18,11 @@ from vis2img.coordinates import sky_position
 from vis2img.errors import ParameterError
 from vis2img.simulate.sky import classes as sky_classes
 from vis2img.simulate.sky import diffuse as sky_diffuse
-from vis2img.simulate.sky.layout import Part
+from vis2img.simulate.sky.layout import Part, free_place
 from vis2img.simulate.sky.source import UNLABELLED, SkyComponent, SkySource, single_component_source
 from vis2img.units import ARCSEC
 
 COUNTS_SLOPE = 1.7  # -dlnN/dlnS near 1 mJy to 0.1 Jy at 1.4 GHz (counts compiled by de Zotti et al. 2010)
-_PLACEMENT_TRIES = 2000  # per source; random packing stalls well before a field is full
 
 _LAYOUTS: dict[str, Callable[[np.random.Generator], list[Part]]] = {
     "fri": sky_classes.fri,
@@ -71,6 +70,12 @@ def _projected(rng: np.random.Generator, layout: Part, size: float, flat: bool) 
     return centre * scale, covariance * scale**2
 
 
+def check_class(name: str) -> None:
+    """Refuse a class that is none of :data:`ALL_CLASSES`."""
+    if name not in ALL_CLASSES:
+        raise ParameterError(f"there is no source class {name!r}; known are {', '.join(ALL_CLASSES)}")
+
+
 def draw_source(
     rng: np.random.Generator,
     class_name: str,
@@ -103,8 +108,7 @@ def draw_source(
     ParameterError
         If the class is unknown or a value is out of range.
     """
-    if class_name not in ALL_CLASSES:
-        raise ParameterError(f"there is no source class {class_name!r}; known are {', '.join(ALL_CLASSES)}")
+    check_class(class_name)
     if not (size > 0 and math.isfinite(size)):
         raise ParameterError(f"the size of a source, {size:g} rad, must be above 0")
     if class_name == "compact":
@@ -137,17 +141,14 @@ def _place(rng: np.random.Generator, sizes: np.ndarray, fov: float, gap: float) 
     placed = np.zeros((len(sizes), 2))
     order = np.argsort(-sizes)  # the large ones first, while there is room
     for rank, i in enumerate(order):
-        done, half = order[:rank], (fov - sizes[i]) / 2
-        for _ in range(_PLACEMENT_TRIES if half > 0 else 0):
-            trial = rng.uniform(-half, half, 2)
-            if np.all(np.hypot(*(placed[done] - trial).T) >= (sizes[done] + sizes[i]) / 2 + gap):
-                placed[i] = trial
-                break
-        else:
+        done = order[:rank]
+        place = free_place(rng, (fov - sizes[i]) / 2, placed[done], (sizes[done] + sizes[i]) / 2 + gap)
+        if place is None:
             raise ParameterError(
                 f"no room for {len(sizes)} sources in a field of {math.degrees(fov):.3g} degrees (stopped at "
                 f"{rank}); use fewer or smaller sources, a smaller min_separation or a larger fov"
             )
+        placed[i] = place
     return placed
 
 
@@ -169,25 +170,24 @@ def draw_sky(
     ----------
     rng : numpy.random.Generator
     phase_centre : (float, float)
-        Right ascension and declination of the field centre in rad.
+        RA and Dec of the field centre in rad.
     fov : float
-        Side of the square in the tangent plane (SIN projection) that the sources lie in, in rad.
+        Side in rad of the square in the tangent plane (SIN projection) that the sources lie in.
     n_sources, n_background : int
         How many with and without a label.
     classes : sequence of str
-        Classes, drawn in equal shares.
+        Drawn in equal shares.
     flux_range : (float, float)
         In Jy at ``ref_freq`` (Hz), as a power law of slope :data:`COUNTS_SLOPE`; the background reaches from
         a hundredth to a tenth of the lower limit.
     size_range : (float, float)
         Largest angular sizes in rad, log-uniform.
     min_separation : float
-        Least gap between the extents of two labelled sources in rad.
+        Least gap between the extents of two labelled sources, rad.
 
     Returns
     -------
-    list of SkySource
-        Numbered from 0 in this order, the background last.
+    list of SkySource, numbered from 0, the background last
 
     Raises
     ------
@@ -197,21 +197,28 @@ def draw_sky(
     unknown = sorted(set(classes) - set(ALL_CLASSES))
     if unknown or (n_sources and not len(classes)):
         raise ParameterError(f"classes = {', '.join(unknown) or 'none'}: known are {', '.join(ALL_CLASSES)}")
+
     labels = rng.permutation(np.resize(np.array(classes, dtype=object), n_sources))
     flux = power_law(rng, flux_range, n_sources)
     size = np.exp(rng.uniform(math.log(size_range[0]), math.log(size_range[1]), n_sources))
     # Nothing is farther from the middle of its bounding box than 1 / sqrt(2) of the largest angular size.
     room = np.where(labels == "compact", np.minimum(size, 3 * ARCSEC), math.sqrt(2) * size)
-    placed = _place(rng, np.asarray(room, float), fov, min_separation)
-    ra, dec = sky_position(placed[:, 0], placed[:, 1], phase_centre)
+    l, m = _place(rng, np.asarray(room, float), fov, min_separation).T
+    ra, dec = sky_position(l, m, phase_centre)
     sources = [
         draw_source(rng, label, *values, source_id=i, ref_freq=ref_freq)
         for i, (label, *values) in enumerate(zip(labels, *(x.tolist() for x in (ra, dec, flux, size)), strict=True))
     ]
     faint = power_law(rng, (flux_range[0] / 100, flux_range[0] / 10), n_background)
-    l, m = rng.uniform(-fov / 2, fov / 2, (2, n_background))
+    points = _points(rng, faint, phase_centre, fov, ref_freq)
+    return sources + [single_component_source(n_sources + i, UNLABELLED, point) for i, point in enumerate(points)]
+
+
+def _points(
+    rng: np.random.Generator, flux: np.ndarray, phase_centre: tuple[float, float], fov: float, ref_freq: float
+) -> list[SkyComponent]:
+    """Return points of these fluxes [n] anywhere in the field."""
+    l, m = rng.uniform(-fov / 2, fov / 2, (2, len(flux)))
     ra, dec = sky_position(l, m, phase_centre)
-    for row in zip(ra.tolist(), dec.tolist(), faint.tolist(), strict=True):
-        point = SkyComponent(*row, ref_freq, spectral_index=float(rng.normal(-0.7, 0.2)))
-        sources.append(single_component_source(len(sources), UNLABELLED, point))
-    return sources
+    rows = zip(ra.tolist(), dec.tolist(), flux.tolist(), strict=True)
+    return [SkyComponent(*row, ref_freq, spectral_index=float(rng.normal(-0.7, 0.2))) for row in rows]

@@ -1,4 +1,4 @@
-"""What the source classes share: components in a source's own frame, before they are seen from anywhere.
+"""What the source classes share: components in a source's own frame, before they are seen from anywhere, and places.
 
 x runs along the radio axis (for a bent source along the tails), y across it, in units of about the length of
 an arm; flux fractions add up to 1 over the source. :mod:`vis2img.simulate.sky.draw` projects, turns and scales.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 NODES = 5  # components per jet, lobe or tail
+_TRIES = 2000  # per source
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,18 @@ def fading(rng: np.random.Generator, s: np.ndarray, decay: float, total: float) 
     """Return fluxes [n] that fall as exp(-s / decay), each up to 20% off, with the sum ``total``."""
     flux = np.exp(-s / decay) * rng.uniform(0.8, 1.2, len(s))
     return flux * total / flux.sum()
+
+
+def free_place(rng: np.random.Generator, half: float, placed: np.ndarray, gaps: np.ndarray) -> np.ndarray | None:
+    """Return (l, m) within ``half`` of the middle, at least ``gaps`` [n] from those ``placed`` [n, 2].
+
+    None if none is found: random packing stalls well before a field is full.
+    """
+    for _ in range(_TRIES if half > 0 else 0):
+        trial = rng.uniform(-half, half, 2)
+        if np.all(np.hypot(*(placed - trial).T) >= gaps):
+            return trial
+    return None
 
 
 def loguniform(rng: np.random.Generator, low: float, high: float) -> float:

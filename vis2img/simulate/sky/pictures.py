@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from vis2img.errors import ParameterError
 from vis2img.pictures.classes import class_from_label, label_words
@@ -153,8 +154,6 @@ def isolate(template: CutoutTemplate) -> np.ndarray:
     ParameterError
         If there is no source in it.
     """
-    from scipy import ndimage
-
     finite = np.isfinite(template.pixels)
     if template.pixels.ndim != 2 or not finite.any():
         raise ParameterError(f"{_name(template)} holds no finite pixel")
@@ -173,8 +172,6 @@ def isolate(template: CutoutTemplate) -> np.ndarray:
 
 def _members(template: CutoutTemplate, islands: np.ndarray, bright: np.ndarray, picture: np.ndarray) -> np.ndarray:
     """Return the numbers of the islands that belong to the source at the middle."""
-    from scipy import ndimage
-
     y, x = np.indices(islands.shape) - np.array([(side - 1) / 2 for side in islands.shape])[:, None, None]
     near = np.asarray(ndimage.minimum(np.hypot(y, x), islands, bright))  # to the nearest pixel of each
     if template.size > 0 and template.pixsize > 0:

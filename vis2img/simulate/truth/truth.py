@@ -22,8 +22,8 @@ import numpy as np
 
 from vis2img.coordinates import direction_vectors
 from vis2img.errors import ParameterError, Vis2imgError
-from vis2img.simulate.sky import UNLABELLED, SkyCutout, SkySource, read_catalogue
-from vis2img.simulate.sky.catalogue import source_columns
+from vis2img.simulate.sky import UNLABELLED, SkyCutout, SkySource
+from vis2img.simulate.sky.catalogue import read_catalogue, source_columns
 from vis2img.simulate.truth.frames import (
     SIGMA_OF_FWHM,
     Beam,
