@@ -82,7 +82,7 @@ def train_to_the_end(config: TrainConfig, **callbacks: Any) -> None:
 def curves(options: argparse.Namespace) -> None:
     """Train, score every checkpoint, and plot."""
     config = run_config(options.work, "curves", options.steps, 0)
-    train_to_the_end(config, progress=lambda step, steps, m: print(f"{step}/{steps} loss {m['loss']:.3f}", flush=True))
+    train_to_the_end(config, progress=lambda *told: print(*told, flush=True))
     patches = patches_of(config)
     rows = [(0, *accuracies(random_encoders(config, [0])[0], patches))]
     with CheckpointStore(Path(config.out) / "checkpoints", keep_every=config.keep_every) as store:

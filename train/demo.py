@@ -5,7 +5,6 @@ Sky, noise and flags are simulated; from the measurement sets on everything is w
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import fields_of, patch_angle
 from vis2img.ms.metadata import read_metadata
 from vis2img.ms.selection import Selection
+from vis2img.progress import Progress
 from vis2img.simulate.config import SimulateConfig
 from vis2img.train.config import ModelConfig, OptimConfig
 from vis2img.train.evaluate.encoders import Encoder, pixel_encoder, random_encoders, run_encoders
@@ -32,7 +32,6 @@ from vis2img.views.crops import ViewConfig
 
 # How the queries of a score are seen, beside a gallery that is centred and imaged in the fixed way.
 QUERIES = {ALIKE: "imaged alike", "full": "imaged otherwise", SHIFTED: "off centre"}
-Report = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def train_config(config: DemoConfig) -> TrainConfig:
     )
 
 
-def run_demo(config: DemoConfig, report: Report) -> tuple[Path, list[Score]]:
+def run_demo(config: DemoConfig, report: Progress) -> tuple[Path, list[Score]]:
     """Simulate, train, evaluate and write the report; return its path and the scores.
 
     Parameters
@@ -118,7 +117,7 @@ def run_demo(config: DemoConfig, report: Report) -> tuple[Path, list[Score]]:
     config : DemoConfig
         Sizes.
     report : callable
-        Called with (stage, done, total, note).
+        Told of each stage.
 
     Raises
     ------
@@ -127,29 +126,23 @@ def run_demo(config: DemoConfig, report: Report) -> tuple[Path, list[Score]]:
     """
     _simulate(config, report)
     settings = train_config(config)
-    train(
-        settings,
-        progress=lambda step, steps, m: report(
-            "training", step, steps, f"loss {m['loss']:.3f}  {m['samples_per_s']:.0f} samples/s"
-        ),
-        on_fill=lambda done, total: report("imaging", done, total, ""),
-    )
+    train(settings, progress=report)
     sources = fields_of(settings.data)
-    report("evaluating", 0, 1, "")
+    report("evaluating", 0, 1)
     patches = source_patches(settings, read_truths(settings), tuple(QUERIES))
     _, trained = run_encoders([settings.out])
     encoders = [*trained, *random_encoders(settings, range(3)), pixel_encoder(patches.seen[ALIKE])]
     scores: list[Score] = []
     for i, encoder in enumerate(encoders):
         scores += score_queries(encoder.name, encoder.encode, patches, tuple(QUERIES), encoder.seed)
-        report("evaluating", i + 1, len(encoders), "")
-    report("report", 0, 1, "")
+        report("evaluating", i + 1, len(encoders))
+    report("report", 0, 1)
     path = _write(config, settings, sources, patches, trained[0], scores)
-    report("report", 1, 1, "")
+    report("report", 1, 1)
     return path, scores
 
 
-def _simulate(config: DemoConfig, report: Report) -> None:
+def _simulate(config: DemoConfig, report: Progress) -> None:
     from vis2img.simulate.run import simulate
 
     try:
@@ -157,11 +150,11 @@ def _simulate(config: DemoConfig, report: Report) -> None:
     except OSError as error:
         raise OutputError(f"cannot write to {config.out}: {error.strerror}") from error
     for i in range(config.fields):
-        report("simulating", i, config.fields, "")
+        report("simulating", i, config.fields)
         wanted = observation(config, i)
         if not wanted.out.exists():
             simulate(wanted)
-    report("simulating", config.fields, config.fields, "")
+    report("simulating", config.fields, config.fields)
 
 
 def _write(

@@ -280,7 +280,7 @@ def test_blocks_too_large_to_share_the_memory_are_done_alone(
         tmp_path / "b.zarr",
         in_blocks(meta, 4),
         nthreads=2,
-        progress=lambda done, total: seen.append((done, total)),
+        progress=lambda stage, done, total: seen.append((done, total)),
     )
     assert result.blocks == 4 and len(set(room)) == 2 and len(room) == 6
     assert seen[-1][0] == seen[-1][1] == 28 * 12

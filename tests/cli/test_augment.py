@@ -47,7 +47,7 @@ def sheet(observed: Synthetic) -> Sheet:
     reported: list[tuple[int, int]] = []
     source = ObservedField(str(observed.path), Selection(), prior)
     made = make_sheet(
-        source, config, ms.imaging_params(npix=192), workers=2, progress=lambda *counts: reported.append(counts)
+        source, config, ms.imaging_params(npix=192), workers=2, progress=lambda stage, *counts: reported.append(counts)
     )
     assert reported == [(i, 4) for i in range(5)]
     return made

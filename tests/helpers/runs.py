@@ -11,8 +11,8 @@ from vis2img.train.run.run import load_run, read_metrics
 def stop_at(number):
     """What ``train`` may call for its progress, and what asks the run to stop at step ``number``."""
 
-    def interrupt(step, *_):
-        if step == number:
+    def interrupt(stage, step, *_):
+        if (stage, step) == ("training", number):
             signal.raise_signal(signal.SIGTERM)
 
     return interrupt

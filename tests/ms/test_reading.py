@@ -484,7 +484,7 @@ def test_progress_ends_at_all_rows(tmp_path, monkeypatch, rows):
     monkeypatch.setattr(reading, "_CHUNK_BYTES", 8 * 5 * 4 * 4)
     calls: list[tuple[int, int]] = []
     meta = read_metadata(path)
-    read_parts(meta, Selection(), nthreads=1, progress=lambda done, total: calls.append((done, total)))
+    read_parts(meta, Selection(), nthreads=1, progress=lambda stage, done, total: calls.append((done, total)))
     assert len(calls) > 3 and {total for _, total in calls} == {18}
     assert [done for done, _ in calls] == sorted(done for done, _ in calls) and calls[-1][0] == 18
 

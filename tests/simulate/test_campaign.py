@@ -54,7 +54,7 @@ def test_campaign_makes_keeps_and_refuses(tmp_path):
     wanted = observations(config(tmp_path), 3)
     wanted.append(dataclasses.replace(wanted[0], out=tmp_path / "many" / "low.ms", phase_centre=(1.0, 1.4)))
     steps = []
-    first = simulate_many(wanted, workers=2, progress=lambda done, total: steps.append((done, total)))
+    first = simulate_many(wanted, workers=2, progress=lambda stage, done, total: steps.append((done, total)))
     assert first.made == [one.out for one in wanted[:3]] and not first.kept
     assert list(first.failed) == [tmp_path / "many" / "low.ms"] and "elevation" in first.failed[wanted[3].out]
     assert steps[0] == (0, 4) and steps[-1] == (4, 4)

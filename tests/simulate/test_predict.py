@@ -348,7 +348,7 @@ def test_nothing_to_predict():
 def test_progress_is_told():
     steps = []
     predict(sky([component(1)]), UVW, FREQ, CENTRE, progress=lambda *what: steps.append(what))
-    assert steps[0][0] == "sky" and steps[-1] == ("direct", 1.0)
+    assert steps[0] == ("sky", 0, 1) and steps[-1][0] == "direct" and steps[-1][1] == steps[-1][2] > 0
 
 
 # Errors.

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from vis2img.draws.fits_field import is_image
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.files import check_outputs
 from vis2img.loader.config import ENGINE_KEYS
+from vis2img.progress import Progress, no_progress
 from vis2img.train.embed.inputs import (
     PatchChunk,
     PatchField,
@@ -36,8 +37,6 @@ from vis2img.train.embed.inputs import (
 from vis2img.train.embed.patches import embed_images
 from vis2img.train.embed.table import EmbeddingTable, check_suffix, merge_embeddings, thumbnail, write_embeddings
 from vis2img.train.run.config import TrainConfig
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +106,7 @@ def embed_inputs(
     settings: EmbedSettings | None = None,
     *,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> EmbedResult:
     """Embed the patches of all inputs and write them as one Parquet file.
 
@@ -146,8 +145,7 @@ def embed_inputs(
         with _noting(skipped, path):
             fields = patch_fields(path, embedder.config.data, settings.patches, side)
         for each in fields:
-            if progress:
-                progress(done, len(paths), each.name)
+            progress("embedding", done, len(paths), each.name)
             part = folder / f"{key}-{_input_key(each)}.parquet"
             with _noting(skipped, path if len(fields) == 1 else f"{path} ({each.name})"):
                 if part.exists():
@@ -155,8 +153,7 @@ def embed_inputs(
                 else:
                     _write_part(embed_field(each, embedder, settings), part)
                 parts.append(part)
-    if progress:
-        progress(len(paths), len(paths), "")
+    progress("embedding", len(paths), len(paths))
     if not parts:
         more = f" (and {len(skipped) - 1} more inputs fail)" if len(skipped) > 1 else ""
         raise Vis2imgError(f"{next(iter(skipped.values()))}{more}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import numpy as np
 from vis2img.errors import ParameterError
 from vis2img.pictures.groups import shared_sources, source_groups
 from vis2img.pictures.labels import LabelledImages, read_labelled, symmetric_views
+from vis2img.progress import Progress, no_progress, renamed
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.evaluate.classification import classify, classify_split
 from vis2img.train.evaluate.encoders import Encoder, pixel_encoder, random_encoders, run_encoders
@@ -31,7 +32,6 @@ SAME_SOURCE = np.radians(1 / 60)  # two positions less than this apart may be pa
 _SHOWN = 8  # pictures of a figure
 _POSITIVE = ("redshift", "size")  # numbers that are above 0 where they are known
 _LEAST_TARGETS = 50  # values of a number, for it to be regressed
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def evaluate_fields(
     ms: Sequence[str] = (),
     catalogues: Sequence[Path] = (),
     other_ms: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Evaluation:
     """Score runs on fields with a truth, by default those that they were trained on.
 
@@ -103,19 +103,18 @@ def evaluate_fields(
     Vis2imgError
         If a run, a measurement set or a catalogue cannot be used.
     """
-    tell = progress or (lambda stage, done, total: None)
     settings, trained = run_encoders(runs, role=config.role, step=config.step)
     settings = _on_fields(settings, ms or settings.data.ms)
     truths = read_truths(settings, catalogues)
     sources, tiles = field_patches(
-        settings, truths, wanted_ways(config.tasks), lambda done, total: tell("imaging", done, total),
+        settings, truths, wanted_ways(config.tasks), progress,
         tiles="regression" in config.tasks,
     )  # fmt: skip
     others, other_truths = None, list[Truth]()
     if other_ms:
         there = _on_fields(settings, other_ms)
         other_truths = read_truths(there)
-        others = source_patches(there, other_truths, (ALIKE,), lambda done, total: tell("imaging others", done, total))
+        others = source_patches(there, other_truths, (ALIKE,), renamed(progress, "imaging others"))
     if config.classes:
         sources = sources.of_classes(config.classes)
         others = others.of_classes(config.classes) if others else None
@@ -128,10 +127,10 @@ def evaluate_fields(
             encoder.name, encoder.encode, sources, tiles, config.tasks, shares=config.shares, folds=config.folds,
             rare=config.rare, seeds=seeds, others=others,
         )  # fmt: skip
-        tell("scoring", i + 1, len(encoders))
+        progress("scoring", i + 1, len(encoders))
     images, label = sources.seen[ALIKE], sources.label
     if config.fine_tune and "classification" in config.tasks:
-        scores += _fine_tune(encoders, config, images, label, sources.field, None, tell)
+        scores += _fine_tune(encoders, config, images, label, sources.field, None, progress)
     known = labelled_sources(truths, config.classes)
     facts = {
         "data": f"{len(truths)} fields, {len(label)} labelled sources of {len(np.unique(label))} classes",
@@ -163,7 +162,7 @@ def evaluate_labelled(
     label: str = "fr",
     confident: bool | None = True,
     crop: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Evaluation:
     """Score runs on labelled pictures: by cross-validation, or trained on one file and tested on another.
 
@@ -188,7 +187,6 @@ def evaluate_labelled(
     Vis2imgError
         If a run or a file cannot be used.
     """
-    tell = progress or (lambda stage, done, total: None)
     settings, trained = run_encoders(runs, role=config.role, step=config.step)
 
     def read(path: Path) -> LabelledImages:
@@ -220,11 +218,11 @@ def evaluate_labelled(
             views_asked = np.stack([encoder.encode(view) for view in symmetric_views(asked.images)])
         seeds = _seeds_of(encoder, encoders, config.seeds)
         scores += _score_labelled(encoder.name, views, views_asked, known, asked, group, tasks, config, seeds)
-        tell("scoring", i + 1, len(encoders))
+        progress("scoring", i + 1, len(encoders))
     names = np.array(known.label_names)
     if config.fine_tune and "classification" in tasks:
         other = (asked.images, names[asked.label]) if asked else None
-        scores += _fine_tune(encoders, config, known.images, names[known.label], group, other, tell)
+        scores += _fine_tune(encoders, config, known.images, names[known.label], group, other, progress)
     facts = {"training data": f"{Path(train).name}: {_counts(known)}"}
     if asked is not None and test is not None:
         facts["test data"] = f"{Path(test).name}: {_counts(asked)}"
@@ -298,7 +296,7 @@ def _fine_tune(
     label: np.ndarray,
     group: np.ndarray,
     test: tuple[np.ndarray, np.ndarray] | None,
-    tell: Progress,
+    progress: Progress,
 ) -> list[Score]:
     names = dict.fromkeys(encoder.name for encoder in encoders if encoder.model is not None)
     scores: list[Score] = []
@@ -307,7 +305,7 @@ def _fine_tune(
     def count() -> None:
         nonlocal done
         done += 1
-        tell("fine-tuning", done, total)
+        progress("fine-tuning", done, total)
 
     for name in names:
         own = [encoder for encoder in encoders if encoder.name == name]

@@ -6,7 +6,7 @@ row under every way, so that what imaging does to its vector can be told from wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -19,6 +19,7 @@ from vis2img.draws.field import Field
 from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgError
 from vis2img.loader.fields import fields_of, patch_angle
 from vis2img.pictures.groups import linked
+from vis2img.progress import Progress, no_progress
 from vis2img.random import EVALUATION_SEED, draw_rng
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.embed.patches import cut_patches, evaluation_draw, grid_positions
@@ -32,7 +33,6 @@ ENDS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "lower and upper half of the band": ({"band": (0.0, 0.5)}, {"band": (0.5, 1.0)}),
     "first and last third of the track": ({"time_span": (0.0, 0.34)}, {"time_span": (0.66, 1.0)}),
 }
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def source_patches(
     config: TrainConfig,
     truths: Sequence[Truth],
     names: Sequence[str] = (ALIKE, SHIFTED, "full"),
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> SourcePatches:
     """Return the sources of :func:`field_patches`."""
     return field_patches(config, truths, names, progress)[0]
@@ -124,7 +124,7 @@ def field_patches(
     config: TrainConfig,
     truths: Sequence[Truth],
     names: Sequence[str] = (ALIKE, SHIFTED, "full"),
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     *,
     tiles: bool = False,
 ) -> tuple[SourcePatches, TilePatches | None]:
@@ -161,8 +161,7 @@ def field_patches(
         parts.append(_of_field(config, source, truth, i, draws, SHIFTED in names))
         if tiles:
             tiled.append(_tiles_of(config, source, truth, i, draws[ALIKE]))
-        if progress:
-            progress(i + 1, len(fixed))
+        progress("imaging", i + 1, len(fixed))
     found = _joined(parts)
     group = linked_fields(truths)
     found = replace(found, field=group[found.field])

@@ -15,19 +15,19 @@ import numpy as np
 from vis2img.errors import Vis2imgError
 from vis2img.loader.loader import Loader
 from vis2img.loader.picture_loader import CutoutLoader
+from vis2img.progress import Progress
 from vis2img.train.hosts import any_host, gather, is_first
 from vis2img.train.parallel import ParallelStep, make_parallel_step, replicate, shard, unreplicate
 from vis2img.train.run.checkpoints import CheckpointStore
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.flops import model_flops_per_sample, peak_flops
 from vis2img.train.run.folder import note_start
-from vis2img.train.run.metrics_log import MetricsLog
+from vis2img.train.run.metrics_log import MetricsLog, metrics_note
 from vis2img.train.run.monitors import Finding, findings, rankme_of_moment
 from vis2img.train.run.stopping import Stopped, StopRequest
 from vis2img.train.run.view_sheet import view_sheet
 from vis2img.train.state import TrainState
 
-Progress = Callable[[int, int, dict[str, float]], None]
 _HISTORY = 200  # steps that the monitors look at
 _RANK_EVERY = 100  # steps between looks at the rank: eigenvalues take a second for wide networks
 
@@ -57,8 +57,8 @@ class Loop:
     full_rate : float
         Of :func:`full_rate`.
     stop : StopRequest
-    progress : callable or None
-        Called with (step, steps, metrics) whenever metrics are read.
+    progress : callable
+        Told of the steps whenever metrics are read.
     on_warning : callable or None
         Called once for each thing that looks wrong, with one line.
     """
@@ -71,7 +71,7 @@ class Loop:
         loader: Loader | CutoutLoader,
         full_rate: float,
         stop: StopRequest,
-        progress: Progress | None,
+        progress: Progress,
         on_warning: Callable[[str], None] | None,
     ) -> None:
         self.config, self.folder, self.store, self.loader = config, folder, store, loader
@@ -190,8 +190,8 @@ class Loop:
         if log and log.problem:
             self._tell(log.problem)
             log.problem = None
-        if self.progress and self.first:
-            self.progress(step, self.config.steps, {**fetched[-1][1], **speed})
+        if self.first:
+            self.progress("training", step, self.config.steps, metrics_note({**fetched[-1][1], **speed}))
         return next((finding for finding in found if finding.stop), None)
 
     def _tell(self, message: str) -> None:

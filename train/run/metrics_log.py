@@ -36,6 +36,17 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Row = Mapping[str, Any]
 
+# Of a training step, in this order.
+_SHOWN = {
+    "loss": "loss {:.3f}",
+    "entropy": "entropy {:.2f}",
+    "rankme": "rank {:.1f}",
+    "samples_per_s": "{:.3g} samples/s",
+    "mfu": "MFU {:.0%}",
+    "input_wait": "wait {:.0%}",
+    "draw_age": "draws {:.0f} s old",
+}
+
 
 class MetricsLog:
     """Writes the metrics of a run; a context manager.
@@ -242,3 +253,9 @@ def _refused(path: Path, error: OSError | OutputError) -> OutputError:
     else:
         remedy = "check that the folder is there and may be written to, then give the same command again"
     return OutputError(f"{reason}; {remedy}")
+
+
+def metrics_note(metrics: Mapping[str, float]) -> str:
+    """Return what a line of progress shows of the metrics of a step; an objective, or a step, need not have all."""
+    there = {name: metrics.get(name, math.nan) for name in _SHOWN}
+    return "  ".join(_SHOWN[name].format(value) for name, value in there.items() if not math.isnan(value))

@@ -18,26 +18,27 @@ from vis2img.cluster.engine import Connection, connect
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader.loader import Loader
 from vis2img.loader.picture_loader import CutoutLoader
+from vis2img.progress import Progress, no_progress
 from vis2img.train.hosts import is_first, start_hosts
 from vis2img.train.parallel import AXIS
 from vis2img.train.run.checkpoints import CheckpointStore
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.folder import check_inputs, open_folder, read_config_of, saved_steps
 from vis2img.train.run.fragile import fragile
-from vis2img.train.run.loop import Loop, Progress, RunResult, full_rate
+from vis2img.train.run.loop import Loop, RunResult, full_rate
 from vis2img.train.run.metrics_log import read_metrics
 from vis2img.train.run.stopping import StopRequest
 from vis2img.train.state import TrainState, backbone_variables, build_model, create_state
 from vis2img.train.weights.pretrained import load_pretrained
 
+_COMPILING = "the first step compiles now, which takes a while"
 __all__ = ["RunResult", "load_run", "read_metrics", "train"]
 
 
 def train(
     config: TrainConfig,
     *,
-    progress: Progress | None = None,
-    on_fill: Callable[[int, int], None] | None = None,
+    progress: Progress = no_progress,
     on_dashboard: Callable[[str], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
 ) -> RunResult:
@@ -48,9 +49,7 @@ def train(
     config : TrainConfig
         The run.
     progress : callable, optional
-        Called with (step, steps, metrics) whenever metrics are read.
-    on_fill : callable, optional
-        Called with (draws made, draws wanted) while the pool fills.
+        Told of the draws while the pool fills, and of the steps whenever metrics are read.
     on_dashboard : callable, optional
         Called with the address of Dask's dashboard, if there is one.
     on_warning : callable, optional
@@ -78,7 +77,7 @@ def train(
         with _workers(config) as connection:
             if on_dashboard and connection and connection.dashboard_link:
                 on_dashboard(connection.dashboard_link)
-            return _train(config, folder, connection, stop, progress, on_fill, on_warning)
+            return _train(config, folder, connection, stop, progress, on_warning)
 
 
 @contextmanager
@@ -96,8 +95,7 @@ def _train(
     folder: Path,
     connection: Connection | None,
     stop: StopRequest,
-    progress: Progress | None,
-    on_fill: Callable[[int, int], None] | None,
+    progress: Progress,
     on_warning: Callable[[str], None] | None,
 ) -> RunResult:
     _check_batch(config)
@@ -109,7 +107,7 @@ def _train(
         else:
             state, extra = _initial(template, config), {}
         fastest = full_rate(config, model)  # while the workers have nothing to do yet
-        with _open_loader(config, connection, _loader_state(extra, folder), on_fill) as loader:
+        with _open_loader(config, connection, _loader_state(extra, folder), progress) as loader:
             return Loop(config, folder, store, loader, fastest, stop, progress, on_warning).run(state, model)
 
 
@@ -117,14 +115,18 @@ def _open_loader(
     config: TrainConfig,
     connection: Connection | None,
     state: dict[str, Any] | None,
-    on_fill: Callable[[int, int], None] | None,
+    progress: Progress,
 ) -> Loader | CutoutLoader:
     """Return the loader of measurement sets or of pictures; what the loop asks of them is alike."""
+
+    def filling(stage: str, done: int, total: int, note: str = "") -> None:
+        progress(stage, done, total, note or ("" if done < total else _COMPILING))
+
     options: dict[str, Any] = {
         "state": state,
         "host": jax.process_index(),
         "hosts": jax.process_count(),
-        "progress": on_fill if is_first() else None,
+        "progress": filling if is_first() else no_progress,
     }
     if config.data.cutouts:
         return CutoutLoader(config.data, config.seed, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from vis2img.errors import Vis2imgError
 from vis2img.files import claimed, write_text
 from vis2img.machine import cores
 from vis2img.products.clean import clean_image
+from vis2img.progress import Progress, renamed
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.evaluate.encoders import PIXELS, RANDOM, Encoder, pixel_encoder, random_encoders, run_encoders
 from vis2img.train.evaluate.field_tasks import TASKS as ALL_TASKS
@@ -35,7 +36,6 @@ DIRTY_IMAGES, CLEAN_IMAGES = "dirty", "CLEAN"
 SUPERVISED = "supervised"
 TASKS = tuple(task for task in ALL_TASKS if task != "anomaly")  # rare sources need more sources than a study has
 _PATIENCE = 2.0  # s between two looks at whether data are there
-Report = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +54,10 @@ class Study:
     ----------
     config : StudyConfig
     report : callable
-        Called with (stage, done, total, note).
+        Told of each stage.
     """
 
-    def __init__(self, config: StudyConfig, report: Report) -> None:
+    def __init__(self, config: StudyConfig, report: Progress) -> None:
         self.config, self.report = config, report
         self.stopped = False
 
@@ -90,7 +90,7 @@ class Study:
                 if free and not path.exists() and not self.do(arm, seed):
                     self.stopped = True
                     return None
-        self.report("arms and seeds", len(jobs), len(jobs), "")
+        self.report("arms and seeds", len(jobs), len(jobs))
         if not all(scores_path(config, arm, seed).exists() for arm, seed in jobs):
             return None
         return self.write()
@@ -109,20 +109,20 @@ class Study:
         config = self.config
         wanted = [config.observation(i, False) for i in range(config.fields)]
         wanted += [config.observation(i, True) for i in range(config.test_fields)]
-        result = simulate_many(wanted, progress=lambda done, total: self.report("simulating", done, total, ""))
+        result = simulate_many(wanted, progress=self.report)
         if result.failed:
             path, why = next(iter(result.failed.items()))
             raise Vis2imgError(f"{len(result.failed)} observations failed; the first, {path}: {why}")
         if config.has_clean:
             paths = [*config.measurement_sets(False), *config.measurement_sets(True)]
             for i, ms in enumerate(paths):
-                self.report("CLEAN images", i, len(paths), "")
+                self.report("CLEAN images", i, len(paths))
                 if not clean_path(ms).exists():
                     opened = open_ms(ms)
                     params = opened.imaging_params(npix=config.field_npix)
                     noise = opened.image(params).noise()
                     clean_image(ms, params, clean_path(ms), multiscale=True, noise=noise, nthreads=cores())
-            self.report("CLEAN images", len(paths), len(paths), "")
+            self.report("CLEAN images", len(paths), len(paths))
 
     def do(self, arm: str, seed: int) -> bool:
         """Train an arm with a seed, where it trains at all, and score it; return whether it came to its end."""
@@ -130,7 +130,7 @@ class Study:
             scores = list(self._baselines(seed))
         else:
             settings = self.config.run_config(arm, seed)
-            done = train(settings, progress=lambda step, steps, m: self.report(f"{arm}, seed {seed}", step, steps, ""))
+            done = train(settings, progress=renamed(self.report, f"{arm}, seed {seed}: {{}}"))
             if not done.finished:
                 return False
             _, encoders = run_encoders([settings.out])
@@ -184,10 +184,7 @@ class Study:
 
     def _patches(self, arm: str, ways: tuple[str, ...]) -> TestPatches:
         config = replace(self.config.run_config(arm, 0), data=self.config.data_config(arm, test=True))
-
-        def tell(done: int, total: int) -> None:
-            self.report(f"test images ({arm})", done, total, "")
-
+        tell = renamed(self.report, f"test images ({arm})")
         sources, tiles = field_patches(config, self._truths, ways, tell, tiles=True)
         return TestPatches(config, sources.of_classes(self.config.classes), tiles)
 

@@ -13,7 +13,6 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +32,7 @@ from vis2img.machine import resident
 from vis2img.ms.metadata import Metadata
 from vis2img.ms.reading import PartReader
 from vis2img.ms.selection import Selection, resolve
+from vis2img.progress import Progress, no_progress
 from vis2img.visibilities import SPEED_OF_LIGHT
 
 _DEFAULT_MEMORY = 2e9  # besides what the process holds already
@@ -46,7 +46,6 @@ _LIBRARY_BYTES = 8e7  # not loaded yet when a run begins
 _SLACK_BYTES = 5e7  # buffers that do not grow with the data, and what the allocator keeps
 _READER_BYTES = 8e6  # of a thread that reads
 _LEAST_BYTES = 4e7  # for tables and pieces
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def average(
     memory: float | None = None,
     nthreads: int = 2,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> AverageResult:
     """Average the visibilities that ``selection`` names into the store ``out``; goes on with a killed run.
 
@@ -172,7 +171,7 @@ class _Job:
     """Averages time blocks, several at a time; casacore reads for one of them at a time."""
 
     def __init__(
-        self, reader: PartReader, params: AveragingParams, edges: np.ndarray, nthreads: int, progress: Progress | None
+        self, reader: PartReader, params: AveragingParams, edges: np.ndarray, nthreads: int, progress: Progress
     ) -> None:
         self.reader, self.params, self.edges = reader, params, edges
         self.nthreads, self.progress = nthreads, progress
@@ -274,8 +273,8 @@ class _Job:
             self.done += rows
             self.binned += samples
             self.bin_seconds += seconds
-            if self.progress and rows:
-                self.progress(self.done, self.total)
+            if rows:
+                self.progress("averaging rows", self.done, self.total)
 
 
 def _time_edges(times: np.ndarray, length: float) -> np.ndarray:

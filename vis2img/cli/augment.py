@@ -149,9 +149,7 @@ def _sheet(command: AugmentCommand, path: Path) -> Sheet:
     patch_side(field, config)
     patches_at(field, config, ms.outline(command.selection).phase_centre)
     with Bars(quiet=command.quiet or command.json) as bars:
-        return make_sheet(
-            field, config, reference, workers=workers, progress=lambda done, total: bars.update("imaging", done, total)
-        )
+        return make_sheet(field, config, reference, workers=workers, progress=bars)
 
 
 def _record(command: AugmentCommand, path: Path, sheet: Sheet, out: Path) -> dict[str, Any]:

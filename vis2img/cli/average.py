@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,7 +103,7 @@ def run(argv: list[str], prog: str) -> int:
         raise OutputError(f"{command.store} is inside the measurement set, which is never written to")
     params = facet_params(ms, command)
     threads = command.threads or cores()
-    with Bars(quiet=command.quiet or command.json or not sys.stderr.isatty()) as bars:
+    with Bars(command.quiet or command.json, brief=True) as bars:
         result = average(
             ms.meta,
             command.store,
@@ -113,7 +112,7 @@ def run(argv: list[str], prog: str) -> int:
             memory=command.memory,
             nthreads=threads,
             overwrite=command.overwrite,
-            progress=lambda done, total: bars.update("averaging rows", done, total),
+            progress=bars,
         )
     if command.json:
         record = {**dataclasses.asdict(result), "path": str(result.path), "compression": _compression(result)}

@@ -34,7 +34,7 @@ def run(argv: list[str], prog: str) -> int:
 
     config = DemoConfig(**{field.name: getattr(command, field.name) for field in fields(DemoConfig)})
     with Bars(command.quiet or command.json) as bars:
-        path, scores = run_demo(config, bars.update)
+        path, scores = run_demo(config, bars)
     rows = summaries(scores)
     if command.json:
         print(json.dumps({"report": str(path), "scores": json.loads(to_json(rows))}, indent=1))

@@ -83,7 +83,7 @@ def run(argv: list[str], prog: str) -> int:
             command.output,
             settings,
             overwrite=command.overwrite,
-            progress=lambda done, total, note: bars.update("embedding", done, total, note),
+            progress=bars,
         )
     for reason in result.skipped.values():
         print(f"vis2img: skipped: {reason}", file=sys.stderr)

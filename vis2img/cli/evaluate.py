@@ -13,7 +13,8 @@ from tyro.conf import arg
 from vis2img.configs.command_line import parse
 
 if TYPE_CHECKING:
-    from vis2img.train.evaluate.job import Evaluation, Progress
+    from vis2img.progress import Progress
+    from vis2img.train.evaluate.job import Evaluation
 
 MIRABEST = "mirabest"
 
@@ -97,7 +98,7 @@ def run(argv: list[str], prog: str) -> int:
     if command.output:
         check_report_folder(command.output, command.overwrite)
     with Bars(command.quiet or command.json) as bars:
-        found = _evaluate(command, lambda stage, done, total: bars.update(stage, done, total))
+        found = _evaluate(command, bars)
     for name, text in found.facts.items():
         if name.startswith("left out") and not text.startswith("0 "):
             print(f"{name}: {text}", file=sys.stderr)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +17,7 @@ import numpy as np
 import tyro
 
 from vis2img.cli.image_report import report, summary
+from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
 from vis2img.coordinates import separation
 from vis2img.dataset import Dataset, Outline, open_ms
@@ -31,6 +31,7 @@ from vis2img.imaging.primary_beam import check_beam, check_telescope, receiver
 from vis2img.machine import cores
 from vis2img.ms.selection import Selection
 from vis2img.products.products import Products
+from vis2img.progress import Progress
 from vis2img.units import Angle, Npix, format_angle
 from vis2img.visibilities import Visibilities
 
@@ -146,15 +147,14 @@ def run(argv: list[str], prog: str) -> int:
     lines: list[str] = []
     blank: list[str] = []
     told = False
-    silent = command.json or command.quiet or not sys.stderr.isatty()
-    with _no_progress() if silent else _progress() as (advance, stage):
-        parts = _read(sets, command, advance)
+    with Bars(command.json or command.quiet, brief=True) as bars:
+        parts = _read(sets, command, bars)
         # Needed to write, slow to import, and gridding leaves the interpreter free.
         threading.Thread(target=importlib.import_module, args=("astropy.io.fits",), daemon=True).start()
         samples = sum(part.nrow * len(part.chan_freq) for part in parts)
         images = _images(parts, params, command)
         for i, suffix in enumerate(command.suffixes):
-            stage(f"gridding {samples:,} visibilities ({i + 1} of {len(command.suffixes)})")
+            bars(f"gridding {samples:,} visibilities", i, len(command.suffixes))
             planes = next(images)
             written = products.write(planes, suffix)
             shown = next((image for row in planes for image in row if image.nvis), planes[0][0])
@@ -237,12 +237,10 @@ def _held_bytes(command: ImageCommand, params: ImagingParams) -> int:
     return beams + means + planes_bytes(params, count * command.channels_out, command.psf, means=int(cube))
 
 
-def _read(
-    sets: Sequence[Dataset], command: ImageCommand, advance: Callable[[int, int], None] | None
-) -> list[Visibilities]:
+def _read(sets: Sequence[Dataset], command: ImageCommand, progress: Progress) -> list[Visibilities]:
     parts = []
     for ms in sets:
-        parts += ms.read_parts(command.selection, nthreads=command.threads, progress=advance)
+        parts += ms.read_parts(command.selection, nthreads=command.threads, progress=progress)
     return parts
 
 
@@ -289,40 +287,3 @@ def _blank_names(planes: Sequence[Sequence[Image]], suffix: str) -> list[str]:
 def _warn(command: ImageCommand, text: str) -> None:
     if not command.quiet:
         print(f"vis2img: warning: {text}", file=sys.stderr)
-
-
-Reporters = tuple[Callable[[int, int], None] | None, Callable[[str], None]]
-
-
-@contextlib.contextmanager
-def _no_progress() -> Iterator[Reporters]:
-    yield None, lambda text: None
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Reporters]:
-    """Show on stderr how many rows are read, and then that gridding goes on; gone when done."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading rows", total=None)
-
-        def stage(text: str) -> None:
-            bar.update(task, description=text, completed=0, total=None)
-
-        yield lambda done, total: bar.update(task, completed=done, total=total), stage

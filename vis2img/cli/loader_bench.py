@@ -81,7 +81,7 @@ def run(argv: list[str], prog: str) -> int:
             seconds=command.seconds,
             rate=command.rate,
             seed=command.seed,
-            progress=bars.update,
+            progress=bars,
             opened=opened,
         )
     if command.plot:

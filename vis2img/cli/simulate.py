@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse, value_of
 from vis2img.configs.load import draft, override, read_config
 from vis2img.errors import ParameterError, UsageError
@@ -93,9 +92,8 @@ def _parse(argv: list[str], prog: str) -> SimulateCommand:
 def _one(command: SimulateCommand) -> int:
     from vis2img.simulate.run import simulate
 
-    silent = command.json or command.quiet or not sys.stderr.isatty()
-    with contextlib.nullcontext() if silent else _progress() as report:
-        result = simulate(command.simulation(), progress=report)
+    with Bars(command.json or command.quiet, brief=True) as bars:
+        result = simulate(command.simulation(), progress=bars)
     written = {
         "measurement_set": str(result.ms_path),
         "catalogue": str(result.catalogue_path),
@@ -109,7 +107,6 @@ def _one(command: SimulateCommand) -> int:
 
 
 def _many(command: SimulateCommand, prog: str) -> int:
-    from vis2img.cli.progress import Bars
     from vis2img.simulate.campaign import observations, simulate_many
 
     configs = observations(command.simulation(), command.observations, scatter=command.scatter)
@@ -118,7 +115,7 @@ def _many(command: SimulateCommand, prog: str) -> int:
             configs,
             workers=command.workers,
             scheduler=command.scheduler,
-            progress=lambda done, total: bars.update("observations", done, total),
+            progress=bars,
         )
     if command.json:
         paths = {"made": result.made, "kept": result.kept}
@@ -130,14 +127,3 @@ def _many(command: SimulateCommand, prog: str) -> int:
     for path, reason in result.failed.items():
         print(f"{prog}: {path}: {reason}", file=sys.stderr)
     return 1 if result.failed else 0
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
-    """Show on stderr which step runs and how far it is; gone when done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda step, fraction: bar.update(task, description=step, completed=fraction)

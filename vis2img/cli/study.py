@@ -40,7 +40,7 @@ def run(argv: list[str], prog: str) -> int:
     else:
         config = parse(StudyConfig, options, prog)
     with Bars(quiet) as bars:
-        study = Study(config, bars.update)
+        study = Study(config, bars)
         report = study.run()
     if study.stopped:
         print("stopped; the same command goes on")

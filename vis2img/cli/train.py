@@ -59,15 +59,15 @@ def run(argv: list[str], prog: str) -> int:
     from vis2img.train.run.folder import check_inputs, keep_compiled
 
     check_inputs(config)  # before JAX is loaded
-    from vis2img.cli.progress import TrainingProgress
+    from vis2img.cli.progress import Bars
     from vis2img.train.run.run import train
 
     def warn(message: str) -> None:
         print(f"{prog}: warning: {message}", file=sys.stderr)
 
     keep_compiled(Path(config.out))
-    with TrainingProgress(quiet=quiet) as bar:
-        result = train(config, progress=bar.step, on_fill=bar.fill, on_dashboard=_tell_dashboard, on_warning=warn)
+    with Bars(quiet=quiet) as bars:
+        result = train(config, progress=bars, on_dashboard=_tell_dashboard, on_warning=warn)
     state = "finished" if result.finished else "stopped, run the same command to go on"
     print(f"{result.folder}: step {result.step} of {config.steps}, {state}")
     atexit.register(_leave_the_compiler)

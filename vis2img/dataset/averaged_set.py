@@ -12,8 +12,8 @@ import numpy as np
 from vis2img.averaging.store import origin_of, params_of, read_averaged, read_record
 from vis2img.dataset.contract import Dataset, Outline
 from vis2img.errors import ParameterError
-from vis2img.ms.reading import Progress
 from vis2img.ms.selection import Selection
+from vis2img.progress import Progress, no_progress
 from vis2img.units import format_angle
 from vis2img.visibilities import Visibilities
 
@@ -66,7 +66,7 @@ class AveragedSet(Dataset):
         selection: Selection | None = None,
         *,
         nthreads: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
     ) -> list[Visibilities]:
         """Read whole time blocks; their origin is the store. See :meth:`Dataset.read_parts`."""
         chosen = selection or Selection(stokes=self.stokes)

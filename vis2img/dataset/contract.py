@@ -16,8 +16,9 @@ from vis2img.imaging.memory import check_memory
 from vis2img.imaging.params import ImagingParams
 from vis2img.machine import cores
 from vis2img.ms.metadata import Partition
-from vis2img.ms.reading import PartReader, Progress
+from vis2img.ms.reading import PartReader
 from vis2img.ms.selection import Selection
+from vis2img.progress import Progress, no_progress
 from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
 
@@ -105,7 +106,7 @@ class Dataset(ABC):
         selection: Selection | None = None,
         *,
         nthreads: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
     ) -> list[Visibilities]:
         """Return the visibilities of ``selection``, one part for each band and Stokes parameter.
 
@@ -145,7 +146,7 @@ class Dataset(ABC):
         selection: Selection | None = None,
         *,
         nthreads: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
     ) -> Visibilities:
         """Return the visibilities of one Stokes parameter of one band; see :meth:`read_parts`.
 
@@ -191,7 +192,7 @@ class Dataset(ABC):
         *,
         psf: bool = False,
         nthreads: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
     ) -> Image:
         """Make a dirty image of one Stokes parameter.
 

@@ -10,8 +10,9 @@ from vis2img.errors import MeasurementSetError
 from vis2img.imaging.params import MIN_NPIX
 from vis2img.machine import cores
 from vis2img.ms.metadata import Metadata, Partition, suggest_pixsize
-from vis2img.ms.reading import PartReader, Progress, open_parts, read_parts
+from vis2img.ms.reading import PartReader, open_parts, read_parts
 from vis2img.ms.selection import Selection, resolve
+from vis2img.progress import Progress, no_progress
 from vis2img.units import format_angle
 from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
@@ -55,7 +56,7 @@ class MeasurementSet(Dataset):
         selection: Selection | None = None,
         *,
         nthreads: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
     ) -> list[Visibilities]:
         """Read in one pass over the rows; see :meth:`Dataset.read_parts`."""
         return read_parts(self.meta, selection or Selection(), nthreads=nthreads or cores(), progress=progress)

@@ -14,8 +14,8 @@ from typing import Any
 from vis2img.loader.batches import Planner, cut_batch
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.loader import Loader
+from vis2img.progress import Progress, no_progress
 
-Progress = Callable[[str, int, int, str], None]
 _CUT_SECONDS = 2.0
 
 
@@ -74,7 +74,7 @@ def measure(
     seconds: float = 60.0,
     rate: float = 300.0,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     opened: Callable[[Loader], None] | None = None,
 ) -> Measured:
     """Run a loader before a consumer that sleeps as long as a training step would take.
@@ -97,9 +97,8 @@ def measure(
     Vis2imgError
         As :class:`vis2img.loader.loader.Loader`.
     """
-    told = progress or (lambda *_: None)
     start = time.perf_counter()
-    with Loader(config, seed, progress=lambda done, total: told("filling the pool", done, total, "")) as loader:
+    with Loader(config, seed, progress=progress) as loader:
         if opened:
             opened(loader)
         with _watch(loader, start) as series:
@@ -107,7 +106,7 @@ def measure(
             loader.next_batch()
             full = time.perf_counter()
             before = loader.report()
-            batches = _consume(loader, seconds, rate, told)
+            batches = _consume(loader, seconds, rate, progress)
             elapsed = time.perf_counter() - full
             after = loader.report()
             cut = _cutting(loader)
@@ -139,7 +138,7 @@ def measure(
         )
 
 
-def _consume(loader: Loader, seconds: float, rate: float, told: Progress) -> int:
+def _consume(loader: Loader, seconds: float, rate: float, progress: Progress) -> int:
     """Take batches for some time, sleeping a step after each; return how many."""
     step = loader.config.batch_size / rate if rate else 0.0
     start, batches = time.perf_counter(), 0
@@ -148,8 +147,8 @@ def _consume(loader: Loader, seconds: float, rate: float, told: Progress) -> int
         batches += 1
         time.sleep(step)
         note = f"{batches * loader.config.batch_size / passed:.0f} samples/s" if passed > 1 else ""
-        told("consuming", int(passed), math.ceil(seconds), note)
-    told("consuming", math.ceil(seconds), math.ceil(seconds), "")
+        progress("consuming", int(passed), math.ceil(seconds), note)
+    progress("consuming", math.ceil(seconds), math.ceil(seconds))
     return batches
 
 

@@ -14,7 +14,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
@@ -27,6 +27,7 @@ from vis2img.loader.handover import SharedFolder
 from vis2img.loader.pool import DrawPool
 from vis2img.loader.schedule import Schedule
 from vis2img.machine import cores
+from vis2img.progress import Progress, no_progress
 
 _MOST_CUTTERS = 8
 _SPARE_DRAWS = 4  # that batches in the queue still use when they have left the pool
@@ -75,7 +76,7 @@ class Loader:
         state: dict[str, Any] | None = None,
         host: int = 0,
         hosts: int = 1,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress = no_progress,
     ) -> None:
         if config.cutouts:
             raise ParameterError("cutouts need vis2img.loader.picture_loader.CutoutLoader: there is nothing to image")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +25,7 @@ from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader.config import LoaderConfig
 from vis2img.machine import cores
 from vis2img.pictures.cutting import Pictures, Square, cut_picture, open_pictures
+from vis2img.progress import Progress, no_progress
 from vis2img.random import epoch_rng, sample_rng
 from vis2img.views.crops import TURNS, ViewConfig
 from vis2img.views.pixel_changes import CutoutAugment
@@ -107,7 +108,7 @@ class CutoutLoader:
         state: dict[str, Any] | None = None,
         host: int = 0,
         hosts: int = 1,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress = no_progress,
     ) -> None:
         if not config.cutouts:
             raise ParameterError("cutouts is empty: name an .npz file or a folder of FITS images")

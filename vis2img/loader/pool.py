@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -25,6 +25,7 @@ from vis2img.draws.field import Field
 from vis2img.errors import MeasurementSetError, NotEnoughMemoryError, ParameterError, Vis2imgError
 from vis2img.loader.handover import Delivery, SharedFolder, deliver
 from vis2img.loader.schedule import Schedule
+from vis2img.progress import Progress, no_progress
 
 log = logging.getLogger(__name__)
 _REPEATS = 20  # times that a draw is asked for again after its worker died
@@ -133,7 +134,7 @@ class DrawPool:
         several = {field: held for field, held in sorted(found.items()) if len(held) > 1}
         return several or found
 
-    def fill(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def fill(self, progress: Progress = no_progress) -> None:
         """Wait until the pool holds all draws of the fields that can be imaged.
 
         Raises
@@ -144,8 +145,7 @@ class DrawPool:
         while self._filled < self.capacity:
             self._take(block=True, in_order=True)
             self._filled += 1
-            if progress:
-                progress(self._filled, self.capacity)
+            progress("imaging", self._filled, self.capacity)
         if not self.held:
             raise self._nothing()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import pairwise
@@ -21,16 +20,16 @@ from vis2img.errors import MeasurementSetError
 from vis2img.ms.columns import Columns
 from vis2img.ms.metadata import Metadata
 from vis2img.ms.selection import Band, Selection, resolve, select_rows
+from vis2img.progress import Progress, no_progress
 from vis2img.visibilities import Origin, Visibilities
 
 _CHUNK_BYTES = 4e6  # of the data column; a handful of chunks are in flight
 _AUTO_WEIGHTS = ("WEIGHT_SPECTRUM", "WEIGHT")
 _LIGHT = ("TIME", "ANTENNA1", "ANTENNA2", "UVW")
-Progress = Callable[[int, int], None]
 
 
 def read_parts(
-    meta: Metadata, selection: Selection, *, nthreads: int = 2, progress: Progress | None = None
+    meta: Metadata, selection: Selection, *, nthreads: int = 2, progress: Progress = no_progress
 ) -> list[Visibilities]:
     """Read the visibilities that ``selection`` names, in one pass over the measurement set.
 
@@ -62,7 +61,7 @@ def read_parts(
     parts: list[Visibilities] = []
     reasons = []
     for reader in readers:
-        parts += reader.read(nthreads=nthreads, progress=progress and _shifted(progress, done, total))
+        parts += reader.read(nthreads=nthreads, progress=_shifted(progress, done, total))
         done += reader.nrow
         reasons.append(reader.trouble())
     troubles = [reason for reason in reasons if reason]
@@ -77,7 +76,7 @@ def open_parts(meta: Metadata, selection: Selection) -> list[PartReader]:
 
 
 def _shifted(progress: Progress, start: int, total: int) -> Progress:
-    return lambda done, _: progress(start + done, total)
+    return lambda stage, done, _, note="": progress(stage, start + done, total)
 
 
 class PartReader:
@@ -156,7 +155,7 @@ class PartReader:
         *,
         chans: slice = slice(None),
         nthreads: int = 2,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
     ) -> list[Visibilities]:
         """Return the visibilities of the wanted rows numbered ``rows`` (increasing; default: all), of ``chans``.
 
@@ -179,8 +178,7 @@ class PartReader:
             tally = self._reduce(chunk, rows - first, wanted, results, out)
             with lock:
                 done[0] += len(rows)
-                if progress:
-                    progress(done[0], len(positions))
+                progress("reading rows", done[0], len(positions))
             return tally
 
         spans = _chunks(positions, self.chunk_rows)

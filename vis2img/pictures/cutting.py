@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 from vis2img.errors import Vis2imgError
 from vis2img.imaging.image import robust_noise
 from vis2img.pictures.formats import read_pictures
+from vis2img.progress import Progress, no_progress
 from vis2img.views.pixel_changes import ViewChange, change_pixels
 from vis2img.views.resample import LINEAR, fill_turned, resample
 from vis2img.views.stretch import Stretch, stretched
@@ -57,9 +58,7 @@ class Pictures:
         return len(self.images)
 
 
-def open_pictures(
-    paths: Iterable[str | Path], patch_npix: int, progress: Callable[[int, int], None] | None = None
-) -> Pictures:
+def open_pictures(paths: Iterable[str | Path], patch_npix: int, progress: Progress = no_progress) -> Pictures:
     """Read cutouts: npz files, FITS images or folders of them (:func:`vis2img.pictures.formats.read_pictures`).
 
     Pictures that are smaller than a patch, more than half blank, or the same everywhere are left out and named.
@@ -87,8 +86,8 @@ def open_pictures(
             digest.update(image.tobytes())
             background, noise, why = _judged(image, patch_npix)
             done += 1
-            if progress and (done % 100 == 0 or done == total):
-                progress(done, total)
+            if done % 100 == 0 or done == total:
+                progress("reading pictures", done, total)
             if why:
                 skipped[name] = f"{name}: {why}"
                 continue

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vis2img.cluster.engine import Engine, connect
 from vis2img.errors import OutputError, Vis2imgError
 from vis2img.machine import cores, free_bytes
+from vis2img.progress import Progress, no_progress
 from vis2img.random import pointing_rng
 from vis2img.simulate.files import is_measurement_set
 from vis2img.simulate.run import SimulateConfig, is_done, simulate
 
 _DEC_RANGE = (math.radians(-75), math.radians(5))  # high enough at transit from MeerKAT, ASKAP and SKA-Mid
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def simulate_many(
     *,
     workers: int = 0,
     scheduler: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> CampaignResult:
     """Simulate side by side on Dask workers, one thread each; goes on with what an earlier call left.
 
@@ -104,8 +104,7 @@ def simulate_many(
             )
         else:
             wanted.append(_absolute(config))
-    report = progress or (lambda done, total: None)
-    report(len(result.kept), len(configs))
+    progress("observations", len(result.kept), len(configs))
     if not wanted:
         return result
     for folder in {config.out.parent for config in wanted}:
@@ -129,7 +128,7 @@ def simulate_many(
                 result.failed[config.out] = str(error)
             except Exception as error:  # a worker that died, or ran out of memory
                 result.failed[config.out] = f"{type(error).__name__}: {error}".splitlines()[0]
-            report(len(result.kept) + len(result.made) + len(result.failed), len(configs))
+            progress("observations", len(result.kept) + len(result.made) + len(result.failed), len(configs))
     result.made.sort()
     return result
 

@@ -22,6 +22,7 @@ import numpy as np
 from vis2img.coordinates import direction_cosines, parallactic_angles, uvw_basis
 from vis2img.errors import ParameterError
 from vis2img.ms.tables import table
+from vis2img.progress import Progress
 from vis2img.simulate.config import SimulateConfig
 from vis2img.simulate.corruptions import Gains, add_noise, draw_flags, draw_gains, draw_missing
 from vis2img.simulate.empty_ms import write_empty
@@ -30,9 +31,6 @@ from vis2img.simulate.predict import predict
 from vis2img.simulate.sky import SkySource
 from vis2img.units import mjd_seconds
 from vis2img.visibilities import SPEED_OF_LIGHT
-
-Progress = Callable[[str, float], None]
-"""Called with the name of the current step and the fraction of that step that is done."""
 
 _MJD_ZERO = 2400000.5  # days
 _TT_MINUS_UTC = 69.184  # s, since 2017
@@ -86,7 +84,7 @@ def observe(
     Vis2imgError
         If simms is not installed.
     """
-    report("writing the measurement set", 0.0)
+    report("writing the measurement set", 0, 1)
     start, site = write_empty(config, ms)
     return _fill(config, sources, ms, start, site, seeds, report, nthreads)
 
@@ -146,13 +144,13 @@ def _fill(
     most, sigma = max(1, _BLOCK_SAMPLES // (nbl * config.nchan)), config.sigma
     with contextlib.closing(table(str(ms), readonly=False, ack=False)) as main:
         for times in _blocks(angles if beam else np.zeros(config.ntimes), most):
-            report("predicting visibilities", times.start / config.ntimes)
+            report("predicting visibilities", times.start, config.ntimes)
             uvw = baselines_towards(position, antennas, mid_times[times.start : times.stop], config.phase_centre)
             vis = predict(
                 sources, uvw.reshape(-1, 3), config.chan_freq, config.phase_centre,
                 uv_max=uv_max, beam=beam(times) if beam else None, spectra_error=_SPECTRA_ERROR, nthreads=nthreads,
             )  # fmt: skip
-            report("predicting visibilities", times.stop / config.ntimes)
+            report("predicting visibilities", times.stop, config.ntimes)
             for i in times:
                 at = i - times.start
                 data = vis[at * nbl : (at + 1) * nbl]

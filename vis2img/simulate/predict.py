@@ -24,6 +24,7 @@ import numpy as np
 
 from vis2img.errors import ParameterError
 from vis2img.imaging.gridding import dirty_to_vis
+from vis2img.progress import Progress, no_progress
 from vis2img.simulate.predict_kernels import direct_sum
 from vis2img.simulate.predict_plan import Coverage, Part, PredictionOptions, choose_items, choose_parts
 from vis2img.simulate.rasterise import Grid, Sky, cutout_points, rasterise, sky_of
@@ -77,7 +78,7 @@ def predict(
     epsilon: float = 1e-5,
     nthreads: int = 2,
     method: Literal["auto", "grid", "direct"] = "auto",
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress = no_progress,
 ) -> np.ndarray:
     """Return the visibilities of an unpolarised sky.
 
@@ -106,7 +107,7 @@ def predict(
     method : {"auto", "grid", "direct"}
         Degrid, sum up source by source, or whichever is cheaper; both agree to ``spectra_error`` and ``epsilon``.
     progress : callable, optional
-        Called as ``progress(step, fraction)``.
+        Told of each stage.
 
     Returns
     -------
@@ -131,13 +132,12 @@ def predict_with(
     phase_centre: tuple[float, float],
     *,
     beam: Beam | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Prediction:
     """Return what :func:`predict` returns, and how it was made."""
-    report = progress or (lambda step, fraction: None)
     uvw, chan_freq = np.ascontiguousarray(uvw, np.float64), np.ascontiguousarray(chan_freq, np.float64)
     coverage = Coverage(uvw, chan_freq, options.uv_max)
-    report("sky", 0.0)
+    progress("sky", 0, 1)
     clock = time.perf_counter()
     sky = sky_of(sources, phase_centre)
     spectra = _spectra(sky, coverage.freq, beam)
@@ -148,9 +148,9 @@ def predict_with(
     inner = sky.subset(gridded)
     for i, part in enumerate(parts):
         _add_gridded(inner, spectra[gridded], coverage, part, options.nthreads, vis, seconds)
-        report("gridding", (i + 1) / len(parts))
+        progress("gridding", i + 1, len(parts))
     clock = time.perf_counter()
-    _add_direct(sky.subset(~gridded), spectra[~gridded], coverage, options.nthreads, vis, report)
+    _add_direct(sky.subset(~gridded), spectra[~gridded], coverage, options.nthreads, vis, progress)
     seconds["direct"] = time.perf_counter() - clock
     kept = int(gridded.sum())
     grids, terms = tuple(part.grid for part in parts), tuple(len(part.basis) for part in parts)
@@ -194,7 +194,7 @@ def _add_gridded(
 
 def _add_direct(
     sky: Sky, spectra: np.ndarray, coverage: Coverage, nthreads: int, vis: np.ndarray,
-    report: Callable[[str, float], None],
+    progress: Progress,
 ) -> None:  # fmt: skip
     """Add the visibilities of ``sky`` to ``vis`` by the sum itself; cutouts pixel by pixel."""
     freq, uvw = coverage.freq, coverage.uvw
@@ -224,7 +224,7 @@ def _add_direct(
                     direct_sum(uvw[rows], freq, even, place, blur, flux, vis[rows])
 
                 list(pool.map(add, starts))
-            report("direct", (number + 1) / len(blocks))
+            progress("direct", number + 1, len(blocks))
 
 
 def _check_memory(needed: int, what: str) -> None:

@@ -19,11 +19,12 @@ from vis2img.errors import Vis2imgError, first_line
 from vis2img.files import staging
 from vis2img.machine import cores
 from vis2img.ms.tables import table
+from vis2img.progress import Progress, no_progress
 from vis2img.random import simulation_streams
 from vis2img.simulate.config import PRESETS, SimulateConfig
 from vis2img.simulate.empty_ms import check_telescope
 from vis2img.simulate.files import ID_KEYWORD, SimulationResult, check_targets, is_done, put_in_place
-from vis2img.simulate.observe import Observed, Progress, observe
+from vis2img.simulate.observe import Observed, observe
 from vis2img.simulate.sky.build import simulated_sky
 from vis2img.simulate.sky.catalogue import write_catalogue
 
@@ -31,7 +32,7 @@ __all__ = ["PRESETS", "SimulateConfig", "SimulationResult", "is_done", "simulate
 
 
 def simulate(
-    config: SimulateConfig, progress: Progress | None = None, *, nthreads: int | None = None
+    config: SimulateConfig, progress: Progress = no_progress, *, nthreads: int | None = None
 ) -> SimulationResult:
     """Observe a sky and write the measurement set with its truth.
 
@@ -39,7 +40,7 @@ def simulate(
     ----------
     config : SimulateConfig
     progress : callable, optional
-        Called as ``progress(step, fraction)``; nothing is printed.
+        Told of each stage; nothing is printed.
     nthreads : int, optional
         Threads of the prediction; default: all cores. The data do not depend on it beyond rounding.
 
@@ -56,7 +57,6 @@ def simulate(
     Vis2imgError
         If simms is not installed or fails, or a file of sources cannot be read.
     """
-    report = progress or (lambda step, fraction: None)
     result = check_targets(config.out, config.overwrite)
     sky_rng, seeds = simulation_streams(config.seed)
     check_telescope(config.telescope)
@@ -65,7 +65,7 @@ def simulate(
     with staging(result.ms_path) as stage:
         new = SimulationResult.at(stage / result.ms_path.name)
         try:
-            observed = observe(config, sources, new.ms_path, seeds, report, nthreads or cores())
+            observed = observe(config, sources, new.ms_path, seeds, progress, nthreads or cores())
         except Vis2imgError:
             raise
         except Exception as error:  # simms and casacore raise anything from RuntimeError to KeyError
@@ -75,7 +75,7 @@ def simulate(
         _append_errors(observed, new.catalogue_path)
         _write_parameters(config, observed.record, new)
         put_in_place(new, result, config.overwrite)
-    report("done", 1.0)
+    progress("done", 1, 1)
     return result
 
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -23,6 +23,7 @@ from vis2img.imaging.memory import image_bytes
 from vis2img.imaging.params import MIN_NPIX, ImagingParams
 from vis2img.imaging.sampling import kept_band
 from vis2img.machine import free_bytes
+from vis2img.progress import Progress, no_progress
 from vis2img.random import draw_rng
 from vis2img.units import ANGLE_UNITS, Direction, format_angle, format_direction
 from vis2img.views.crops import cut
@@ -110,7 +111,7 @@ def make_sheet(
     reference: ImagingParams,
     *,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Sheet:
     """Image a field as it is and under draws of its prior, and cut the same patches from each.
 
@@ -133,12 +134,11 @@ def make_sheet(
     """
     side = patch_side(field, config)
     total = 1 + config.draws
-    report = progress or (lambda done, total: None)
-    report(0, total)
+    progress("imaging", 0, total)
     first = field.draw(reference, workers)
     patches = patches_at(field, config, first.phase_centre) or choose_patches(first, field.prior, side, config)
     columns = [_column("reference", first, patches, side, config)]
-    report(1, total)
+    progress("imaging", 1, total)
     drawn = [field.prior.draw(draw_rng(config.seed, 0, index)) for index in range(config.draws)]
     fitting = free_bytes() // (2 * max(map(image_bytes, drawn)))
     del first
@@ -154,7 +154,7 @@ def make_sheet(
     with ThreadPoolExecutor(max(1, min(workers, fitting))) as pool:
         for column in pool.map(image, range(config.draws)):
             columns.append(column)
-            report(len(columns), total)
+            progress("imaging", len(columns), total)
     freqs = field.data().freqs
     captions = _captions([column.params for column in columns], freqs)
     captioned = (replace(column, caption=caption) for column, caption in zip(columns, captions, strict=True))

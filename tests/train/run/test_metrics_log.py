@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vis2img.cli.progress import TrainingProgress
+from vis2img.cli.progress import Bars
 from vis2img.errors import OutputError, Vis2imgError
-from vis2img.train.run.metrics_log import GROUPS, MetricsLog, read_metrics
+from vis2img.train.run.metrics_log import GROUPS, MetricsLog, metrics_note, read_metrics
 
 
 def rows(first: int, last: int) -> list[dict[str, float]]:
@@ -171,10 +171,10 @@ def test_without_tensorboard_the_lines_go_on(tmp_path: Path, monkeypatch: pytest
 
 def test_the_line_of_a_step_has_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     speed = {"samples_per_s": 123.4, "input_wait": 0.031, "draw_age": 12.3}
-    with TrainingProgress() as bar:
-        bar.step(9, 9, {"loss": 4.1234, "entropy": 3.2, "rankme": 33.71, "mfu": 0.123, **speed})
+    metrics = {"loss": 4.1234, "entropy": 3.2, "rankme": 33.71, "mfu": 0.123, **speed}
+    with Bars() as bars:
+        bars("training", 9, 9, metrics_note(metrics))
     line = "training: 9/9 loss 4.123  entropy 3.20  rank 33.7  123 samples/s  MFU 12%  wait 3%  draws 12 s old\n"
     assert capsys.readouterr().err == line
-    with TrainingProgress() as bar:
-        bar.step(9, 9, {"loss": 0.5, "rankme": math.nan, **speed})
-    assert capsys.readouterr().err == "training: 9/9 loss 0.500  123 samples/s  wait 3%  draws 12 s old\n"
+    shown = metrics_note({"loss": 0.5, "rankme": math.nan, **speed})
+    assert shown == "loss 0.500  123 samples/s  wait 3%  draws 12 s old"

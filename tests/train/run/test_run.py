@@ -59,7 +59,7 @@ def config(make_ms, tmp_path: Path) -> TrainConfig:
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config: TrainConfig, tmp_path: Path) -> None:
     whole = replace(config, out=str(tmp_path / "whole"))
     seen: list[int] = []
-    assert train(whole, progress=lambda step, *_: seen.append(step)).finished
+    assert train(whole, progress=lambda stage, step, *_: seen.append(step) if stage == "training" else None).finished
     assert seen == [2, 3, 4, 6]  # every second step, and before each checkpoint
 
     stopped = train(config, progress=stop_at(4))
