@@ -1,23 +1,24 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. Each makes the environment it
 # needs in .venv; nothing is installed outside of it.
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
-  "$$p" -c 'import sys, venv, ensurepip; raise SystemExit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
+  "$$p" -c 'import sys, venv, ensurepip; raise SystemExit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 # Files in the order they are collected in, which puts networks last (tests/conftest.py).
 TWO_CORES := -n 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all test-oldest lint format clean
 help:
-	@echo "make demo      simulate, train, evaluate; writes demo/report.html (about 4 minutes after the install)"
-	@echo "make test      lint, types, layers and the fast tests"
-	@echo "make test-all  the slow tests as well"
-	@echo "make format    format the code"
-	@echo "make clean     remove the environment and the demonstration"
+	@echo "make demo        simulate, train, evaluate; writes demo/report.html (about 4 minutes after the install)"
+	@echo "make test        lint, types, layers and the fast tests"
+	@echo "make test-all    the slow tests as well"
+	@echo "make test-oldest the fast tests with the oldest versions that pyproject.toml allows"
+	@echo "make format      format the code"
+	@echo "make clean       remove the environment and the demonstration"
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 with venv is needed; set PYTHON=/path/to/python"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.14 with venv is needed; set PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
@@ -39,6 +40,13 @@ test: $(VENV)/.dev lint
 test-all: $(VENV)/.dev lint
 	$(BIN)/python -m pytest $(TWO_CORES) -m "slow or not slow"
 
+# The oldest versions that pyproject.toml allows, in an environment of its own; pip cannot choose them, uv can.
+test-oldest: pyproject.toml | $(BIN)/python
+	$(PIP) uv
+	test -x $(VENV)-oldest/bin/python || $(BIN)/python -m venv $(VENV)-oldest
+	$(BIN)/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct -e '.[dev]'
+	$(VENV)-oldest/bin/python -m pytest $(TWO_CORES)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +58,4 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(VENV)-oldest demo

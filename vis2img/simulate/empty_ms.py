@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import math
+import sys
 import os
 import traceback
 import warnings
@@ -79,7 +80,9 @@ def _contained() -> Iterator[Any]:
         try:
             from simms.telescope import generate_ms as make
         except ImportError as error:
-            raise Vis2imgError(f"simulation needs simms: pip install 'vis2img[simulate]' ({error})") from error
+            newer = sys.version_info >= (3, 14)
+            remedy = "it has no release for this Python, use 3.11 to 3.13" if newer else "pip install 'vis2img[simulate]'"
+            raise Vis2imgError(f"simulation needs simms: {remedy} ({error})") from error
         stack.callback(setattr, make, "TqdmCallback", make.TqdmCallback)
         setattr(make, "TqdmCallback", _Silent)  # noqa: B010  (the type checker knows no such name)
         stack.callback(_restore_logger, make.log, list(make.log.handlers), make.log.level)
