@@ -6,8 +6,8 @@ import contextlib
 import gc
 import logging
 import math
-import sys
 import os
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -81,7 +81,7 @@ def _contained() -> Iterator[Any]:
             from simms.telescope import generate_ms as make
         except ImportError as error:
             newer = sys.version_info >= (3, 14)
-            remedy = "it has no release for this Python, use 3.11 to 3.13" if newer else "pip install 'vis2img[simulate]'"
+            remedy = "it has no release for this Python, use 3.13" if newer else "pip install 'vis2img[simulate]'"
             raise Vis2imgError(f"simulation needs simms: {remedy} ({error})") from error
         stack.callback(setattr, make, "TqdmCallback", make.TqdmCallback)
         setattr(make, "TqdmCallback", _Silent)  # noqa: B010  (the type checker knows no such name)
