@@ -193,6 +193,28 @@ def test_a_move_that_fails_puts_everything_back(tmp_path, monkeypatch, step):
     np.testing.assert_array_equal(data(old.out), before)
 
 
+@pytest.mark.parametrize("step", range(6))
+def test_a_kill_while_an_old_one_is_replaced_leaves_the_old_or_the_new_whole(tmp_path, monkeypatch, step):
+    """Three are moved away, the measurement set first, and three to their places, the measurement set last."""
+    old = config(tmp_path, out=tmp_path / "one.ms")
+    simulate(old)
+    before, real, calls = data(old.out), Path.rename, iter(range(100))
+
+    def rename(self, target):
+        if next(calls) == step:
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(dataclasses.replace(old, seed=9, overwrite=True))
+    with pytest.raises(OutputError, match=r"one\.ms exists already"):
+        simulate(old)
+    assert is_done(old) and not list(tmp_path.glob(".*"))
+    np.testing.assert_array_equal(data(old.out), before)
+
+
 def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch):
     import vis2img.simulate.run
 

@@ -41,8 +41,8 @@ class Architecture(NamedTuple):
         """Return how to change ``model`` so that weights of this architecture fit; empty if it is the same."""
         changes = []
         if self.variant != model.variant:
-            known = self.variant in vit.VARIANTS or self.variant in resnet.VARIANTS
-            changes.append(f"variant {self.variant}" if known else "another file, as no variant fits this one")
+            fits = self.variant in vit.VARIANTS or self.variant in resnet.VARIANTS
+            changes.append(f"variant {self.variant}" if fits else "another file, as no variant fits this one")
         if self.patch and self.patch != model.patch and model.patch:
             changes.append(f"patch {self.patch}")
         if self.registers != model.registers:
@@ -69,17 +69,17 @@ def backbone_arrays(arrays: Mapping[str, Any], key: str = "teacher") -> dict[str
     ValueError
         If there is no such network in the file, or one name twice.
     """
-    found: dict[str, Any] = {}
+    backbone: dict[str, Any] = {}
     for name, value in _network(arrays, key).items():
         plain = _plain(name) if isinstance(name, str) and hasattr(value, "shape") else None
         if plain is None:
             continue
-        if plain in found:
+        if plain in backbone:
             raise ValueError(f"two arrays are called {plain} without their prefixes; save one backbone alone")
-        found[plain] = value
-    if not found:
+        backbone[plain] = value
+    if not backbone:
         raise ValueError(f"no weights in it; its keys are {', '.join(map(str, list(arrays)[:8])) or 'none'}")
-    return found
+    return backbone
 
 
 def _network(arrays: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -91,8 +91,8 @@ def _check_names(source: Mapping[str, np.ndarray], wanted: Mapping[str, Any], ca
     for names, words in ((missing, "is not in the file"), (extra, "is in the file, but not in the model here")):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            told = wanted[names[0]][1] if names[0] in wanted else source[names[0]]
-            raise ValueError(f"{names[0]} of shape {tuple(told.shape)}{more} {words}{cause}")
+            array = wanted[names[0]][1] if names[0] in wanted else source[names[0]]
+            raise ValueError(f"{names[0]} of shape {tuple(array.shape)}{more} {words}{cause}")
 
 
 def to_timm(variables: Mapping[str, Any], patch: int | None = None) -> dict[str, np.ndarray]:

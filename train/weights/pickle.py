@@ -139,12 +139,12 @@ class TorchUnpickler(RestrictedUnpickler):
         self.storages: dict[str, Storage] = {}
 
     def refusal(self, module: str, name: str) -> str:
-        told = ascii(f"{module}.{name}")[1:-1][:80]  # the file may have put anything into it
+        shown = ascii(f"{module}.{name}")[1:-1][:80]  # the file may have put anything into it
         if module.startswith("torch") and ("sparse" in name or "_rebuild_q" in name or name.startswith("Q")):
-            return f"it holds sparse or quantised tensors ({told}); convert them to dense floats"
+            return f"it holds sparse or quantised tensors ({shown}); convert them to dense floats"
         if module.startswith("torch") and (name.startswith("_rebuild") or name.endswith("Storage")):
-            return f"it holds tensors of a kind that cannot be read ({told}); {_RESAVE}"
-        return f"it refers to {told}, which is refused as no part of weights; if you trust the file, {_RESAVE}"
+            return f"it holds tensors of a kind that cannot be read ({shown}); {_RESAVE}"
+        return f"it refers to {shown}, which is refused as no part of weights; if you trust the file, {_RESAVE}"
 
     def persistent_load(self, pid: Any) -> Storage:
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":

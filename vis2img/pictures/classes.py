@@ -51,8 +51,8 @@ def labels_of(raw: RawCutouts, column: str | None) -> tuple[np.ndarray, tuple[st
     if column == "fr" and "fr" not in raw.columns:
         return _fr_of_names(raw)
     if column not in raw.columns:
-        known = ", ".join(name for name in raw.columns if name not in raw.targets) or "none"
-        raise Vis2imgError(f"{raw.path} has no column {column} of labels; columns: {known}")
+        columns = ", ".join(name for name in raw.columns if name not in raw.targets) or "none"
+        raise Vis2imgError(f"{raw.path} has no column {column} of labels; columns: {columns}")
     values = _whole(raw.columns[column])
     if column == "fr":
         if values.dtype.kind not in "iu":

@@ -107,5 +107,5 @@ class RawCutouts:
 
 
 def _is_flag(values: np.ndarray) -> bool:
-    known = values[~np.isnan(values)]
-    return len(known) > 0 and bool(np.isin(known, (0, 1)).all())
+    numbers = values[~np.isnan(values)]
+    return len(numbers) > 0 and bool(np.isin(numbers, (0, 1)).all())

@@ -18,7 +18,7 @@ from vis2img.errors import Vis2imgError, first_line
 from vis2img.files import is_fits
 from vis2img.pictures.cutouts import RawCutouts
 from vis2img.pictures.fits_images import fits_files, fits_image
-from vis2img.pictures.published import batch_files, read_batches, told_by_name
+from vis2img.pictures.published import batch_files, read_batches, values_in_names
 
 LABELS_FILE = "labels.csv"
 _ARRAYS = ("images", "images_i16", "images_u8")
@@ -135,8 +135,8 @@ def _arrays(path: Path, only: set[str] | None) -> tuple[str, dict[str, np.ndarra
         with np.load(path, allow_pickle=False) as file:
             pictures = next((name for name in _ARRAYS if name in file.files), None)
             if pictures is None:
-                held = ", ".join(file.files) or "none"
-                raise Vis2imgError(f"{path} holds none of the arrays {', '.join(_ARRAYS)}; it has {held}")
+                names = ", ".join(file.files) or "none"
+                raise Vis2imgError(f"{path} holds none of the arrays {', '.join(_ARRAYS)}; it has {names}")
             columns = [name for name in file.files if not name.startswith("images") and (only is None or name in only)]
             return pictures, {name: _array(path, file, name) for name in (pictures, *columns)}
     except Vis2imgError:
@@ -170,7 +170,7 @@ def _array(path: Path, file: Any, name: str) -> np.ndarray:
 def _batches(path: Path, files: list[Path]) -> RawCutouts:
     batches = read_batches(files)
     rows = tuple(f"{path} picture {i} ({name})" for i, name in enumerate(batches.names))
-    columns = {"label": batches.label, "label10": batches.label, **told_by_name(batches.names)}
+    columns = {"label": batches.label, "label10": batches.label, **values_in_names(batches.names)}
     return RawCutouts(
         path=path,
         images=batches.images,

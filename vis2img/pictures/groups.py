@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from vis2img.coordinates import direction_vectors
 from vis2img.errors import ParameterError
 from vis2img.pictures.labels import LabelledImages
 
@@ -37,12 +38,11 @@ def position_groups(ra: np.ndarray, dec: np.ndarray, radius: float) -> np.ndarra
     if not (np.isfinite(radius) and radius >= 0):
         raise ParameterError(f"radius {radius} of position groups must be finite and not negative (rad)")
     ra, dec = np.asarray(ra, dtype=np.float64), np.asarray(dec, dtype=np.float64)
-    known = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
-    a, d = ra[known], dec[known]
-    tree = cKDTree(np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1))
+    finite = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
+    tree = cKDTree(direction_vectors(ra[finite], dec[finite]))
     # The chord between two points of the unit sphere; no two are more than half a circle apart.
     chord = 2 * np.sin(min(radius, np.pi) / 2)
-    pairs = known[tree.query_pairs(chord, output_type="ndarray")]
+    pairs = finite[tree.query_pairs(chord, output_type="ndarray")]
     return linked(len(ra), pairs[:, 0], pairs[:, 1])
 
 

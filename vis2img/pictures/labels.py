@@ -62,9 +62,9 @@ class LabelledImages:
         n = len(self.images)
         shapes = {"label": (n,), "position": (n, 2), **dict.fromkeys(self.targets, (n,))}
         for name, shape in shapes.items():
-            found = np.shape(self.targets[name] if name in self.targets else getattr(self, name))
-            if found != shape:
-                raise ParameterError(f"{self.path}: {name} has the shape {list(found)} for {n} images")
+            actual = np.shape(self.targets[name] if name in self.targets else getattr(self, name))
+            if actual != shape:
+                raise ParameterError(f"{self.path}: {name} has the shape {list(actual)} for {n} images")
         if self.images.ndim != 4 or self.images.shape[1] != self.images.shape[2] or len(self.name) != n:
             raise ParameterError(f"{self.path}: images must be [n, size, size, channel] with a name each")
         if n and not UNKNOWN <= self.label.min() <= self.label.max() < len(self.label_names):
@@ -107,7 +107,7 @@ def read_labelled(
     views : ViewConfig
         ``global_size`` and ``stretch`` are used.
     crop : int, optional
-        Pixels of the file a side that are kept around the middle; default: the largest square.
+        Pixels of the file a side that are used around the middle; default: the largest square.
     label : str, optional
         Column that holds the labels. "fr" is FRI against FRII, from a column ``fr`` (0, 1, and others, which are left
         out), MiraBest's codes or the words of labels; hybrids are left out. None: no labels.
@@ -122,8 +122,8 @@ def read_labelled(
         If the file cannot be read, the column is missing, or a row is wrong; the message names file, column and row.
     """
     raw = read_raw(path)
-    chosen, names = labels_of(raw, label)
-    rows = np.flatnonzero((chosen != UNKNOWN) if label == "fr" else np.ones(len(raw), bool))
+    labels, names = labels_of(raw, label)
+    rows = np.flatnonzero((labels != UNKNOWN) if label == "fr" else np.ones(len(raw), bool))
     if confident or (confident is None and label == "fr"):
         sure = confidence(raw)
         if confident and sure is None:
@@ -135,7 +135,7 @@ def read_labelled(
         raise Vis2imgError(f"{raw.path}: no cutout is left with a label of {label!r}")
     return LabelledImages(
         images=network_images(raw, views, crop, rows, channels),
-        label=chosen[rows],
+        label=labels[rows],
         label_names=names,
         position=raw.position[rows],
         name=tuple(raw.names[i] for i in rows),

@@ -81,8 +81,8 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], bo
     batch = read_pickle(path)
     column = next((name for name in _LABELS if isinstance(batch, dict) and name in batch), None)
     if column is None or "data" not in batch:
-        held = ", ".join(batch) if isinstance(batch, dict) else type(batch).__name__
-        raise Vis2imgError(f"{path} is not a batch of cutouts: it needs data and labels, and holds {held}")
+        content = ", ".join(batch) if isinstance(batch, dict) else type(batch).__name__
+        raise Vis2imgError(f"{path} is not a batch of cutouts: it needs data and labels, and holds {content}")
     images = _pictures(path, batch["data"])
     label = _array(path, column, batch[column])
     if label.shape != (len(images),) or label.dtype.kind not in "iu":
@@ -123,8 +123,8 @@ def _pictures(path: Path, data: Any) -> np.ndarray:
     first = rows[0]
     for i, picture in enumerate(rows):
         if picture.dtype.kind not in "iuf" or picture.shape != first.shape or not picture.size:
-            found = f"{picture.dtype} {list(picture.shape)}"
-            raise Vis2imgError(f"{path}: data row {i} must be numbers of shape {list(first.shape)}, not {found}")
+            actual = f"{picture.dtype} {list(picture.shape)}"
+            raise Vis2imgError(f"{path}: data row {i} must be numbers of shape {list(first.shape)}, not {actual}")
     images = np.stack(rows)
     if images.ndim == 4 and 1 in (images.shape[1], images.shape[3]):  # an axis of one channel, first or last
         images = images[:, 0] if images.shape[1] == 1 else images[..., 0]
@@ -148,10 +148,10 @@ def _label_names(path: Path) -> tuple[str, ...]:
     return _texts(path, "label_names", names)
 
 
-def told_by_name(names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def values_in_names(names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Return ra, dec (deg), redshift and size_arcsec [n] as MiraBest's file names tell them; NaN where one does not."""
-    found = np.full((len(names), 4), np.nan)
+    numbers = np.full((len(names), 4), np.nan)
     for i, name in enumerate(names):
         if match := _NAME.fullmatch(Path(name).name):
-            found[i] = [float(word) for word in match.groups()]
-    return dict(zip(("ra", "dec", "redshift", "size_arcsec"), found.T, strict=True))
+            numbers[i] = [float(word) for word in match.groups()]
+    return dict(zip(("ra", "dec", "redshift", "size_arcsec"), numbers.T, strict=True))

@@ -142,6 +142,6 @@ def _check_in_front(config: SimulateConfig, sources: list[SkySource]) -> None:
     places = [(part.ra, part.dec) for source in sources for part in source.components]
     places += [(source.cutout.ra, source.cutout.dec) for source in sources if source.cutout]
     ra, dec = np.array(places).T
-    behind = int(np.sum(direction_cosines(ra, dec, config.phase_centre)[:, 2] <= 0))
-    if behind:
-        raise ParameterError(f"{behind} components lie more than 90 degrees from the phase centre")
+    beyond = int(np.sum(direction_cosines(ra, dec, config.phase_centre)[:, 2] <= 0))
+    if beyond:
+        raise ParameterError(f"{beyond} components lie more than 90 degrees from the phase centre")

@@ -136,11 +136,11 @@ def cutout_source(
     """
     if not (flux > 0 and size > 0 and math.isfinite(flux) and math.isfinite(size)):
         raise ParameterError(f"{_name(template)}: flux = {flux:g} Jy and size = {size:g} rad must both be above 0")
-    kept = isolate(template)
-    y, x = np.nonzero(kept)
+    brightness = isolate(template)
+    y, x = np.nonzero(brightness)
     pixsize = size / _largest_extent(y, x)
-    kept = kept[_odd(y, kept.shape[0]), _odd(x, kept.shape[1])]
-    pixels = (kept * (flux / kept.sum())).astype(np.float32)
+    brightness = brightness[_odd(y, brightness.shape[0]), _odd(x, brightness.shape[1])]
+    pixels = (brightness * (flux / brightness.sum())).astype(np.float32)
     cutout = SkyCutout(pixels, pixsize, ra, dec, ref_freq, pa, spectral_index, template.origin)
     # The sum in single precision differs from the flux by its rounding: the truth is what is on the sky.
     return SkySource(source_id, template.class_name, ra, dec, cutout.flux, size, cutout=cutout)
@@ -165,8 +165,8 @@ def isolate(template: CutoutTemplate) -> np.ndarray:
     bright = np.flatnonzero(np.asarray(peaks) > 5 * noise) + 1
     if not len(bright):
         raise ParameterError(f"{_name(template)} holds no source above 5 sigma ({noise:.3g} in its own unit)")
-    kept = np.isin(islands, _members(template, islands, bright, picture))
-    soft = ndimage.gaussian_filter(ndimage.binary_dilation(kept).astype(float), 0.7, truncate=1.5)
+    source = np.isin(islands, _members(template, islands, bright, picture))
+    soft = ndimage.gaussian_filter(ndimage.binary_dilation(source).astype(float), 0.7, truncate=1.5)
     return np.maximum(picture, 0.0) * np.where(soft > 1e-3, np.minimum(soft, 1.0), 0.0)
 
 
@@ -176,8 +176,7 @@ def _members(template: CutoutTemplate, islands: np.ndarray, bright: np.ndarray, 
     near = np.asarray(ndimage.minimum(np.hypot(y, x), islands, bright))  # to the nearest pixel of each
     if template.size > 0 and template.pixsize > 0:
         # The middle of a picture is the host, and one arm may be longer: up to 0.65 of the size.
-        chosen = near <= max(0.65 * template.size / template.pixsize, near.min())
-        return bright[chosen]
+        return bright[near <= max(0.65 * template.size / template.pixsize, near.min())]
     central = near <= max(near.min(), _LINK)
     linked = ndimage.binary_dilation(np.isin(islands, bright[central]), iterations=_LINK)
     touched = np.isin(bright, np.unique(islands[linked]))
