@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from vis2img.coordinates import direction_cosines, lm_to_pixel, pixel_to_lm, sky_position
 from vis2img.errors import MeasurementSetError, ParameterError
-from vis2img.imaging.beam import fit_beam
 from vis2img.imaging.image import Image, make_image, robust_noise
 from vis2img.imaging.params import ImagingParams
 from vis2img.imaging.rotation import rotate
@@ -559,20 +558,6 @@ def test_image_of_a_sampling_is_the_image_of_what_it_keeps():
 
 
 # Beam and noise.
-
-
-@pytest.mark.parametrize("angle_deg", [0.0, 25.0, 90.0, 160.0])
-def test_beam_of_a_gaussian_uv_distribution(angle_deg):
-    """Weights exp(-p^2 / 2 s^2) make the PSF exp(-2 pi^2 s^2 l^2), of FWHM sqrt(2 ln 2) / (pi s)."""
-    wide, narrow = 40.0, 90.0  # dispersions in wavelengths along the major and minor axis of the beam
-    angle = math.radians(angle_deg)  # from north through east
-    cell = (5.0, 4.0)
-    u, v = np.meshgrid((np.arange(240) - 119.5) * cell[0], (np.arange(150) + 0.5) * cell[1])
-    p, q = u * math.sin(angle) + v * math.cos(angle), u * math.cos(angle) - v * math.sin(angle)
-    major, minor, position_angle = fit_beam(np.exp(-((p / wide) ** 2 + (q / narrow) ** 2) / 2), -120, cell)
-    assert major == pytest.approx(math.sqrt(2 * math.log(2)) / (math.pi * wide), rel=2e-3)
-    assert minor == pytest.approx(math.sqrt(2 * math.log(2)) / (math.pi * narrow), rel=2e-3)
-    assert abs((position_angle - angle + math.pi / 2) % math.pi - math.pi / 2) < 2e-3
 
 
 def test_beam_has_the_width_of_the_psf():

@@ -10,12 +10,13 @@ import math
 
 import numpy as np
 
+from vis2img.units import FWHM_OF_SIGMA
+
 _PATCH = 31  # samples of the PSF in either direction
 _REACH = 1.3  # half the width of the patch, in expected beam widths
 _LEVEL = 0.35  # the main lobe is fitted above this fraction of the peak
-_STEPS = 50  # at most; about 5 are needed
+_PRECISE = {"xtol": 1e-10, "ftol": 1e-10, "gtol": 1e-10}  # beams then agree to 1e-6, whatever the route of the fit
 _COARSE = 0.02  # turns over a cell at the edge of the patch; the PSF is then right to (pi 0.02)^2 / 6
-_TO_FWHM = math.sqrt(8 * math.log(2))
 
 
 def fit_beam(cells: np.ndarray, first: int, cell: tuple[float, float]) -> tuple[float, float, float]:
@@ -80,7 +81,7 @@ def _moments(weights: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[float, 
 def _axes(precision: np.ndarray) -> tuple[float, float, float]:
     """Return FWHM and position angle of exp(-x P x / 2), x = (l, m)."""
     inverse, directions = np.linalg.eigh(precision)  # increasing: the first axis is the longest
-    major, minor = (min(math.pi, _TO_FWHM / math.sqrt(max(p, 1e-300))) for p in inverse)
+    major, minor = (min(math.pi, FWHM_OF_SIGMA / math.sqrt(max(p, 1e-300))) for p in inverse)
     east, north = directions[:, 0]
     return major, minor, math.atan2(east, north) % math.pi
 
@@ -88,38 +89,26 @@ def _axes(precision: np.ndarray) -> tuple[float, float, float]:
 def _fit(
     psf: np.ndarray, l: np.ndarray, m: np.ndarray, start: tuple[float, float, float]
 ) -> tuple[float, float, float]:
-    """Fit exp(-x P x / 2) to the main lobe by Gauss-Newton steps from the curvature at the peak."""
+    """Fit exp(-x P x / 2) to the main lobe by least squares, from the curvature at the peak."""
+    from scipy import ndimage, optimize
+
+    lobes, _ = ndimage.label(psf > _LEVEL)
+    main = lobes == lobes[lobes.shape[0] // 2, lobes.shape[1] // 2]
     scale = start[0]
-    lobe = _main_lobe(psf > _LEVEL)
-    x, y, value = l[lobe] / scale, m[lobe] / scale, psf[lobe]
+    x, y, value = l[main] / scale, m[main] / scale, psf[main]
     squares = np.stack([x * x, 2 * x * y, y * y], axis=1) / 2
+
     major, minor, angle = start
     axes = np.array([[math.sin(angle), math.cos(angle)], [math.cos(angle), -math.sin(angle)]])
-    precision = axes.T @ np.diag([(_TO_FWHM * scale / width) ** 2 for width in (major, minor)]) @ axes
-    p = np.array([precision[0, 0], precision[0, 1], precision[1, 1]])
-    for _ in range(_STEPS):
-        model = np.exp(-squares @ p)
-        step = np.linalg.lstsq(-squares * model[:, None], value - model, rcond=None)[0]
-        p = p + step
-        if p[0] <= 0 or p[0] * p[2] <= p[1] ** 2:  # no Gaussian any more
-            return start
-        if np.abs(step).max() < 1e-6 * np.abs(p).max():
-            break
+    guess = axes.T @ np.diag([(FWHM_OF_SIGMA * scale / width) ** 2 for width in (major, minor)]) @ axes
+    p = optimize.least_squares(
+        lambda p: np.exp(-squares @ p) - value,
+        [guess[0, 0], guess[0, 1], guess[1, 1]],
+        lambda p: -squares * np.exp(-squares @ p)[:, None],
+        **_PRECISE,
+    ).x
+
+    if p[0] <= 0 or p[0] * p[2] <= p[1] ** 2:  # no Gaussian
+        return start
     major, minor, angle = _axes(np.array([[p[0], p[1]], [p[1], p[2]]]))
     return min(math.pi, major * scale), min(math.pi, minor * scale), angle
-
-
-def _main_lobe(above: np.ndarray) -> np.ndarray:
-    """Return the points of ``above`` [i, j] that are joined to the middle one."""
-    lobe = np.zeros_like(above)
-    lobe[above.shape[0] // 2, above.shape[1] // 2] = True
-    while True:
-        grown = lobe.copy()
-        grown[1:] |= lobe[:-1]
-        grown[:-1] |= lobe[1:]
-        grown[:, 1:] |= lobe[:, :-1]
-        grown[:, :-1] |= lobe[:, 1:]
-        grown &= above
-        if np.array_equal(grown, lobe):
-            return lobe
-        lobe = grown
