@@ -42,7 +42,7 @@ def main() -> None:
     from vis2img.imaging.beam import fit_beam
     from vis2img.imaging.gridding import vis_to_dirty
     from vis2img.imaging.params import ImagingParams
-    from vis2img.imaging.weighting import cell_size, imaging_weights
+    from vis2img.imaging.weighting import imaging_weights
     from vis2img.ms.selection import Selection
     from vis2img.units import parse_angle
 
@@ -61,7 +61,7 @@ def main() -> None:
     params = ImagingParams((options.npix, options.npix), parse_angle(options.pixsize), weighting="briggs", robust=0.0)
     weights = imaging_weights(parts, params, nthreads=options.threads, reuse=True)
     stages.done("weights: density, factors, application")
-    fit_beam(weights.cells, weights.first, cell_size(params))
+    fit_beam(weights.cells, weights.first, params.density_cell)
     stages.done("beam")
     vis_to_dirty(
         parts[0].uvw, parts[0].chan_freq, parts[0].vis, weights.parts[0], params.npix, params.pixsize,

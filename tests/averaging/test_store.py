@@ -412,7 +412,7 @@ def test_primary_beams_of_averages_are_those_of_the_samples(
     assert ours.freq[0] == pytest.approx(image.freq[0], rel=limit)
     assert (ours.freq[1], ours.band_centre) == pytest.approx((image.freq[1], image.band_centre), rel=1e-9)
     exact, mine, middle = (
-        primary_beam("MeerKAT", *channels, CENTRE, CENTRE, (64, 64), math.radians(60 / 3600))
+        primary_beam("MeerKAT", channels, CENTRE, CENTRE, (64, 64), math.radians(60 / 3600))
         for channels in (image.channels, ours.channels, (part.chan_freq, np.ones(1)))
     )
     wide = exact > 0.3

@@ -27,7 +27,10 @@ def beam(freqs=(1284e6,), weights=None, *, npix=(256, 192), pixsize=20 * ARCSEC,
     freqs = np.asarray(freqs, float)
     weights = np.ones(len(freqs)) if weights is None else np.asarray(weights, float)
     telescope = options.pop("telescope", "MeerKAT")
-    return primary_beam(telescope, freqs, weights, POINTING, phase_centre, npix, pixsize, **options)
+    angles, angle_weights = options.pop("parallactic", None), options.pop("angle_weights", None)
+    if angles is not None:
+        options["turns"] = (angles, np.ones(len(angles)) if angle_weights is None else angle_weights)
+    return primary_beam(telescope, (freqs, weights), POINTING, phase_centre, npix, pixsize, **options)
 
 
 def katbeam_power(x, y, freq, angle=0.0, name="MKAT-AA-L-JIM-2020", npix=(256, 192), pixsize=20 * ARCSEC):

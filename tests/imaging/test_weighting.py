@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from vis2img.imaging import weighting
 from vis2img.imaging.image import make_image
-from vis2img.imaging.params import ImagingParams
-from vis2img.imaging.weighting import density_grid_size
+from vis2img.imaging.params import ImagingParams, density_grid_size
 from vis2img.visibilities import Visibilities
 
 C = 2.99792458e8  # m/s

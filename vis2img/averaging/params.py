@@ -28,8 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vis2img.errors import ParameterError
-from vis2img.imaging.params import ImagingParams
-from vis2img.imaging.weighting import density_grid_size
+from vis2img.imaging.params import ImagingParams, density_grid_size
 from vis2img.units import Angle, Direction, Npix
 
 # Relative L2 error of the facet with cells of 1 / (k fov) is at most _ERROR / k^3: measured for natural, Briggs and

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vis2img.imaging.weighting_kernels import spread
 from vis2img.visibilities import Visibilities
 
 
@@ -30,8 +31,6 @@ def channels_of(part: Visibilities, weight: np.ndarray, by_chan: np.ndarray) -> 
     (float64 [chan], float64 [chan])
         Of averages, the channels of the measurement set; of other visibilities, ``part.chan_freq`` and ``by_chan``.
     """
-    from vis2img.imaging.weighting_kernels import spread
-
     if part.averages is None or part.chan is None or not by_chan.any():
         return part.chan_freq, by_chan
     there = np.unique(part.time)

@@ -16,7 +16,6 @@ from vis2img.imaging.image import Image, Split, band_extent, make_image
 from vis2img.imaging.memory import images_at_once
 from vis2img.imaging.params import ImagingParams
 from vis2img.imaging.sampling import chans_within, kept_band
-from vis2img.imaging.weighting import cell_size
 from vis2img.visibilities import Visibilities
 
 
@@ -243,7 +242,7 @@ def mean_image(planes: Iterable[Image]) -> Image:
     mean_freq = sum(plane.weight_sum * plane.freq[0] for plane in full) / total if full else (low + high) / 2
     beam = max(full, key=lambda plane: plane.weight_sum).beam if full else first.beam
     if cells_known and cells is not None:
-        beam = fit_beam(cells[1], cells[0], cell_size(first.params))
+        beam = fit_beam(cells[1], cells[0], first.params.density_cell)
     return replace(
         first,
         data=first.data if data is None else (data / total).astype(np.float32),

@@ -1,21 +1,22 @@
-"""The one module that knows signs, axis order and ducc0's flips.
+"""The transform between images and visibilities: the one module that knows the sign of the phase and ducc0's flips.
 
-Images are ``[y, x]``: x to the right, along decreasing right ascension, y up, along increasing
-declination, the reference pixel at ``npix // 2`` (0-based). For a source of flux S at direction cosines
-(l, m, n) from the phase centre a CASA measurement set holds
+For a source of flux S at direction cosines (l, m, n) from the phase centre a CASA measurement set holds
 
     V(u, v, w) = S exp(+2 pi i (u l + v m + w (n - 1)) nu / c) ,
 
 with l east and m north: the sign by which CASA, WSClean and simms read and write the UVW column. ducc0 returns
-``[npix_x, npix_y]``; with ``flip_v`` and one transpose the image has the orientation above (checked against an
-explicit DFT and WSClean).
+``[npix_x, npix_y]``; with ``flip_v`` and one transpose the image has the orientation of :mod:`vis2img.coordinates`
+(checked against an explicit DFT and WSClean).
 
 Reference: Arras et al. 2021, A&A 646, A58 (the w-gridding of ducc0).
 """
 
 from __future__ import annotations
 
+import ducc0
 import numpy as np
+
+_CONVENTION = {"do_wgridding": True, "divide_by_n": False, "flip_v": True}
 
 
 def vis_to_dirty(
@@ -59,24 +60,18 @@ def vis_to_dirty(
         A unit point source peaks at 1. The sky is not divided by n = sqrt(1 - l^2 - m^2), so that this
         holds anywhere in the image.
     """
-    import ducc0
-
     image = np.empty((npix[1], npix[0]), np.float32)
     ducc0.wgridder.vis2dirty(
         uvw=uvw,
         freq=chan_freq,
         vis=vis,
         wgt=weight,
-        npix_x=npix[0],
-        npix_y=npix[1],
         pixsize_x=pixsize,
         pixsize_y=pixsize,
         epsilon=epsilon,
-        do_wgridding=True,
-        divide_by_n=False,
-        flip_v=True,
         nthreads=nthreads,
         dirty=image.T,
+        **_CONVENTION,
     )
     image /= total
     return image
@@ -113,8 +108,6 @@ def dirty_to_vis(
     complex64 [row, chan]
         Jy: the sum over pixels of S exp(+2 pi i (u l + v m + w (n - 1)) nu / c).
     """
-    import ducc0
-
     return ducc0.wgridder.dirty2vis(
         uvw=uvw,
         freq=chan_freq,
@@ -122,8 +115,6 @@ def dirty_to_vis(
         pixsize_x=pixsize,
         pixsize_y=pixsize,
         epsilon=epsilon,
-        do_wgridding=True,
-        divide_by_n=False,
-        flip_v=True,
         nthreads=nthreads,
+        **_CONVENTION,
     )

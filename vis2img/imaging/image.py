@@ -1,6 +1,6 @@
-"""Visibilities to a dirty image: thin out, rotate, weigh, grid.
+"""Visibilities to a dirty image: :func:`make_image`.
 
-    [Visibilities], ImagingParams -> select_samples -> rotate -> imaging_weights -> vis_to_dirty -> Image
+    [Visibilities], ImagingParams -> select_parts -> rotate -> imaging_weights -> vis_to_dirty -> Image
 
 Every step is a pure function of its arguments: the same visibilities and parameters give the same image.
 """
@@ -17,18 +17,19 @@ import numpy as np
 
 from vis2img.errors import EmptyImageError, MeasurementSetError, ParameterError
 from vis2img.imaging.beam import fit_beam
-from vis2img.imaging.contents import channels_of, times_of
 from vis2img.imaging.gridding import vis_to_dirty
 from vis2img.imaging.memory import check_memory, copied_bytes
 from vis2img.imaging.params import ImagingParams
 from vis2img.imaging.rotation import rotate
 from vis2img.imaging.sampling import select_parts
-from vis2img.imaging.weighting import cell_size, imaging_weights
 from vis2img.units import format_angle, format_direction
 from vis2img.visibilities import Origin, Visibilities, merge
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
+    from matplotlib.axes import Axes
+
+    from vis2img.imaging.weighting import ImagingWeights
 
 _SHARE_OF_TOLERANCE = 0.2  # of averaged data, that gridding may add: 8e-4 measured at 1%, in quadrature nothing
 
@@ -121,7 +122,7 @@ class Image:
 
         return write_image(self, Path(path), overwrite=overwrite)
 
-    def plot(self, ax: Any = None, **options: Any) -> Any:
+    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
         """Draw the image with sky coordinates; return the matplotlib axes."""
         from vis2img.imaging.picture import draw_image
 
@@ -153,7 +154,13 @@ def make_image(
     keep_cells: bool = False,
     selected: bool = False,
 ) -> Image:
-    """Image ``vis`` under ``params``.
+    """Image ``vis`` under ``params``, in five stages.
+
+    1. Check: one Stokes parameter, averages within their facet, enough memory.
+    2. Select: what the sampling fields keep, rotated to the phase centre.
+    3. Weigh: data weights times density weights, tapers and uv range.
+    4. Grid: the adjoint transform of the visibilities; of ones for the point spread function.
+    5. Describe: beam, frequencies, times and origin, as weighted.
 
     Parameters
     ----------
@@ -182,60 +189,97 @@ def make_image(
         If the parts do not belong together, or the image does not fit into memory.
     """
     parts = [vis] if isinstance(vis, Visibilities) else list(vis)
+    centre = params.phase_centre or parts[0].phase_centre
+
+    _check(parts, params, centre)
+    check_memory(params, psf=psf, copied=0 if selected else copied_bytes(parts, params, reuse))
+
+    samples = _select(parts, params, centre, selected)
+    weights = _weigh(samples, params, nthreads, reuse)
+    data, response = _grid(samples, weights, params, psf, nthreads)
+
+    image = _describe(data, params, centre, samples, weights)
+    cells = (weights.first, weights.cells.astype(np.float32)) if keep_cells else None
+    origin = parts[0].origin.with_all(part.origin for part in samples)
+    return replace(image, psf=response, cells=cells, origin=origin)
+
+
+def _check(parts: Sequence[Visibilities], params: ImagingParams, centre: tuple[float, float]) -> None:
+    """Refuse parts that do not belong together, and averages beyond the facet that they were averaged for."""
     if len({part.stokes for part in parts}) != 1:
         raise ParameterError(f"one image takes one Stokes parameter; got {''.join(part.stokes for part in parts)}")
-    check_memory(params, psf=psf, copied=0 if selected else copied_bytes(parts, params, reuse))
-    centre = params.phase_centre or parts[0].phase_centre
+
     for part in parts:
-        _check_facet(part, params, centre)
-    kept = parts if selected else select_parts(parts, params)
-    chosen = [part if part.phase_centre == centre else rotate(part, centre) for part in kept]
-    if not any(np.any(part.uvw) for part in chosen):
+        if part.averages is None:
+            continue
+        facet = part.averages.facet
+        most = (size + 2 * params.pixsize for size in facet)  # sides are rounded to even numbers of pixels
+        if any(fov > size for fov, size in zip(params.fov, most, strict=True)) or centre != part.phase_centre:
+            raise ParameterError(
+                f"the data were averaged for a facet of {format_angle(facet[0], 4)} x {format_angle(facet[1], 4)} at "
+                f"{format_direction(part.phase_centre)}; image within it, or average for another (vis2img average)"
+            )
+
+
+def _select(
+    parts: list[Visibilities], params: ImagingParams, centre: tuple[float, float], selected: bool
+) -> list[Visibilities]:
+    """Return what the sampling fields keep, all of it if ``selected``, rotated to ``centre``."""
+    samples = parts if selected else select_parts(parts, params)
+    samples = [part if part.phase_centre == centre else rotate(part, centre) for part in samples]
+    if not any(np.any(part.uvw) for part in samples):
         raise MeasurementSetError("all UVW are zero: the UVW column was not filled; recompute it (e.g. CASA fixvis)")
-    troubled = not any(np.any(part.weight) for part in chosen)
-    weights = imaging_weights(chosen, params, nthreads=nthreads, reuse=reuse)
+    return samples
+
+
+def _weigh(samples: list[Visibilities], params: ImagingParams, nthreads: int, reuse: bool) -> ImagingWeights:
+    # Compiled with numba, which takes a third of a second to load: commands that make no image do without.
+    from vis2img.imaging.weighting import imaging_weights
+
+    no_weight = not any(np.any(part.weight) for part in samples)  # asked before they may be overwritten
+    weights = imaging_weights(samples, params, nthreads=nthreads, reuse=reuse)
     if weights.nvis == 0:
-        raise EmptyImageError(_nothing_left(chosen, params, troubled))
-    weighted = merge([replace(part, weight=weight) for part, weight in zip(chosen, weights.parts, strict=True)])
+        raise EmptyImageError(_nothing_left(samples, params, no_weight))
+    return weights
+
+
+def _grid(
+    samples: list[Visibilities], weights: ImagingWeights, params: ImagingParams, psf: bool, nthreads: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the dirty image, and the point spread function if it is wanted."""
+    weighted = merge([replace(part, weight=weight) for part, weight in zip(samples, weights.parts, strict=True)])
     response = None
     if psf:
-        units = [np.broadcast_to(np.complex64(1), part.vis.shape) for part in weighted]
-        response = _transform(weighted, units, weights.total, params, nthreads)
-    data = _transform(weighted, [part.vis for part in weighted], weights.total, params, nthreads)
-    behind = [channels_of(*each) for each in zip(chosen, weights.parts, weights.chans, strict=True)]
-    freqs, by_freq = (np.concatenate(arrays) for arrays in zip(*behind, strict=True))
-    centre_freq, bandwidth = band_extent([(part.chan_freq, part.origin.chan_width) for part in chosen])
-    times = times_of(chosen, weights.parts)
+        ones = [np.broadcast_to(np.complex64(1), part.vis.shape) for part in weighted]
+        response = _transform(weighted, ones, weights.total, params, nthreads)
+    return _transform(weighted, [part.vis for part in weighted], weights.total, params, nthreads), response
+
+
+def _describe(
+    data: np.ndarray,
+    params: ImagingParams,
+    centre: tuple[float, float],
+    samples: list[Visibilities],
+    weights: ImagingWeights,
+) -> Image:
+    """Return the image with what its weights tell of it."""
+    freqs, by_freq = weights.by_channel(samples)
+    times, by_time = weights.by_time(samples)
+    band_centre, bandwidth = band_extent([(part.chan_freq, part.origin.chan_width) for part in samples])
     return Image(
         data=data,
-        psf=response,
         params=params,
         phase_centre=centre,
         freq=(float(np.average(freqs, weights=by_freq)), bandwidth),
-        band_centre=centre_freq,
-        beam=fit_beam(weights.cells, weights.first, cell_size(params)),
+        band_centre=band_centre,
+        beam=fit_beam(weights.cells, weights.first, params.density_cell),
         weight_sum=weights.total,
         nvis=weights.nvis,
-        stokes=parts[0].stokes,
+        stokes=samples[0].stokes,
         channels=(freqs, by_freq),
-        times=times,
-        cells=(weights.first, weights.cells.astype(np.float32)) if keep_cells else None,
-        origin=parts[0].origin.with_all(part.origin for part in chosen),
-        time_start=float(times[0][0]),
+        times=(times, by_time),
+        time_start=float(times[0]),
     )
-
-
-def _check_facet(part: Visibilities, params: ImagingParams, centre: tuple[float, float]) -> None:
-    """Refuse to image averaged data beyond the facet that they were averaged for."""
-    if part.averages is None:
-        return
-    facet = part.averages.facet
-    most = (size + 2 * params.pixsize for size in facet)  # sides are rounded to even numbers of pixels
-    if any(fov > size for fov, size in zip(params.fov, most, strict=True)) or centre != part.phase_centre:
-        raise ParameterError(
-            f"the data were averaged for a facet of {format_angle(facet[0], 4)} x {format_angle(facet[1], 4)} at "
-            f"{format_direction(part.phase_centre)}; image within it, or average for another (vis2img average)"
-        )
 
 
 def _transform(

@@ -15,6 +15,8 @@ from vis2img.errors import ParameterError
 from vis2img.units import Angle, Direction, Npix, UVRange
 
 MIN_NPIX = 32  # ducc0's smallest image side
+EPSILON_LIMITS = (1e-5, 1e-2)  # single precision's limit, and where errors are seen in the picture
+_PADDING = 1.2  # WSClean's default image padding, which its density grid follows
 Weighting = Literal["natural", "uniform", "briggs"]
 
 
@@ -96,7 +98,7 @@ class ImagingParams:
             raise ParameterError(f"taper_by {self.taper_by!r} is unknown; use cell or sample")
         if self.rank_filter != 0 and not self.rank_filter >= 1:
             raise ParameterError(f"rank_filter = {self.rank_filter} must be at least 1, or 0 for none")
-        if not 1e-5 <= self.epsilon <= 1e-2:
+        if not EPSILON_LIMITS[0] <= self.epsilon <= EPSILON_LIMITS[1]:
             raise ParameterError(f"epsilon = {self.epsilon} is outside 1e-5 (single precision's limit) to 1e-2")
         if self.phase_centre is not None:
             ra, dec = self.phase_centre
@@ -116,6 +118,12 @@ class ImagingParams:
     def fov(self) -> tuple[float, float]:
         """Field of view (x, y) in radians."""
         return self.npix[0] * self.pixsize, self.npix[1] * self.pixsize
+
+    @property
+    def density_cell(self) -> tuple[float, float]:
+        """Size of a cell of the density grid in u and v, wavelengths."""
+        nx, ny = (density_grid_size(n) for n in self.npix)
+        return 1 / (nx * self.pixsize), 1 / (ny * self.pixsize)
 
     @property
     def kept_share(self) -> float:
@@ -146,6 +154,12 @@ class ImagingParams:
         if "uvrange" in values and values["uvrange"][1] is None:
             values["uvrange"] = (values["uvrange"][0], math.inf)
         return cls(**values)
+
+
+def density_grid_size(npix: int) -> int:
+    """Return the side of WSClean's density grid: ``npix`` padded by 1.2, rounded up to a multiple of 4."""
+    padded = math.ceil(npix * _PADDING)
+    return -(-padded // 4) * 4
 
 
 def _positive(name: str, value: float) -> None:

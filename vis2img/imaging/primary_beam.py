@@ -34,23 +34,22 @@ BANDS = {
 }
 _BIN = 0.01  # channels within 1% in frequency share one evaluation: an error below 2e-5
 _NODES_PER_BEAM = 24  # coarse nodes per FWHM at the highest frequency: a spline error below 1e-5
-_TURNS = 8  # angles whose mean is that over a whole turn: the beam has no higher even harmonics to speak of
+# Angles whose mean is that over a whole turn: the beam has no higher even harmonics to speak of.
+_WHOLE_TURN = (np.arange(8) * (2 * math.pi / 8), np.ones(8))
 _ANGLE_BINS = 64  # of a turn: angles within one share an evaluation, an error below 5e-5
 _BAND_SLACK = 1e-3  # by which channels may lie outside a band: the Doppler shift of other frames, and channel widths
 
 
 def primary_beam(
     telescope: str,
-    freqs: np.ndarray,
-    channel_weights: np.ndarray,
+    channels: tuple[np.ndarray, np.ndarray],
     pointing: tuple[float, float],
     phase_centre: tuple[float, float],
     npix: tuple[int, int],
     pixsize: float,
     stokes: str = "I",
     *,
-    parallactic: np.ndarray | None = None,
-    angle_weights: np.ndarray | None = None,
+    turns: tuple[np.ndarray, np.ndarray] | None = None,
     band: str | None = None,
 ) -> np.ndarray:
     """Return the power beam by which a dirty image is attenuated: the mean over channels, weighted as the image.
@@ -59,27 +58,21 @@ def primary_beam(
     ----------
     telescope : str
         Name as in the measurement set; MeerKAT only.
-    freqs : float64 [chan]
-        Channel frequencies in Hz.
-    channel_weights : float [chan]
-        Sum of the imaging weights of each channel; channels of weight 0 do not count.
+    channels : (float64 [chan], float [chan])
+        Frequencies in Hz, and the sum of the imaging weights of each; channels of weight 0 do not count.
     pointing : (float, float)
         RA and Dec in rad where the dishes pointed.
     phase_centre : (float, float)
         RA and Dec in rad of the image's reference pixel, which may differ from the pointing.
-    npix : (int, int)
-        Image size (x, y).
-    pixsize : float
-        Pixel size in rad.
+    npix, pixsize
+        Image size (x, y), and pixel size in rad.
     stokes : str
         I, Q, U or V. All have the beam of Stokes I: what leaks from one into another is not modelled.
-    parallactic : float [angle], optional
-        Parallactic angles in rad to take the mean over, see :func:`parallactic_angles`. Default: a whole turn.
-    angle_weights : float [angle], optional
-        Weights of the angles in that mean; default: all alike.
+    turns : (float [angle], float [angle]), optional
+        Parallactic angles in rad to take the mean over, and their weights. Default: a whole turn.
     band : str, optional
-        Receiver, UHF or L (S with a katbeam that has it). Default: :func:`receiver` of ``freqs``, which a part of a
-        band may mislead.
+        Receiver, UHF or L (S with a katbeam that has it). Default: :func:`receiver` of the frequencies, which a part
+        of a band may mislead.
 
     Returns
     -------
@@ -94,18 +87,18 @@ def primary_beam(
     check_telescope(telescope)
     if stokes not in ("I", "Q", "U", "V"):
         raise ParameterError(f"stokes {stokes!r} has no primary beam; use I, Q, U or V")
-    freqs, weights = _bin_channels(np.asarray(freqs, float), np.asarray(channel_weights, float))
+    freqs, weights = _bin_channels(*channels)
     model = _model(band or receiver(freqs.min(), freqs.max()), freqs)
-    angles = np.arange(_TURNS) * (2 * math.pi / _TURNS) if parallactic is None else np.asarray(parallactic, float)
-    angles, turns = _bin_angles(angles, np.ones(len(angles)) if angle_weights is None else np.asarray(angle_weights))
+    angles, shares = _bin_angles(*(turns or _WHOLE_TURN))
+
+    # The beam is smooth: it is evaluated on coarse nodes, and splines take it to all pixels.
     fwhm = 1.2 * SPEED_OF_LIGHT / freqs.max() / DISH_DIAMETER
     x, y = (_nodes(n, fwhm / _NODES_PER_BEAM / pixsize) for n in npix)
     pixel_x, pixel_y = np.meshgrid(x, y)
-    l, m = map(np.asarray, pixel_to_lm(pixel_x, pixel_y, npix, pixsize))
+    l, m = pixel_to_lm(pixel_x, pixel_y, npix, pixsize)
     lmn = direction_cosines(*sky_position(l, m, phase_centre), pointing)
     visible = (l**2 + m**2 < 1) & (lmn[..., 2] > 0)
-    power = mean_power(model, freqs, weights, lmn[..., 0], lmn[..., 1], angles, turns)
-    coarse = np.where(visible, power, 0.0)
+    coarse = np.where(visible, mean_power(model, freqs, weights, lmn[..., 0], lmn[..., 1], angles, shares), 0.0)
     return _splines(y, npix[1]) @ coarse.astype(np.float32) @ _splines(x, npix[0]).T
 
 
@@ -199,9 +192,9 @@ def mean_power(
     for angle, share in zip(angles, angle_weights / angle_weights.sum(), strict=True):
         across, up = dish_axes(l, m, float(angle))
         for freq_mhz, weight in zip(freqs / 1e6, weights, strict=True):
-            known = min(max(freq_mhz, table[0]), table[-1])
-            scale = freq_mhz / known
-            total += share * weight * model.I(across * scale, up * scale, known)
+            nearest = min(max(freq_mhz, table[0]), table[-1])
+            scale = freq_mhz / nearest
+            total += share * weight * model.I(across * scale, up * scale, nearest)
     return total / weights.sum()
 
 
@@ -213,11 +206,25 @@ def _bin_channels(freqs: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, n
     if not used.any():
         raise ParameterError("no channel has weight, so the image has no primary beam")
     freqs, weights = freqs[used], weights[used]
-    group = np.floor(np.log(freqs / freqs.min()) / _BIN).astype(int)
-    total = np.bincount(group, weights)
-    centre = np.bincount(group, weights * freqs)
+    return _means(freqs, weights, np.floor(np.log(freqs / freqs.min()) / _BIN).astype(int))
+
+
+def _bin_angles(angles: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return angles and weights of groups of neighbours, without those of weight 0."""
+    if angles.shape != weights.shape:
+        raise ParameterError(f"{angles.size} parallactic angles but {weights.size} weights")
+    used = np.isfinite(weights) & (weights > 0)
+    if not used.any() or not np.all(np.isfinite(angles[used])):
+        raise ParameterError("parallactic angles must be finite, and at least one with weight")
+    angles = np.mod(angles[used], 2 * math.pi)
+    return _means(angles, weights[used], (angles * (_ANGLE_BINS / (2 * math.pi))).astype(int))
+
+
+def _means(values: np.ndarray, weights: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weighted mean and the weight of each group that has any."""
+    total, sums = np.bincount(group, weights), np.bincount(group, weights * values)
     filled = total > 0
-    return centre[filled] / total[filled], total[filled]
+    return sums[filled] / total[filled], total[filled]
 
 
 def check_telescope(telescope: str) -> None:
@@ -253,20 +260,6 @@ def _model(band: str, freqs: np.ndarray) -> JimBeam:
         raise ParameterError(
             f"the installed katbeam has no {band}-band model; install a newer one, or image without the primary beam"
         ) from error
-
-
-def _bin_angles(angles: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return angles and weights of groups of neighbours, without those of weight 0."""
-    if angles.shape != weights.shape:
-        raise ParameterError(f"{angles.size} parallactic angles but {weights.size} weights")
-    used = np.isfinite(weights) & (weights > 0)
-    if not used.any() or not np.all(np.isfinite(angles[used])):
-        raise ParameterError("parallactic angles must be finite, and at least one with weight")
-    angles, weights = np.mod(angles[used], 2 * math.pi), weights[used]
-    group = (angles * (_ANGLE_BINS / (2 * math.pi))).astype(int)
-    total, centre = np.bincount(group, weights), np.bincount(group, weights * angles)
-    filled = total > 0
-    return centre[filled] / total[filled], total[filled]
 
 
 def _nodes(npix: int, step: float) -> np.ndarray:

@@ -17,14 +17,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from vis2img.imaging.params import ImagingParams
+from vis2img.imaging import weighting_kernels as kernels
+from vis2img.imaging.contents import channels_of, times_of
+from vis2img.imaging.params import ImagingParams, density_grid_size
 from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
-_PADDING = 1.2  # WSClean's default image padding, which its density grid follows
+Result = TypeVar("Result")
 _RANK_WINDOW = 16  # cells; WSClean's default
 _MAX_GRID_BYTES = 1 << 28  # of the grids that threads count into side by side
 
@@ -58,17 +60,15 @@ class ImagingWeights:
         """Sum of all imaging weights."""
         return float(sum(by_chan.sum() for by_chan in self.chans))
 
+    def by_channel(self, parts: Sequence[Visibilities]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the frequencies in Hz of all samples of ``parts``, float64 [chan], and the sums of their weights."""
+        each = [channels_of(*one) for one in zip(parts, self.parts, self.chans, strict=True)]
+        freqs, sums = zip(*each, strict=True)
+        return np.concatenate(freqs), np.concatenate(sums)
 
-def density_grid_size(npix: int) -> int:
-    """Return the side of WSClean's density grid: ``npix`` padded by 1.2, rounded up to a multiple of 4."""
-    padded = math.ceil(npix * _PADDING)
-    return -(-padded // 4) * 4
-
-
-def cell_size(params: ImagingParams) -> tuple[float, float]:
-    """Return the size of a density cell in u and v, wavelengths."""
-    nx, ny = (density_grid_size(n) for n in params.npix)
-    return 1 / (nx * params.pixsize), 1 / (ny * params.pixsize)
+    def by_time(self, parts: Sequence[Visibilities]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the distinct times with weight, s (MJD), float64 [time], and the sums of their weights."""
+        return times_of(parts, self.parts)
 
 
 def imaging_weights(
@@ -87,10 +87,9 @@ def imaging_weights(
     reuse : bool
         Write the result over the data weights of ``parts``, to save their memory.
     """
-    from vis2img.imaging import weighting_kernels as kernels
-
     grid = _extent(parts, params)
     factors = _cell_factors(_density(parts, params, grid, nthreads), params, grid)
+
     cells, nvis = np.zeros(grid.shape), 0
     results, chans = [], []
     for part in parts:
@@ -100,18 +99,19 @@ def imaging_weights(
             rows: slice, part: Visibilities = part, result: np.ndarray = result
         ) -> tuple[int, np.ndarray, np.ndarray]:
             by_cell, by_chan = np.zeros(grid.shape), np.zeros(len(part.chan_freq))
-            kept = kernels.apply_factors(
+            nvis = kernels.apply_factors(
                 part.uvw[rows], part.chan_freq, part.weight[rows], params.pixsize, SPEED_OF_LIGHT, grid.size, grid.x0,
                 factors, params.taper_by == "sample", _shape(params), result[rows], by_cell, by_chan,
             )  # fmt: skip
-            return kept, by_cell, by_chan
+            return nvis, by_cell, by_chan
 
-        done = _over_rows(apply, part.nrow, nthreads, cells.nbytes)
-        nvis += sum(kept for kept, _, _ in done)
-        for _, by_cell, _ in done:
+        counts, by_cells, by_chans = zip(*_over_rows(apply, part.nrow, nthreads, cells.nbytes), strict=True)
+        nvis += sum(counts)
+        for by_cell in by_cells:
             cells += by_cell
-        chans.append(sum(by_chan for _, _, by_chan in done))
+        chans.append(np.sum(by_chans, axis=0))
         results.append(result)
+
     return ImagingWeights(results, cells, grid.x0 - grid.size[0] // 2, chans, nvis)
 
 
@@ -133,6 +133,7 @@ def _extent(parts: Sequence[Visibilities], params: ImagingParams) -> _Grid:
             scale = part.chan_freq[-1] / SPEED_OF_LIGHT * params.pixsize
             x = max(x, float(np.abs(part.uvw[:, 0]).max()) * scale * nx)
             y = max(y, float(np.abs(part.uvw[:, 1]).max()) * scale * ny)
+
     # A margin as wide as the window of the rank filter keeps the empty cells that it looks at.
     x0 = max(0, nx // 2 - min(nx, int(x) + 1) - _RANK_WINDOW)
     width = min(nx, nx // 2 + min(nx, int(x) + 1) + _RANK_WINDOW) - x0
@@ -141,8 +142,6 @@ def _extent(parts: Sequence[Visibilities], params: ImagingParams) -> _Grid:
 
 def _density(parts: Sequence[Visibilities], params: ImagingParams, grid: _Grid, nthreads: int) -> np.ndarray:
     """Return the sum of data weights per cell, float64 [y, x]."""
-    from vis2img.imaging import weighting_kernels as kernels
-
     # Cell by cell, the range cuts what was counted over all samples, as in WSClean.
     low, high = params.uvrange if params.taper_by == "sample" else (0.0, math.inf)
     total = np.zeros(grid.shape)
@@ -161,11 +160,12 @@ def _density(parts: Sequence[Visibilities], params: ImagingParams, grid: _Grid, 
     return total
 
 
-def _over_rows(work: Callable[[slice], Any], nrow: int, nthreads: int, grid_bytes: int) -> list[Any]:
+def _over_rows(work: Callable[[slice], Result], nrow: int, nthreads: int, grid_bytes: int) -> list[Result]:
     """Return ``work(rows)`` of as many slices of the rows as threads whose grids fit into memory."""
     pieces = max(1, min(nthreads, _MAX_GRID_BYTES // grid_bytes, nrow))
     edges = np.linspace(0, nrow, pieces + 1).astype(int)
     slices = [slice(a, b) for a, b in pairwise(edges)]
+
     if pieces == 1:
         return [work(slices[0])]
     with ThreadPoolExecutor(pieces) as pool:
@@ -174,8 +174,6 @@ def _over_rows(work: Callable[[slice], Any], nrow: int, nthreads: int, grid_byte
 
 def _cell_factors(density: np.ndarray, params: ImagingParams, grid: _Grid) -> np.ndarray:
     """Turn ``density`` [y, x] into what the data weights of a cell are multiplied by, float32."""
-    from vis2img.imaging import weighting_kernels as kernels
-
     factors = density
     filled = density > 0
     if params.weighting == "natural":
@@ -184,10 +182,11 @@ def _cell_factors(density: np.ndarray, params: ImagingParams, grid: _Grid) -> np
         np.divide(1.0, density, out=factors, where=filled)
     else:
         factors = 1 / (1 + density * _briggs_factor(density, params))  # 1 where empty: the rank filter sees that
+
     if params.rank_filter and params.weighting != "natural":  # natural factors are all alike
         factors = kernels.rank_filter(factors, params.rank_filter, _RANK_WINDOW)
     if params.taper_by == "cell" and _shape(params) != (0.0, 0.0, 0.0, math.inf, 0.0):
-        kernels.taper_cells(factors, grid.x0 - grid.size[0] // 2, cell_size(params), _shape(params))
+        kernels.taper_cells(factors, grid.x0 - grid.size[0] // 2, params.density_cell, _shape(params))
     return factors.astype(np.float32)
 
 

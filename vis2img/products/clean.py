@@ -14,15 +14,15 @@ from vis2img.files import staging, to_disk
 from vis2img.imaging.params import ImagingParams
 from vis2img.units import ARCSEC
 
+# CLEAN stops at 3 times the noise, and below 5 times goes on only where components are already.
+_CLEAN = ["-niter", "50000", "-mgain", "0.8", "-auto-threshold", "3.0", "-auto-mask", "5.0"]
+
 
 def clean_image(
     ms: str | Path,
     params: ImagingParams,
     out: str | Path,
     *,
-    niter: int = 50_000,
-    auto_threshold: float = 3.0,
-    auto_mask: float | None = 5.0,
     multiscale: bool = False,
     noise: float = 0.0,
     nthreads: int = 1,
@@ -39,10 +39,6 @@ def clean_image(
     params : ImagingParams
     out : path
         FITS image, Jy/beam of the fitted beam. Written in one move.
-    niter : int
-        At most so many minor iterations.
-    auto_threshold, auto_mask : float
-        CLEAN stops at this many times the noise, and beyond the mask threshold only in what was found before.
     multiscale : bool
         For extended emission.
     noise : float
@@ -67,35 +63,29 @@ def clean_image(
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     with staging(out) as folder:
-        scheme = [params.weighting, *([f"{params.robust}"] if params.weighting == "briggs" else [])]
-        command = [
-            *(
-                program,
-                "-name",
-                f"{folder}/clean",
-                "-temp-dir",
-                str(folder),
-                "-j",
-                str(nthreads),
-                "-no-update-model-required",
-            ),
-            *("-size", *map(str, params.npix), "-scale", f"{params.pixsize / ARCSEC:.12g}asec", "-weight", *scheme),
-            *("-niter", str(niter), "-mgain", "0.8", "-auto-threshold", str(auto_threshold)),
-            *(("-auto-mask", str(auto_mask)) if auto_mask is not None else ()),
-            *(("-taper-gaussian", f"{params.taper / ARCSEC:.12g}asec") if params.taper else ()),
-            *(("-multiscale",) if multiscale else ()),
-            str(ms),
-        ]
-        # OpenBLAS takes WSClean's own threads for its, and WSClean refuses.
-        done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}, check=False
-        )
-        made = folder / "clean-image.fits"
-        if done.returncode or not made.exists():
-            said = (done.stderr or done.stdout).strip().splitlines()
-            raise Vis2imgError(f"wsclean failed on {ms}: {said[-1] if said else f'exit code {done.returncode}'}")
+        options = ["-j", str(nthreads), *_CLEAN, *(["-multiscale"] if multiscale else [])]
+        image = _restored([program, *options], ms, params, folder)
         if noise > 0:
-            fits.setval(made, "NOISE", value=noise, comment="Jy/beam, to stretch pictures by")
-        to_disk(made)
-        made.replace(out)
+            fits.setval(image, "NOISE", value=noise, comment="Jy/beam, to stretch pictures by")
+        to_disk(image)
+        image.replace(out)
     return out
+
+
+def _restored(wsclean: list[str], ms: str | Path, params: ImagingParams, folder: Path) -> Path:
+    """Return the restored image that WSClean leaves in ``folder``."""
+    robust = [f"{params.robust}"] if params.weighting == "briggs" else []
+    taper = ["-taper-gaussian", f"{params.taper / ARCSEC:.12g}asec"] if params.taper else []
+    geometry = ["-size", *map(str, params.npix), "-scale", f"{params.pixsize / ARCSEC:.12g}asec"]
+    places = ["-name", f"{folder}/clean", "-temp-dir", str(folder), "-no-update-model-required"]
+    command = [*wsclean, *places, *geometry, "-weight", params.weighting, *robust, *taper, str(ms)]
+
+    # OpenBLAS takes WSClean's own threads for its, and WSClean refuses.
+    run = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}, check=False
+    )
+    image = folder / "clean-image.fits"
+    if run.returncode or not image.exists():
+        lines = (run.stderr or run.stdout).strip().splitlines()
+        raise Vis2imgError(f"wsclean failed on {ms}: {lines[-1] if lines else f'exit code {run.returncode}'}")
+    return image

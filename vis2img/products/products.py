@@ -189,13 +189,13 @@ def beam_of(image: Image, band: str | None = None) -> np.ndarray:
     pointing = image.origin.pointing
     if pointing is None or not all(map(math.isfinite, pointing)):
         pointing = image.phase_centre
-    freqs, weights = image.channels
-    times, time_weights = image.times or (None, None)
+    turns = None
+    if image.times is not None:
+        times, weights = image.times
+        turns = parallactic_angles(times, pointing), weights
     return primary_beam(
-        image.origin.telescope, freqs, weights, pointing, image.phase_centre,
-        image.params.npix, image.params.pixsize, image.stokes,
-        parallactic=None if times is None else parallactic_angles(times, pointing),
-        angle_weights=time_weights, band=band or band_of(image.origin),
+        image.origin.telescope, image.channels, pointing, image.phase_centre, image.params.npix, image.params.pixsize,
+        image.stokes, turns=turns, band=band or band_of(image.origin),
     )  # fmt: skip
 
 
