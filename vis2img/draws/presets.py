@@ -17,7 +17,7 @@ from vis2img.configs.load import build, read_config
 from vis2img.configs.records import to_record
 from vis2img.configs.values import advice, scalar
 from vis2img.errors import ParameterError
-from vis2img.imaging.params import Weighting
+from vis2img.imaging.params import EPSILON_LIMITS, Weighting
 from vis2img.units import Form
 
 
@@ -63,7 +63,6 @@ _LIMITS = {
     "uv_max": (0.0, 10),
 }
 _FRACTIONS = ("band_fraction", "time_fraction", "keep_times", "keep_antennas", "keep_baselines")
-_EPSILON = (1e-5, 1e-2)  # single precision's limit, and where errors are seen in the picture
 
 
 @dataclass(frozen=True)
@@ -135,8 +134,9 @@ class PriorConfig:
             )
         if not 0 <= self.taper_probability <= 1:
             raise ParameterError(f"prior taper_probability = {self.taper_probability:g} must be from 0 to 1")
-        if not _EPSILON[0] <= self.epsilon <= _EPSILON[1]:
-            raise ParameterError(f"prior epsilon = {self.epsilon:g} must be from {_EPSILON[0]:g} to {_EPSILON[1]:g}")
+        least, most = EPSILON_LIMITS
+        if not least <= self.epsilon <= most:
+            raise ParameterError(f"prior epsilon = {self.epsilon:g} must be from {least:g} to {most:g}")
         known = typing.get_args(Weighting)
         if not self.weightings:
             raise ParameterError(f"prior weightings is empty; name some of {', '.join(known)}")
