@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import tests.helpers.shapes  # noqa: F401  (before anything of vis2img)
 from tests.helpers.command_line import Outcome
 from tests.helpers.measurement_sets import Synthetic, build_ms
 from tests.helpers.places import DATA

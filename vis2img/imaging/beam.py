@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from vis2img.shapes import Float64
 from vis2img.units import FWHM_OF_SIGMA
 
 _PATCH = 31  # samples of the PSF in either direction
@@ -19,7 +20,7 @@ _PRECISE = {"xtol": 1e-10, "ftol": 1e-10, "gtol": 1e-10}  # beams then agree to 
 _COARSE = 0.02  # turns over a cell at the edge of the patch; the PSF is then right to (pi 0.02)^2 / 6
 
 
-def fit_beam(cells: np.ndarray, first: int, cell: tuple[float, float]) -> tuple[float, float, float]:
+def fit_beam(cells: Float64[np.ndarray, "y x"], first: int, cell: tuple[float, float]) -> tuple[float, float, float]:
     """Return (major, minor, position angle north through east) in rad, FWHM, of the fitted Gaussian.
 
     Parameters
@@ -50,8 +51,10 @@ def fit_beam(cells: np.ndarray, first: int, cell: tuple[float, float]) -> tuple[
 
 
 def _coarser(
-    weights: np.ndarray, u: np.ndarray, v: np.ndarray, factors: list[int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    weights: Float64[np.ndarray, "v u"], u: Float64[np.ndarray, " u"], v: Float64[np.ndarray, " v"], factors: list[int]
+) -> tuple[
+    Float64[np.ndarray, " coarse_u"], Float64[np.ndarray, " coarse_v"], Float64[np.ndarray, "coarse_v coarse_u"]
+]:
     """Sum blocks of cells, at their mean coordinates; returns (u, v, weights)."""
     x, y = np.arange(0, len(u), factors[0]), np.arange(0, len(v), factors[1])
     summed = np.add.reduceat(np.add.reduceat(weights, x, axis=1), y, axis=0)
@@ -59,14 +62,22 @@ def _coarser(
     return means[0], means[1], summed
 
 
-def _psf_at(weights: np.ndarray, u: np.ndarray, v: np.ndarray, l: np.ndarray, m: np.ndarray) -> np.ndarray:
+def _psf_at(
+    weights: Float64[np.ndarray, "v u"],
+    u: Float64[np.ndarray, " u"],
+    v: Float64[np.ndarray, " v"],
+    l: Float64[np.ndarray, " point"],
+    m: Float64[np.ndarray, " point"],
+) -> Float64[np.ndarray, " point"]:
     """Return the PSF at the directions (l, m) [point]; one matrix product over the cells."""
     phase_u, phase_v = 2j * np.pi * np.outer(u, l), 2j * np.pi * np.outer(v, m)
     inner = weights @ np.exp(phase_u)  # [v, point]
     return np.einsum("vp,vp->p", np.exp(phase_v), inner).real / weights.sum()
 
 
-def _moments(weights: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[float, float, float]:
+def _moments(
+    weights: Float64[np.ndarray, "v u"], u: Float64[np.ndarray, " u"], v: Float64[np.ndarray, " v"]
+) -> tuple[float, float, float]:
     """Return the Gaussian with the curvature of the PSF at its peak.
 
     The second derivatives of the PSF are -4 pi^2 <u^2>, -4 pi^2 <uv>, -4 pi^2 <v^2>; a Gaussian of dispersion
@@ -78,7 +89,7 @@ def _moments(weights: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[float, 
     return _axes(second * (2 * np.pi) ** 2)
 
 
-def _axes(precision: np.ndarray) -> tuple[float, float, float]:
+def _axes(precision: Float64[np.ndarray, "2 2"]) -> tuple[float, float, float]:
     """Return FWHM and position angle of exp(-x P x / 2), x = (l, m)."""
     inverse, directions = np.linalg.eigh(precision)  # increasing: the first axis is the longest
     major, minor = (min(math.pi, FWHM_OF_SIGMA / math.sqrt(max(p, 1e-300))) for p in inverse)
@@ -87,7 +98,10 @@ def _axes(precision: np.ndarray) -> tuple[float, float, float]:
 
 
 def _fit(
-    psf: np.ndarray, l: np.ndarray, m: np.ndarray, start: tuple[float, float, float]
+    psf: Float64[np.ndarray, "along across"],
+    l: Float64[np.ndarray, "along across"],
+    m: Float64[np.ndarray, "along across"],
+    start: tuple[float, float, float],
 ) -> tuple[float, float, float]:
     """Fit exp(-x P x / 2) to the main lobe by least squares, from the curvature at the peak."""
     from scipy import ndimage, optimize

@@ -12,10 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from vis2img.imaging.weighting_kernels import spread
+from vis2img.shapes import Float32, Float64
 from vis2img.visibilities import Visibilities
 
 
-def channels_of(part: Visibilities, weight: np.ndarray, by_chan: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def channels_of(
+    part: Visibilities, weight: Float32[np.ndarray, "row chan"], by_chan: Float64[np.ndarray, " chan"]
+) -> tuple[Float64[np.ndarray, " channel"], Float64[np.ndarray, " channel"]]:
     """Return the frequencies of the samples of ``part`` and the sums of the imaging weights of each.
 
     Parameters
@@ -43,7 +46,9 @@ def channels_of(part: Visibilities, weight: np.ndarray, by_chan: np.ndarray) -> 
     return blocks[0].chan_freq, sums * (by_chan.sum() / sums.sum())
 
 
-def times_of(parts: Sequence[Visibilities], weights: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def times_of(
+    parts: Sequence[Visibilities], weights: Sequence[Float32[np.ndarray, "_ _"]]
+) -> tuple[Float64[np.ndarray, " time"], Float64[np.ndarray, " time"]]:
     """Return the distinct times with weight, s (MJD), and the sums of the imaging ``weights`` [row, chan] of each."""
     times, sums = [], []
     for part, weight in zip(parts, weights, strict=True):

@@ -16,21 +16,23 @@ from __future__ import annotations
 import ducc0
 import numpy as np
 
+from vis2img.shapes import Complex64, Float32, Float64
+
 _CONVENTION = {"do_wgridding": True, "divide_by_n": False, "flip_v": True}
 
 
 def vis_to_dirty(
-    uvw: np.ndarray,
-    chan_freq: np.ndarray,
-    vis: np.ndarray,
-    weight: np.ndarray,
+    uvw: Float64[np.ndarray, "row 3"],
+    chan_freq: Float64[np.ndarray, " chan"],
+    vis: Complex64[np.ndarray, "row chan"],
+    weight: Float32[np.ndarray, "row chan"],
     npix: tuple[int, int],
     pixsize: float,
     *,
     total: float,
     epsilon: float,
     nthreads: int = 1,
-) -> np.ndarray:
+) -> Float32[np.ndarray, "y x"]:
     """Return the dirty image in Jy/beam: the weighted adjoint transform over ``total``.
 
     Parameters
@@ -78,14 +80,14 @@ def vis_to_dirty(
 
 
 def dirty_to_vis(
-    uvw: np.ndarray,
-    chan_freq: np.ndarray,
-    image: np.ndarray,
+    uvw: Float64[np.ndarray, "row 3"],
+    chan_freq: Float64[np.ndarray, " chan"],
+    image: Float32[np.ndarray, "y x"],
     pixsize: float,
     *,
     epsilon: float,
     nthreads: int = 1,
-) -> np.ndarray:
+) -> Complex64[np.ndarray, "row chan"]:
     """Return the visibilities of an image of the sky: the adjoint of :func:`vis_to_dirty` without its weights.
 
     Parameters

@@ -14,16 +14,14 @@ angle: give the angles of the observation, else the mean over a whole turn is ta
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from vis2img.coordinates import direction_cosines, pixel_to_lm, sky_position
 from vis2img.errors import ParameterError
+from vis2img.shapes import Float32, Float64, Int
 from vis2img.visibilities import SPEED_OF_LIGHT
-
-if TYPE_CHECKING:
-    from katbeam import JimBeam
 
 DISH_DIAMETER = 13.96  # m, of the reflector as projected on the sky
 # Receivers: the band in Hz, and katbeam's model, whose table may stop short of the edges of the band.
@@ -40,18 +38,27 @@ _ANGLE_BINS = 64  # of a turn: angles within one share an evaluation, an error b
 _BAND_SLACK = 1e-3  # by which channels may lie outside a band: the Doppler shift of other frames, and channel widths
 
 
+@runtime_checkable
+class VoltageBeam(Protocol):
+    """What katbeam's ``JimBeam`` gives: the frequencies of its table in MHz, and Stokes I power at x, y in degrees."""
+
+    freqMHzlist: Any
+
+    def I(self, x: Any, y: Any, freqMHz: float) -> Any: ...  # noqa: E743
+
+
 def primary_beam(
     telescope: str,
-    channels: tuple[np.ndarray, np.ndarray],
+    channels: tuple[Float64[np.ndarray, " chan"], Float64[np.ndarray, " _"]],
     pointing: tuple[float, float],
     phase_centre: tuple[float, float],
     npix: tuple[int, int],
     pixsize: float,
     stokes: str = "I",
     *,
-    turns: tuple[np.ndarray, np.ndarray] | None = None,
+    turns: tuple[Float64[np.ndarray, " angle"], Float64[np.ndarray, " _"]] | None = None,
     band: str | None = None,
-) -> np.ndarray:
+) -> Float32[np.ndarray, "y x"]:
     """Return the power beam by which a dirty image is attenuated: the mean over channels, weighted as the image.
 
     Parameters
@@ -127,7 +134,7 @@ def receiver(low: float, high: float) -> str:
     return min(fitting, key=lambda name: abs(math.log((low + high) / sum(BANDS[name][:2]))))
 
 
-def check_beam(telescope: str, band: str, freqs: np.ndarray) -> None:
+def check_beam(telescope: str, band: str, freqs: Float64[np.ndarray, " chan"]) -> None:
     """See that there is a primary beam model, before any work is done.
 
     Raises
@@ -139,7 +146,9 @@ def check_beam(telescope: str, band: str, freqs: np.ndarray) -> None:
     _model(band, np.asarray(freqs))
 
 
-def correct(image: np.ndarray, beam: np.ndarray, cutoff: float = 0.05) -> np.ndarray:
+def correct(
+    image: Float32[np.ndarray, "y x"], beam: Float32[np.ndarray, "_ _"], cutoff: float = 0.05
+) -> Float32[np.ndarray, "y x"]:
     """Return ``image`` [y, x] over ``beam`` [y, x] as float32, NaN where the beam is below ``cutoff``.
 
     Raises
@@ -156,7 +165,9 @@ def correct(image: np.ndarray, beam: np.ndarray, cutoff: float = 0.05) -> np.nda
     return out
 
 
-def dish_axes(l: np.ndarray, m: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
+def dish_axes(
+    l: Float64[np.ndarray, "*place"], m: Float64[np.ndarray, "*place"], angle: float
+) -> tuple[Float64[np.ndarray, "*place"], Float64[np.ndarray, "*place"]]:
     """Return the offsets in degrees along azimuth and elevation of ``l``, ``m`` at a parallactic angle (rad)."""
     # Elevation lies at position angle q, north through east; azimuth increases to its right.
     across = m * math.sin(angle) - l * math.cos(angle)
@@ -164,19 +175,19 @@ def dish_axes(l: np.ndarray, m: np.ndarray, angle: float) -> tuple[np.ndarray, n
 
 
 def mean_power(
-    model: JimBeam,
-    freqs: np.ndarray,
-    weights: np.ndarray,
-    l: np.ndarray,
-    m: np.ndarray,
-    angles: np.ndarray,
-    angle_weights: np.ndarray,
-) -> np.ndarray:
+    model: VoltageBeam,
+    freqs: Float64[np.ndarray, " chan"],
+    weights: Float64[np.ndarray, " chan"],
+    l: Float64[np.ndarray, "*place"],
+    m: Float64[np.ndarray, "*place"],
+    angles: Float64[np.ndarray, " angle"],
+    angle_weights: Float64[np.ndarray, " angle"],
+) -> Float64[np.ndarray, "*place"]:
     """Return the mean Stokes I power at direction cosines ``l``, ``m`` [...] from the pointing centre.
 
     Parameters
     ----------
-    model : JimBeam
+    model : VoltageBeam
         Voltage beams of katbeam.
     freqs : float64 [chan]
         Hz; outside the model's table the width goes on as the wavelength.
@@ -198,7 +209,9 @@ def mean_power(
     return total / weights.sum()
 
 
-def _bin_channels(freqs: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _bin_channels(
+    freqs: Float64[np.ndarray, " chan"], weights: Float64[np.ndarray, " _"]
+) -> tuple[Float64[np.ndarray, " group"], Float64[np.ndarray, " group"]]:
     """Return frequencies and weights of groups of channels within 1%, without those of weight 0."""
     if freqs.shape != weights.shape:
         raise ParameterError(f"{freqs.size} frequencies but {weights.size} channel weights")
@@ -209,7 +222,9 @@ def _bin_channels(freqs: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, n
     return _means(freqs, weights, np.floor(np.log(freqs / freqs.min()) / _BIN).astype(int))
 
 
-def _bin_angles(angles: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _bin_angles(
+    angles: Float64[np.ndarray, " angle"], weights: Float64[np.ndarray, " _"]
+) -> tuple[Float64[np.ndarray, " group"], Float64[np.ndarray, " group"]]:
     """Return angles and weights of groups of neighbours, without those of weight 0."""
     if angles.shape != weights.shape:
         raise ParameterError(f"{angles.size} parallactic angles but {weights.size} weights")
@@ -220,7 +235,9 @@ def _bin_angles(angles: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np
     return _means(angles, weights[used], (angles * (_ANGLE_BINS / (2 * math.pi))).astype(int))
 
 
-def _means(values: np.ndarray, weights: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _means(
+    values: Float64[np.ndarray, " value"], weights: Float64[np.ndarray, " value"], group: Int[np.ndarray, " value"]
+) -> tuple[Float64[np.ndarray, " group"], Float64[np.ndarray, " group"]]:
     """Return the weighted mean and the weight of each group that has any."""
     total, sums = np.bincount(group, weights), np.bincount(group, weights * values)
     filled = total > 0
@@ -241,7 +258,7 @@ def check_telescope(telescope: str) -> None:
         )
 
 
-def _model(band: str, freqs: np.ndarray) -> JimBeam:
+def _model(band: str, freqs: Float64[np.ndarray, " chan"]) -> VoltageBeam:
     if band not in BANDS:
         raise ParameterError(f"receiver band {band!r} is unknown; use {', '.join(BANDS)}")
     start, stop, name = BANDS[band]
@@ -262,13 +279,13 @@ def _model(band: str, freqs: np.ndarray) -> JimBeam:
         ) from error
 
 
-def _nodes(npix: int, step: float) -> np.ndarray:
+def _nodes(npix: int, step: float) -> Float64[np.ndarray, " node"]:
     """Return evenly spaced pixel positions from the first to the last pixel, at most ``step`` pixels apart."""
     count = max(8, math.ceil((npix - 1) / step) + 1)
     return np.linspace(0, npix - 1, min(count, max(8, npix)))
 
 
-def _splines(nodes: np.ndarray, npix: int) -> np.ndarray:
+def _splines(nodes: Float64[np.ndarray, " node"], npix: int) -> Float32[np.ndarray, "{npix} node"]:
     """Return float32 [npix, node]: the cubic spline through a 1 at each node and 0 at the others, at all pixels."""
     from scipy.interpolate import make_interp_spline
 

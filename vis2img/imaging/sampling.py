@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from vis2img.errors import EmptyImageError, ParameterError
 from vis2img.imaging.params import ImagingParams
+from vis2img.shapes import Bool, Float64
 from vis2img.visibilities import Visibilities
 
 NOTHING_KEPT = "the sampling parameters (band, time_span, keep_*) leave no visibilities"
 
 
+@runtime_checkable
 class Rows(Protocol):
     """What the choice of rows looks at: times [row] in s, and antenna numbers [row], which averages have not."""
 
@@ -54,20 +56,20 @@ def select_parts(parts: Sequence[Visibilities], params: ImagingParams) -> list[V
     return result
 
 
-def chans_within(chan_freq: np.ndarray, band: np.ndarray) -> slice:
+def chans_within(chan_freq: Float64[np.ndarray, " chan"], band: Float64[np.ndarray, " band"]) -> slice:
     """Return which of the increasing frequencies ``chan_freq`` lie between the ends of ``band``, both included."""
     start, stop = np.searchsorted(chan_freq, [band[0], np.nextafter(band[-1], math.inf)])
     return slice(int(start), int(stop))
 
 
-def kept_band(freqs: np.ndarray, params: ImagingParams) -> np.ndarray:
+def kept_band(freqs: Float64[np.ndarray, " freq"], params: ImagingParams) -> Float64[np.ndarray, " band"]:
     """Return those of the distinct frequencies ``freqs`` that ``params.band`` keeps."""
     low, high = params.band
     first = min(int(low * len(freqs) + 1e-9), len(freqs) - 1)
     return freqs[first : max(first + 1, math.ceil(high * len(freqs) - 1e-9))]
 
 
-def rows_kept(vis: Rows, params: ImagingParams) -> np.ndarray:
+def rows_kept(vis: Rows, params: ImagingParams) -> Bool[np.ndarray, " row"]:
     """Return a mask [row] of the rows that the sampling fields of ``params`` keep."""
     rng = np.random.default_rng(params.sampling_seed)
     first, second = vis.antenna1, vis.antenna2
@@ -98,7 +100,9 @@ def rows_kept(vis: Rows, params: ImagingParams) -> np.ndarray:
     return rows
 
 
-def _keep_some(rng: np.random.Generator, among: np.ndarray, fraction: float, least: int = 1) -> np.ndarray:
+def _keep_some(
+    rng: np.random.Generator, among: Bool[np.ndarray, " n"], fraction: float, least: int = 1
+) -> Bool[np.ndarray, " n"]:
     """Return a mask that keeps ``fraction`` of the True entries of ``among``, at least ``least`` of them."""
     candidates = np.flatnonzero(among)
     count = min(len(candidates), max(least, round(fraction * len(candidates))))

@@ -24,6 +24,7 @@ import numpy as np
 from vis2img.imaging import weighting_kernels as kernels
 from vis2img.imaging.contents import channels_of, times_of
 from vis2img.imaging.params import ImagingParams, density_grid_size
+from vis2img.shapes import Float32, Float64
 from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
 Result = TypeVar("Result")
@@ -49,10 +50,10 @@ class ImagingWeights:
         Number of samples with weight.
     """
 
-    parts: list[np.ndarray]
-    cells: np.ndarray
+    parts: list[Float32[np.ndarray, "_ _"]]
+    cells: Float64[np.ndarray, "y x"]
     first: int
-    chans: list[np.ndarray]
+    chans: list[Float64[np.ndarray, " _"]]
     nvis: int
 
     @property
@@ -60,13 +61,17 @@ class ImagingWeights:
         """Sum of all imaging weights."""
         return float(sum(by_chan.sum() for by_chan in self.chans))
 
-    def by_channel(self, parts: Sequence[Visibilities]) -> tuple[np.ndarray, np.ndarray]:
+    def by_channel(
+        self, parts: Sequence[Visibilities]
+    ) -> tuple[Float64[np.ndarray, " chan"], Float64[np.ndarray, " chan"]]:
         """Return the frequencies in Hz of all samples of ``parts``, float64 [chan], and the sums of their weights."""
         each = [channels_of(*one) for one in zip(parts, self.parts, self.chans, strict=True)]
         freqs, sums = zip(*each, strict=True)
         return np.concatenate(freqs), np.concatenate(sums)
 
-    def by_time(self, parts: Sequence[Visibilities]) -> tuple[np.ndarray, np.ndarray]:
+    def by_time(
+        self, parts: Sequence[Visibilities]
+    ) -> tuple[Float64[np.ndarray, " time"], Float64[np.ndarray, " time"]]:
         """Return the distinct times with weight, s (MJD), float64 [time], and the sums of their weights."""
         return times_of(parts, self.parts)
 
@@ -140,7 +145,9 @@ def _extent(parts: Sequence[Visibilities], params: ImagingParams) -> _Grid:
     return _Grid((nx, ny // 2), x0, (min(ny // 2, int(min(y, ny)) + 1 + _RANK_WINDOW), width))
 
 
-def _density(parts: Sequence[Visibilities], params: ImagingParams, grid: _Grid, nthreads: int) -> np.ndarray:
+def _density(
+    parts: Sequence[Visibilities], params: ImagingParams, grid: _Grid, nthreads: int
+) -> Float64[np.ndarray, "y x"]:
     """Return the sum of data weights per cell, float64 [y, x]."""
     # Cell by cell, the range cuts what was counted over all samples, as in WSClean.
     low, high = params.uvrange if params.taper_by == "sample" else (0.0, math.inf)
@@ -172,7 +179,9 @@ def _over_rows(work: Callable[[slice], Result], nrow: int, nthreads: int, grid_b
         return list(pool.map(work, slices))
 
 
-def _cell_factors(density: np.ndarray, params: ImagingParams, grid: _Grid) -> np.ndarray:
+def _cell_factors(
+    density: Float64[np.ndarray, "y x"], params: ImagingParams, grid: _Grid
+) -> Float32[np.ndarray, "y x"]:
     """Turn ``density`` [y, x] into what the data weights of a cell are multiplied by, float32."""
     factors = density
     filled = density > 0
@@ -190,7 +199,7 @@ def _cell_factors(density: np.ndarray, params: ImagingParams, grid: _Grid) -> np
     return factors.astype(np.float32)
 
 
-def _briggs_factor(density: np.ndarray, params: ImagingParams) -> float:
+def _briggs_factor(density: Float64[np.ndarray, "y x"], params: ImagingParams) -> float:
     """Return f^2 = (5 * 10^-R)^2 / (sum W_cell^2 / sum W_cell) (Briggs 1995, eq. 3.7)."""
     total, squared = density.sum(), float(np.vdot(density, density))
     return (5 * 10**-params.robust) ** 2 * total / squared if squared > 0 else 0.0
