@@ -108,22 +108,14 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> _T
     return _Tensor(storage, offset, size, stride)
 
 
-def _parameter(data: Any, *rest: Any) -> Any:
-    return data
-
-
-def _size(values: Any = ()) -> tuple[Any, ...]:
-    return tuple(values)
-
-
 _PYTORCH: dict[tuple[str, str], Any] = {
     **{(module, name): Inert for module, names in _INERT.items() for name in names},
     **{(module, name): _Kind(name) for module in ("torch", "torch.storage", "torch.cuda") for name in STORAGES},
     ("torch._utils", "_rebuild_tensor_v2"): Call(_tensor),
     ("torch._utils", "_rebuild_tensor"): Call(_tensor),
-    ("torch._utils", "_rebuild_parameter"): Call(_parameter),
-    ("torch._utils", "_rebuild_parameter_with_state"): Call(_parameter),
-    ("torch", "Size"): Call(_size),
+    ("torch._utils", "_rebuild_parameter"): Call(lambda data, *rest: data),
+    ("torch._utils", "_rebuild_parameter_with_state"): Call(lambda data, *rest: data),
+    ("torch", "Size"): Call(tuple),
     ("collections", "OrderedDict"): _Dict,
     ("collections", "defaultdict"): _Dict,
 }

@@ -115,11 +115,6 @@ def _latin1(text: Any, encoding: Any = "latin1") -> bytes:
     return str.encode(text, "latin1")
 
 
-def _no_bytes() -> bytes:
-    """Stand in for ``bytes``, by which old protocols write those of no length."""
-    return b""
-
-
 def _no_array(*_: Any) -> None:
     raise RefusedError("it makes an array without its bytes")
 
@@ -127,7 +122,7 @@ def _no_array(*_: Any) -> None:
 _NDARRAY = Call(_no_array)
 _NUMPY: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): Call(_latin1),
-    ("__builtin__", "bytes"): Call(_no_bytes),
+    ("__builtin__", "bytes"): Call(lambda: b""),  # by which old protocols write those of no length
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): Call(_Type),
     **dict.fromkeys([(module, "_reconstruct") for module in _ARRAY_MODULES], Call(_reconstruct)),

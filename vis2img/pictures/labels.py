@@ -6,7 +6,7 @@ Background, noise and stretch are those of training on cutouts (:mod:`vis2img.pi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,15 +76,13 @@ class LabelledImages:
     def take(self, index: np.ndarray) -> LabelledImages:
         """Return the cutouts at ``index`` (numbers or booleans)."""
         rows = np.arange(len(self))[index]
-        return LabelledImages(
-            self.images[rows],
-            self.label[rows],
-            self.label_names,
-            self.position[rows],
-            tuple(self.name[i] for i in rows),
-            {name: values[rows] for name, values in self.targets.items()},
-            self.path,
-            self.named,
+        return replace(
+            self,
+            images=self.images[rows],
+            label=self.label[rows],
+            position=self.position[rows],
+            name=tuple(self.name[i] for i in rows),
+            targets={name: values[rows] for name, values in self.targets.items()},
         )
 
 

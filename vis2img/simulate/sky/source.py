@@ -94,11 +94,12 @@ class SkyCutout:
     origin: str = ""
 
     def __post_init__(self) -> None:
+        name = self.origin or "without a name"
         numbers = (self.pixsize, self.ra, self.dec, self.ref_freq, self.pa, self.spectral_index)
         if not all(map(math.isfinite, numbers)) or self.pixsize <= 0 or self.ref_freq <= 0:
-            raise ParameterError(f"cutout {self.origin or 'without a name'}: a number is not finite or not above 0")
+            raise ParameterError(f"cutout {name}: a number is not finite or not above 0")
         if self.pixels.ndim != 2 or not np.isfinite(self.pixels).all():
-            raise ParameterError(f"cutout {self.origin or 'without a name'}: pixels must be [y, x] and finite")
+            raise ParameterError(f"cutout {name}: pixels must be [y, x] and finite")
 
     @property
     def flux(self) -> float:
