@@ -98,10 +98,9 @@ def facet_sky(vis: Visibilities, params: AveragingParams) -> Visibilities:
 
 def one_channel(uvw: np.ndarray, vis: np.ndarray, weight: np.ndarray, centre: tuple[float, float]) -> Visibilities:
     """Return averages at ``uvw`` wavelengths as visibilities of 1 GHz."""
-    nowhere = np.full(len(uvw), -1, np.int32)
     return Visibilities(
         uvw * (SPEED_OF_LIGHT / 1e9), np.array([1e9]), vis.astype(np.complex64)[:, None],
-        weight.astype(np.float32)[:, None], np.zeros(len(uvw)), nowhere, nowhere, centre,
+        weight.astype(np.float32)[:, None], np.zeros(len(uvw)), None, None, centre,
     )  # fmt: skip
 
 

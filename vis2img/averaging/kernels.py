@@ -42,10 +42,16 @@ def _phasor(turns):
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
+def _home_of(key, shift):
+    """Return the slot where the search for ``key`` starts."""
+    return np.int64((np.uint64(key) * _GOLDEN) >> np.uint64(shift))
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
 def _slot_of(keys, key, shift):
     """Return the slot of ``key``, or the free one where it belongs."""
     mask = len(keys) - 1
-    slot = np.int64((np.uint64(key) * _GOLDEN) >> np.uint64(shift))
+    slot = _home_of(key, shift)
     while keys[slot, 0] != key and keys[slot, 0] != 0:
         slot = (slot + 1) & mask
     return slot
@@ -70,9 +76,69 @@ def _prefetch(typing_context, table, slot):
     return types.void(table, slot), generate
 
 
+@numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _turned(uvw, row, rotation, cell):
+    """Return u, v >= 0, w in the new frame (cells at 1/m), the delay of the rotation in m, and -1 for a conjugate."""
+    x, y, z = uvw[row, 0], uvw[row, 1], uvw[row, 2]
+    u = rotation[0, 0] * x + rotation[0, 1] * y + rotation[0, 2] * z
+    v = rotation[1, 0] * x + rotation[1, 1] * y + rotation[1, 2] * z
+    w = rotation[2, 0] * x + rotation[2, 1] * y + rotation[2, 2] * z
+    delay, sign = w - z, 1.0
+    if v < 0:
+        u, v, w, sign = -u, -v, -w, -1.0
+    return u / cell[0], v / cell[1], w / cell[2], delay, sign
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _key_of(block, iu, iv, iw):
+    """Return the number of a cell, above 0."""
+    key = ((np.int64(block) + 1) << V_BITS) | np.int64(iv)
+    key = (key << U_BITS) | (np.int64(iu) + (1 << (U_BITS - 1)))
+    return (key << W_BITS) | (np.int64(iw) + (1 << (W_BITS - 1)))
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _add_sample(sums, n, own, re, im, du, dv, dw, chan):
+    """Add a sample of weight ``own`` and weighted visibility (re, im) to the sums of a cell."""
+    own_u, own_v = own * du, own * dv
+    sums[n, 1] += own
+    sums[n, 2] += own_u
+    sums[n, 3] += own_v
+    sums[n, 0] += own * chan
+    sums[n, 4] += im * dv
+    sums[n, 5] += re
+    sums[n, 6] += im
+    sums[n, 7] += own_u * du
+    sums[n, 8] += own_u * dv
+    sums[n, 9] += own_v * dv
+    sums[n, 10] += own_u * dw
+    sums[n, 11] += own_v * dw
+    sums[n, 12] += re * du
+    sums[n, 13] += im * du
+    sums[n, 14] += re * dv
+    sums[n, 15] += own * dw
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _add_cells(table, keys, singles, tile, sums, slots, count, used, shift):
+    """Add the sums of ``count`` cells, whose keys are in ``tile``, to the table; return the cells in it."""
+    for i in range(count):
+        slot = _slot_of(keys, tile[i], shift)
+        if keys[slot, 0] == 0:
+            keys[slot, 0] = tile[i]
+            used += 1
+        slots[i] = slot
+    for i in range(count):
+        for lane in range(1, LANES - 1):
+            table[slots[i], lane] += sums[i, lane]
+        singles[slots[i], _DW] += np.float32(sums[i, 15])
+        singles[slots[i], _CHAN] += np.float32(sums[i, 0])
+    return used
+
+
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def accumulate(uvw, rotation, scale, spacing, vis, weight, block, order, cell, table, keys, singles, used, start):
-    """Add rows to the table until it is too full for another.
+    """Add rows to the table until it is too full for another; return the next position, and the cells in the table.
 
     Parameters
     ----------
@@ -97,35 +163,19 @@ def accumulate(uvw, rotation, scale, spacing, vis, weight, block, order, cell, t
         Entries; ``keys`` is the same memory as int64, where 0 is a free slot, and ``singles`` as float32.
     used, start : int
         Cells in the table; position in ``order`` to start from.
-
-    Returns
-    -------
-    next position in ``order``, cells in the table
     """
-    nchan = vis.shape[1]
-    limit = len(table) * 2 // 3
-    shift = 64 - int(np.rint(np.log2(len(table))))
-    slots = np.empty(_TILE, np.int64)
-    sums = np.empty((_TILE, LANES))
-    found = np.empty(_TILE, np.int64)
+    nchan, limit, shift = vis.shape[1], len(table) * 2 // 3, 64 - int(np.rint(np.log2(len(table))))
+    slots, tile, sums = np.empty(_TILE, np.int64), np.empty(_TILE, np.int64), np.empty((_TILE, LANES))
     for position in range(start, len(order)):
         if used + nchan > limit:
             return position, used
         row = order[position]
-        x, y, z = uvw[row, 0], uvw[row, 1], uvw[row, 2]
-        u = rotation[0, 0] * x + rotation[0, 1] * y + rotation[0, 2] * z
-        v = rotation[1, 0] * x + rotation[1, 1] * y + rotation[1, 2] * z
-        w = rotation[2, 0] * x + rotation[2, 1] * y + rotation[2, 2] * z
-        delay = w - z
-        sign = 1.0
-        if v < 0:
-            u, v, w, sign = -u, -v, -w, -1.0
-        u, v, w = u / cell[0], v / cell[1], w / cell[2]
+        u, v, w, delay, sign = _turned(uvw, row, rotation, cell)
         p_re, p_im = _phasor(delay * scale[0])
         s_re, s_im = _phasor(delay * spacing)
+
         for first in range(0, nchan, _TILE):
-            n = -1
-            key = np.int64(0)
+            n, key = -1, np.int64(0)
             for chan in range(first, min(nchan, first + _TILE)):
                 if spacing == 0:
                     p_re, p_im = _phasor(delay * scale[chan])
@@ -133,49 +183,18 @@ def accumulate(uvw, rotation, scale, spacing, vis, weight, block, order, cell, t
                 if own > 0:
                     pu, pv, pw = u * scale[chan], v * scale[chan], w * scale[chan]
                     iu, iv, iw = math.floor(pu), math.floor(pv), math.floor(pw)
-                    here = np.int64(block[chan]) + 1
-                    here = (here << V_BITS) | np.int64(iv)
-                    here = (here << U_BITS) | (np.int64(iu) + (1 << (U_BITS - 1)))
-                    here = (here << W_BITS) | (np.int64(iw) + (1 << (W_BITS - 1)))
+                    here = _key_of(block[chan], iu, iv, iw)
                     if here != key:
                         n += 1
-                        key = here
-                        found[n] = key
-                        _prefetch(table, np.int64((np.uint64(key) * _GOLDEN) >> np.uint64(shift)))  # type: ignore[call-arg]
+                        key = tile[n] = here
+                        _prefetch(table, _home_of(key, shift))  # type: ignore[call-arg]  # numba fills in the context
                         sums[n, :] = 0
-                    du, dv, dw = pu - iu - 0.5, pv - iv - 0.5, pw - iw - 0.5
                     value = vis[row, chan]
                     re, im = np.float64(value.real), np.float64(value.imag)
                     re, im = own * (re * p_re - im * p_im), own * sign * (re * p_im + im * p_re)
-                    own_u, own_v = own * du, own * dv
-                    sums[n, 1] += own
-                    sums[n, 2] += own_u
-                    sums[n, 3] += own_v
-                    sums[n, 0] += own * chan
-                    sums[n, 4] += im * dv
-                    sums[n, 5] += re
-                    sums[n, 6] += im
-                    sums[n, 7] += own_u * du
-                    sums[n, 8] += own_u * dv
-                    sums[n, 9] += own_v * dv
-                    sums[n, 10] += own_u * dw
-                    sums[n, 11] += own_v * dw
-                    sums[n, 12] += re * du
-                    sums[n, 13] += im * du
-                    sums[n, 14] += re * dv
-                    sums[n, 15] += own * dw
+                    _add_sample(sums, n, own, re, im, pu - iu - 0.5, pv - iv - 0.5, pw - iw - 0.5, chan)
                 p_re, p_im = p_re * s_re - p_im * s_im, p_re * s_im + p_im * s_re
-            for i in range(n + 1):
-                slot = _slot_of(keys, found[i], shift)
-                if keys[slot, 0] == 0:
-                    keys[slot, 0] = found[i]
-                    used += 1
-                slots[i] = slot
-            for i in range(n + 1):
-                for lane in range(1, LANES - 1):
-                    table[slots[i], lane] += sums[i, lane]
-                singles[slots[i], _DW] += np.float32(sums[i, 15])
-                singles[slots[i], _CHAN] += np.float32(sums[i, 0])
+            used = _add_cells(table, keys, singles, tile, sums, slots, n + 1, used, shift)
     return len(order), used
 
 
@@ -207,6 +226,46 @@ def rehash(old, old_keys, table, keys):
                 table[slot, lane] = old[i, lane]
 
 
+@numba.njit(nogil=True, cache=True, inline="always")
+def _centre_of(key):
+    """Return the centre of a cell in u, v, w, in cells."""
+    cell_w = (key & (1 << W_BITS) - 1) - (1 << W_BITS - 1) + 0.5
+    cell_u = (key >> W_BITS & (1 << U_BITS) - 1) - (1 << U_BITS - 1) + 0.5
+    cell_v = (key >> W_BITS + U_BITS & (1 << V_BITS) - 1) + 0.5
+    return cell_u, cell_v, cell_w
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _principal_axes(entry, inverse, u, v):
+    """Return the standard deviations along the longer and shorter axis, and cosine and sine of the longer's angle."""
+    uu, uv, vv = entry[7] * inverse - u * u, entry[8] * inverse - u * v, entry[9] * inverse - v * v
+    angle = 0.5 * math.atan2(2 * uv, uu - vv)
+    half, diff = (uu + vv) / 2, math.hypot((uu - vv) / 2, uv)
+    first, second = math.sqrt(max(0.0, half + diff)), math.sqrt(max(0.0, half - diff))
+    return first, second, math.cos(angle), math.sin(angle)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _shrink(count, u, v, first, second, cos, sin):
+    """Return the factor that keeps all nodes in the cell, as the samples were: density weights see them there."""
+    shrink = 1.0
+    for node in range(count):
+        a, b = _NODES[count - 1, node, 0], _NODES[count - 1, node, 1]
+        du = a * first * cos - b * second * sin
+        dv = a * first * sin + b * second * cos
+        if du != 0:
+            shrink = min(shrink, (_EDGE - math.copysign(u, u * du)) / abs(du))
+        if dv != 0:
+            shrink = min(shrink, (_EDGE - math.copysign(v, v * dv)) / abs(dv))
+    return max(shrink, 1e-3)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _along(a, b, cos, sin, of_u, of_v):
+    """Return what moments along u and v are along the principal axes, ``a`` of the longer and ``b`` of the shorter."""
+    return a * (cos * of_u + sin * of_v) + b * (cos * of_v - sin * of_u)
+
+
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def write_nodes(table, keys, singles, slots, cell, least, uvw, vis, weight, chan, block):
     """Write the nodes that stand for the samples of each cell.
@@ -232,55 +291,33 @@ def write_nodes(table, keys, singles, slots, cell, least, uvw, vis, weight, chan
     -------
     number of nodes
     """
-    at = np.empty((3, 2))
     filled = 0
     for i in range(len(slots)):
         entry, key = table[slots[i]], keys[slots[i], 0]
-        cell_w = (key & (1 << W_BITS) - 1) - (1 << W_BITS - 1) + 0.5
-        cell_u = (key >> W_BITS & (1 << U_BITS) - 1) - (1 << U_BITS - 1) + 0.5
-        cell_v = (key >> W_BITS + U_BITS & (1 << V_BITS) - 1) + 0.5
         inverse = 1.0 / entry[1]
-        u, v, w, re, im = (
-            entry[2] * inverse,
-            entry[3] * inverse,
-            singles[slots[i], _DW] * inverse,
-            entry[5] * inverse,
-            entry[6] * inverse,
-        )
-        uu, uv, vv = entry[7] * inverse - u * u, entry[8] * inverse - u * v, entry[9] * inverse - v * v
-        angle = 0.5 * math.atan2(2 * uv, uu - vv)
-        half, diff = (uu + vv) / 2, math.hypot((uu - vv) / 2, uv)
-        first, second = math.sqrt(max(0.0, half + diff)), math.sqrt(max(0.0, half - diff))
+        u, v, w = entry[2] * inverse, entry[3] * inverse, singles[slots[i], _DW] * inverse
+        re, im = entry[5] * inverse, entry[6] * inverse
+        first, second, cos, sin = _principal_axes(entry, inverse, u, v)
         count = 1 + (first > least) + (second > least)
-        for node in range(count):
-            at[node, 0] = _NODES[count - 1, node, 0]
-            at[node, 1] = _NODES[count - 1, node, 1]
-        cos, sin = math.cos(angle), math.sin(angle)
-        # All nodes must stay in the cell, as the samples did, or density weights would see them elsewhere.
-        shrink = 1.0
-        for node in range(count):
-            du = at[node, 0] * first * cos - at[node, 1] * second * sin
-            dv = at[node, 0] * first * sin + at[node, 1] * second * cos
-            if du != 0:
-                shrink = min(shrink, (_EDGE - math.copysign(u, u * du)) / abs(du))
-            if dv != 0:
-                shrink = min(shrink, (_EDGE - math.copysign(v, v * dv)) / abs(dv))
-        shrink = max(shrink, 1e-3)
+        shrink = _shrink(count, u, v, first, second, cos, sin)
+
+        # Of w and of the visibility, first moments along both axes over the standard deviations.
         to_u = 1 / (first * shrink) if count > 1 else 0.0
         to_v = 1 / (second * shrink) if count > 2 else 0.0
-        u_re, u_im = entry[12] * inverse - re * u, entry[13] * inverse - im * u
-        v_re, v_im = entry[14] * inverse - re * v, entry[4] * inverse - im * v
         w_u, w_v = entry[10] * inverse - u * w, entry[11] * inverse - v * w
+        re_u, re_v = entry[12] * inverse - re * u, entry[14] * inverse - re * v
+        im_u, im_v = entry[13] * inverse - im * u, entry[4] * inverse - im * v
+        cell_u, cell_v, cell_w = _centre_of(key)
         for node in range(count):
-            a, b = at[node, 0], at[node, 1]
+            a, b = _NODES[count - 1, node, 0], _NODES[count - 1, node, 1]
             du = shrink * (a * first * cos - b * second * sin)
             dv = shrink * (a * first * sin + b * second * cos)
-            dw = shrink**2 * (a * to_u * (cos * w_u + sin * w_v) + b * to_v * (cos * w_v - sin * w_u))
+            dw = shrink**2 * _along(a * to_u, b * to_v, cos, sin, w_u, w_v)
             uvw[filled, 0] = (cell_u + u + du) * cell[0]
             uvw[filled, 1] = (cell_v + v + dv) * cell[1]
             uvw[filled, 2] = (cell_w + w + dw) * cell[2]
-            d_re = a * to_u * (cos * u_re + sin * v_re) + b * to_v * (cos * v_re - sin * u_re)
-            d_im = a * to_u * (cos * u_im + sin * v_im) + b * to_v * (cos * v_im - sin * u_im)
+            d_re = _along(a * to_u, b * to_v, cos, sin, re_u, re_v)
+            d_im = _along(a * to_u, b * to_v, cos, sin, im_u, im_v)
             vis[filled] = complex(re + d_re, im + d_im)
             weight[filled] = entry[1] / count
             chan[filled] = singles[slots[i], _CHAN] * inverse
