@@ -17,10 +17,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vis2img.train.evaluate.active import simulated_session
+from vis2img.train.evaluate.active import ActiveLearning
 from vis2img.train.evaluate.anomaly import METHODS, outlier_scores
-from vis2img.train.evaluate.classification import FITS, classify
-from vis2img.train.evaluate.similarity import precision_at
+from vis2img.train.evaluate.classification import Classification
+from vis2img.train.evaluate.classifiers import FITS
+from vis2img.train.evaluate.folds import Samples
+from vis2img.train.evaluate.similarity import Similarity
 
 CLASSES = 6
 
@@ -43,14 +45,13 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     print(f"{platform.machine()}, {os.cpu_count()} cores, commit {commit.stdout.strip() or 'unknown'}")
     vectors, label = made_up(options.patches, options.dim)
-    group = np.arange(len(label))
+    samples = Samples(vectors, label, np.arange(len(label)))
     planted = np.random.default_rng(1).random(len(label)) < 0.02
-    human = np.where(planted, 5.0, 0.0)
     work: dict[str, Callable[[], object]] = {
-        f"{' and '.join(FITS)}, 5 folds": lambda: classify("x", vectors, label, group, shares=(1.0,), seeds=[0]),
-        "similarity, precision at 1 to 10": lambda: precision_at("x", vectors, label, group),
+        f"{' and '.join(FITS)}, 5 folds": lambda: list(Classification([1.0]).run(samples, seeds=[0])),
+        "similarity, precision at 1 to 10": lambda: list(Similarity().run(samples)),
         **{method: (lambda method=method: outlier_scores(method, vectors, 0)) for method in METHODS},
-        "active learning, two methods, 100 scores": lambda: simulated_session("x", vectors, planted, human, seeds=[0]),
+        "active learning, two methods, 100 scores": lambda: list(ActiveLearning().run(vectors, planted, [0])),
     }
     total = 0.0
     for name, function in work.items():

@@ -19,9 +19,9 @@ import numpy as np
 
 from vis2img.train.demo import QUERIES, DemoConfig, observation, train_config
 from vis2img.train.evaluate.encoders import Encoder, network_encoder, pixel_encoder, random_encoders
-from vis2img.train.evaluate.field_tasks import score_queries
+from vis2img.train.evaluate.field_tasks import QueryWays
 from vis2img.train.evaluate.scores import half_width
-from vis2img.train.evaluate.simulated import ALIKE, SourcePatches, read_truths, source_patches
+from vis2img.train.evaluate.simulated import ALIKE, SourcePatches, field_patches, read_truths
 from vis2img.train.run.checkpoints import CheckpointStore
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.run import load_run, read_metrics, train
@@ -54,12 +54,12 @@ def run_config(work: Path, name: str, steps: int, seed: int, **optim: Any) -> Tr
 
 def patches_of(config: TrainConfig) -> SourcePatches:
     """Return the labelled sources of all fields."""
-    return source_patches(config, read_truths(config), tuple(QUERIES))
+    return field_patches(config, read_truths(config), tuple(QUERIES))[0]
 
 
 def accuracies(encoder: Encoder, patches: SourcePatches) -> list[float]:
     """Return k-NN accuracy of queries imaged alike, imaged otherwise and off centre."""
-    return [score.value for score in score_queries(encoder.name, encoder.encode, patches, tuple(QUERIES))]
+    return [value for _, value in QueryWays(patches, tuple(QUERIES)).run(encoder.encode)]
 
 
 def simulate_fields(work: Path) -> None:

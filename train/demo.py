@@ -21,10 +21,10 @@ from vis2img.ms.selection import Selection
 from vis2img.progress import Progress
 from vis2img.simulate.config import SimulateConfig
 from vis2img.train.config import ModelConfig, OptimConfig
-from vis2img.train.evaluate.encoders import Encoder, pixel_encoder, random_encoders, run_encoders
-from vis2img.train.evaluate.field_tasks import score_queries
-from vis2img.train.evaluate.scores import Score, Summary, summaries
-from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, SourcePatches, read_truths, source_patches
+from vis2img.train.evaluate.encoders import Encoder, NetworkEncoder, pixel_encoder, random_encoders, run_encoders
+from vis2img.train.evaluate.field_tasks import QueryWays
+from vis2img.train.evaluate.scores import Score, Summary, scores_of, summaries
+from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, SourcePatches, field_patches, read_truths
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.run import read_metrics, train
 from vis2img.units import ARCSEC
@@ -129,12 +129,13 @@ def run_demo(config: DemoConfig, report: Progress) -> tuple[Path, list[Score]]:
     train(settings, progress=report)
     sources = fields_of(settings.data)
     report("evaluating", 0, 1)
-    patches = source_patches(settings, read_truths(settings), tuple(QUERIES))
+    patches, _ = field_patches(settings, read_truths(settings), tuple(QUERIES))
+    queries = QueryWays(patches, tuple(QUERIES))
     _, trained = run_encoders([settings.out])
-    encoders = [*trained, *random_encoders(settings, range(3)), pixel_encoder(patches.seen[ALIKE])]
+    encoders: list[Encoder] = [*trained, *random_encoders(settings, range(3)), pixel_encoder(patches.seen[ALIKE])]
     scores: list[Score] = []
     for i, encoder in enumerate(encoders):
-        scores += score_queries(encoder.name, encoder.encode, patches, tuple(QUERIES), encoder.seed)
+        scores += scores_of(encoder.name, queries.run(encoder.encode, [encoder.seed]))
         report("evaluating", i + 1, len(encoders))
     report("report", 0, 1)
     path = _write(config, settings, sources, patches, trained[0], scores)
@@ -162,7 +163,7 @@ def _write(
     settings: TrainConfig,
     sources: list[Field],
     patches: SourcePatches,
-    encoder: Encoder,
+    encoder: NetworkEncoder,
     scores: list[Score],
 ) -> Path:
     from vis2img.train.report import figures

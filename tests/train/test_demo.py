@@ -19,8 +19,8 @@ from vis2img.simulate.sky import SkyComponent, SkyCutout, SkySource, single_comp
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.demo import DemoConfig, run_demo
 from vis2img.train.embed.patches import cut_patches, evaluation_draw
-from vis2img.train.evaluate.field_tasks import score_fields
-from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, field_patches, linked_fields, read_truths, source_patches
+from vis2img.train.evaluate.field_tasks import FieldTasks
+from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, field_patches, linked_fields, read_truths
 from vis2img.train.run.run import load_run
 
 pytestmark = [pytest.mark.usefixtures("compile_once"), pytest.mark.timeout(900)]
@@ -43,7 +43,7 @@ def settings(demo):
 
 @pytest.fixture(scope="module")
 def patches(settings):
-    return source_patches(settings, read_truths(settings), WAYS)
+    return field_patches(settings, read_truths(settings), WAYS)[0]
 
 
 def test_the_demonstration_ends_in_a_self_contained_report(demo) -> None:
@@ -125,17 +125,15 @@ def test_what_imaging_does_not_change_is_invariant_and_what_it_does_is_told(patc
     def brightness(images: np.ndarray) -> np.ndarray:
         return images.reshape(len(images), -1)[:, ::37].astype(np.float32)
 
-    found = {
-        (s.task, s.setting, s.metric): s.value
-        for s in score_fields("x", brightness, patches, None, ("transfer", "invariance", "similarity"), folds=2)
-    }
+    tasks = FieldTasks(patches, tasks=("transfer", "invariance", "similarity"), folds=2)
+    found = {(name.task, name.setting, name.metric): value for name, value in tasks.run(brightness)}
     assert 0 < found["invariance", "full", "distance ratio"] < 1.5
     assert {"to full, k-NN", "robust -1 and 1, linear probe"} <= {setting for _, setting, _ in found}
     assert not [s for _, s, _ in found if "band" in s]  # a way that was not asked for
     with pytest.raises(ParameterError, match="choose from classification"):
-        score_fields("x", brightness, patches, None, ("classify",))
+        FieldTasks(patches, tasks=("classify",))
     with pytest.raises(ParameterError, match="rare class 'orc'"):
-        score_fields("x", brightness, patches, None, ("anomaly",), rare=("orc",))
+        list(FieldTasks(patches, tasks=("anomaly",), rare=("orc",)).run(brightness))
 
 
 def test_evaluate_scores_a_run_on_fields(demo, cli, tmp_path: Path) -> None:

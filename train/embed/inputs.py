@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from astropy.coordinates import SkyCoord
 
 from vis2img.coordinates import direction_cosines, lm_to_pixel, pixel_to_lm
 from vis2img.draws.draw import Draw
@@ -53,7 +54,7 @@ class PatchChunk:
     position : float64 [n, 2]
         RA and Dec in rad; NaN if unknown.
     index : int64 [n]
-        Which tile, row of the positions asked for, or row of the file.
+        Which tile, row of the wanted positions, or row of the file.
     names : tuple of str
     params : str
         JSON: imaging parameters; of images that do not tell them, pixel size, beam and frequency of the header.
@@ -134,14 +135,14 @@ def read_positions(path: Path) -> Positions:
 
 def expand_inputs(inputs: Sequence[str]) -> list[str]:
     """Return inputs with folders of FITS images as their files, each once."""
-    found: list[str] = []
+    paths: list[str] = []
     for path in inputs:
         folder = Path(path)
         # The folder of a measurement set may hold anything beside its tables.
         plain = folder.is_dir() and not (folder / "table.dat").exists()
         files = [str(file) for file in fits_files(folder)] if plain else []
-        found += files or [path]
-    return list(dict.fromkeys(found))
+        paths += files or [path]
+    return list(dict.fromkeys(paths))
 
 
 def run_patch_angle(config: LoaderConfig) -> float:
@@ -195,8 +196,6 @@ def patch_fields(path: str, config: LoaderConfig, options: PatchOptions, fits_si
 
 def position_names(position: np.ndarray) -> tuple[str, ...]:
     """Return names after positions [n, 2] (rad), as the IAU recommends: J123456.78-012345.6."""
-    from astropy.coordinates import SkyCoord
-
     place = SkyCoord(position[:, 0], position[:, 1], unit="rad")
     ra = place.ra.to_string(unit="hour", sep="", precision=2, pad=True)
     dec = place.dec.to_string(unit="deg", sep="", precision=1, pad=True, alwayssign=True)
@@ -278,10 +277,10 @@ def _cut(
     """Yield the patches of ``draw`` around the positions ``rows``, of those that lie within it."""
     rows = np.arange(len(wanted.position)) if rows is None else rows
     for start in range(0, len(rows), _CHUNK):
-        chosen = rows[start : start + _CHUNK]
-        patches = cut_around(draw, side, views, wanted.position[chosen])
-        if len(patches.kept):
-            index = chosen[patches.kept]
+        some = rows[start : start + _CHUNK]
+        patches = cut_around(draw, side, views, wanted.position[some])
+        if len(patches.rows):
+            index = some[patches.rows]
             names = tuple(wanted.names[i] for i in index)
             yield PatchChunk(patches.images, patches.position, index, names, params)
 

@@ -25,6 +25,7 @@ from vis2img.draws.fits_field import is_image
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.files import check_outputs
 from vis2img.loader.config import ENGINE_KEYS
+from vis2img.models.dino_head import DINOModel
 from vis2img.progress import Progress, no_progress
 from vis2img.train.embed.inputs import (
     PatchChunk,
@@ -34,9 +35,11 @@ from vis2img.train.embed.inputs import (
     patch_fields,
     run_patch_angle,
 )
-from vis2img.train.embed.patches import embed_images
+from vis2img.train.embed.patches import Variables, embed_images
 from vis2img.train.embed.table import EmbeddingTable, check_suffix, merge_embeddings, thumbnail, write_embeddings
 from vis2img.train.run.config import TrainConfig
+from vis2img.train.run.run import load_run
+from vis2img.train.state import backbone_variables
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +57,8 @@ class Embedder:
     """
 
     config: TrainConfig
-    model: Any = field(repr=False)
-    variables: Any = field(repr=False)
+    model: DINOModel = field(repr=False)
+    variables: Variables = field(repr=False)
     metadata: dict[str, str]
 
     @classmethod
@@ -67,12 +70,10 @@ class Embedder:
         Vis2imgError
             If the folder holds no run, or no checkpoint that can be read.
         """
-        from vis2img.train.run.run import load_run
-        from vis2img.train.state import backbone_variables
-
         config, state, model = load_run(folder, step)
-        told = {"run": str(Path(folder).resolve()), "step": str(int(state.step)), "role": role, "vis2img": __version__}
-        return cls(config, model, backbone_variables(state, role), told)
+        run, at_step = str(Path(folder).resolve()), str(int(state.step))
+        metadata = {"run": run, "step": at_step, "role": role, "vis2img": __version__}
+        return cls(config, model, backbone_variables(state, role), metadata)
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,8 @@ def embed_inputs(
     settings : EmbedSettings, optional
     overwrite : bool
         Replace an existing output.
-    progress : callable, optional
-        Called with (inputs done, inputs, what is at work).
+    progress : callable
+        Told of the inputs done and the field at work.
 
     Raises
     ------
@@ -137,6 +138,7 @@ def embed_inputs(
     side = _fits_side(embedder.config, paths, settings.patches)
     folder = output.with_name(f".{output.name}.parts")
     key = _key(embedder, settings, side)
+
     parts: list[Path] = []
     skipped: dict[str, str] = {}
     resumed = 0
@@ -148,12 +150,11 @@ def embed_inputs(
             progress("embedding", done, len(paths), each.name)
             part = folder / f"{key}-{_input_key(each)}.parquet"
             with _noting(skipped, path if len(fields) == 1 else f"{path} ({each.name})"):
-                if part.exists():
-                    resumed += 1
-                else:
-                    _write_part(embed_field(each, embedder, settings), part)
+                resumed += part.exists()
+                _make_part(part, each, embedder, settings)
                 parts.append(part)
     progress("embedding", len(paths), len(paths))
+
     if not parts:
         more = f" (and {len(skipped) - 1} more inputs fail)" if len(skipped) > 1 else ""
         raise Vis2imgError(f"{next(iter(skipped.values()))}{more}")
@@ -184,7 +185,7 @@ def embed_field(patches: PatchField, embedder: Embedder, settings: EmbedSettings
     """
     settings = settings or EmbedSettings()
     vectors: list[np.ndarray] = []
-    columns: dict[str, list[Any]] = {}
+    columns: dict[str, list[np.ndarray]] = {}
     for chunk in patches.chunks():
         vectors.append(embed_images(embedder.model, embedder.variables, chunk.images, settings.batch_size))
         for name, values in _columns(chunk, patches, settings.thumbnails).items():
@@ -251,7 +252,11 @@ def _digest(values: list[Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write_part(table: EmbeddingTable, part: Path) -> None:
+def _make_part(part: Path, patches: PatchField, embedder: Embedder, settings: EmbedSettings) -> None:
+    """Embed a field, unless an earlier start has."""
+    if part.exists():
+        return
+    table = embed_field(patches, embedder, settings)
     try:
         part.parent.mkdir(exist_ok=True)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,10 +16,12 @@ from vis2img.coordinates import direction_cosines, sky_position
 from vis2img.draws.draw import Draw
 from vis2img.draws.field import Field
 from vis2img.errors import ParameterError
-from vis2img.imaging.params import ImagingParams
 from vis2img.loader.fields import patch_angle
+from vis2img.models.dino_head import DINOModel
 from vis2img.random import EVALUATION_SEED, draw_rng
 from vis2img.views.crops import ViewConfig, cut
+
+Variables = Mapping[str, Any]  # a tree of arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +34,13 @@ class Patches:
         Stretched, as the network sees them.
     position : float64 [patch, 2]
         RA and Dec of the centres in rad.
-    kept : int64 [patch]
-        Which of the positions asked for these are; the others lie too near the edge of the field.
-    params : ImagingParams
-        How the field was imaged.
+    rows : int64 [patch]
+        Which of the positions these are; the others lie too near the edge of the field.
     """
 
     images: np.ndarray
     position: np.ndarray
-    kept: np.ndarray
-    params: ImagingParams
+    rows: np.ndarray
 
 
 def evaluation_draw(source: Field, *, varied: int | None = None) -> Draw:
@@ -58,7 +58,7 @@ def cut_around(draw: Draw, side: float, views: ViewConfig, position: np.ndarray)
     """Cut patches of ``side`` rad around ``position`` [patch, 2] (RA, Dec in rad) from ``draw``."""
     position = np.asarray(position, dtype=np.float64).reshape(-1, 2)
     lmn = direction_cosines(position[:, 0], position[:, 1], draw.phase_centre)
-    images, kept = [], []
+    images, rows = [], []
     for i, (l, m, n) in enumerate(lmn):
         if n <= 0:
             continue
@@ -66,11 +66,10 @@ def cut_around(draw: Draw, side: float, views: ViewConfig, position: np.ndarray)
             images.append(cut(draw, float(l), float(m), side, views.global_size, views.stretch))
         except ParameterError:
             continue
-        kept.append(i)
-    size = views.global_size
-    stacked = np.stack(images) if images else np.zeros((0, size, size, len(draw.data)), np.float32)
-    index = np.array(kept, dtype=np.int64)
-    return Patches(stacked, position[index], index, draw.params)
+        rows.append(i)
+    empty = np.zeros((0, views.global_size, views.global_size, len(draw.data)), np.float32)
+    index = np.array(rows, dtype=np.int64)
+    return Patches(np.stack(images) if images else empty, position[index], index)
 
 
 def grid_positions(draw: Draw, source: Field, views: ViewConfig, overlap: float = 0.0) -> np.ndarray:
@@ -111,7 +110,7 @@ def tiles(
     return np.stack(sky_position(l[above], m[above], phase_centre), axis=-1)
 
 
-def embed_images(model: Any, variables: Any, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+def embed_images(model: DINOModel, variables: Variables, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """Return an embedding of each image: the class token beside the maximum of the patch tokens.
 
     The class token of a network that has seen little is mostly its own initial value; what any one patch
@@ -140,7 +139,7 @@ def embed_images(model: Any, variables: Any, images: np.ndarray, batch_size: int
     return np.concatenate(vectors) if vectors else np.zeros((0, 2 * model.backbone.dim), np.float32)
 
 
-def joined_tokens(model: Any, variables: Any, images: jax.Array) -> jax.Array:
+def joined_tokens(model: DINOModel, variables: Variables, images: jax.Array) -> jax.Array:
     """Return the vectors of :func:`embed_images`, float32 [image, 2 dim], inside of what is compiled."""
     token, out = model.backbone.apply(variables, images)
     return jnp.concatenate([token, out["patches"].max(axis=1)], axis=1).astype(jnp.float32)
@@ -150,7 +149,7 @@ _forward = partial(jax.jit, static_argnums=0)(joined_tokens)
 
 
 @partial(jax.jit, static_argnums=0)
-def attention_maps(model: Any, variables: Any, images: jax.Array) -> jax.Array:
+def attention_maps(model: DINOModel, variables: Variables, images: jax.Array) -> jax.Array:
     """Return the last block's attention of the class token to the patches: [image, head, rows, columns]."""
     _, out = model.backbone.apply(variables, images, return_attention=True)
     rows, columns = (side // model.backbone.patch for side in images.shape[1:3])

@@ -11,9 +11,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
 
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.files import atomic_output
@@ -88,8 +90,6 @@ def write_embeddings(table: EmbeddingTable, path: Path, overwrite: bool = False)
     OutputError
         If ``path`` does not end in ``.parquet``, exists and ``overwrite`` is not set, or cannot be written.
     """
-    import pyarrow.parquet as pq
-
     check_suffix(path)
     with atomic_output(path, overwrite) as temporary:
         pq.write_table(_to_arrow(table), temporary, compression="zstd", row_group_size=_ROW_GROUP)
@@ -105,9 +105,6 @@ def merge_embeddings(parts: Sequence[Path], path: Path, metadata: dict[str, str]
     Vis2imgError
         If a part cannot be read, or has other columns than the first.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     check_suffix(path)
     rows = 0
     with atomic_output(path, overwrite) as temporary:
@@ -174,8 +171,6 @@ def thumbnail(image: np.ndarray) -> bytes:
 
     Black is -3 sigma; white is the brightest pixel, or 10 sigma where that is brighter.
     """
-    from PIL import Image
-
     plane = image[::-1, :, 0]
     white = max(float(plane.max()), _BRIGHTEST)
     grey = np.clip((plane - _FAINTEST) / (white - _FAINTEST), 0, 1)
@@ -186,9 +181,7 @@ def thumbnail(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _to_arrow(table: EmbeddingTable) -> Any:
-    import pyarrow as pa
-
+def _to_arrow(table: EmbeddingTable) -> pa.Table:
     dim = table.vector.shape[1]
     flat = pa.array(np.ascontiguousarray(table.vector, np.float32).ravel())
     arrays = {"vector": pa.FixedSizeListArray.from_arrays(flat, dim)}
@@ -210,28 +203,21 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _open(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise Vis2imgError(f"cannot read the embeddings {path}: {_line(error)}") from error
 
 
-def _read(path: Path, columns: list[str]) -> Any:
-    import pyarrow as pa
-
+def _read(path: Path, columns: list[str]) -> pa.Table:
     try:
         return _open(path).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise Vis2imgError(f"cannot read the embeddings {path}: {_line(error)}") from error
 
 
-def _vectors(path: Path, column: Any) -> np.ndarray:
-    import pyarrow as pa
-
+def _vectors(path: Path, column: pa.ChunkedArray) -> np.ndarray:
     kind = column.type
     if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind)) or not pa.types.is_floating(kind.value_type):
         raise Vis2imgError(f"{path}: vector must be lists of numbers, not {kind}")
@@ -249,7 +235,7 @@ def _vectors(path: Path, column: Any) -> np.ndarray:
     return vector
 
 
-def _column(column: Any) -> np.ndarray:
+def _column(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(column.combine_chunks().to_numpy(zero_copy_only=False))
 
 

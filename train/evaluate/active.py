@@ -12,7 +12,7 @@ Two methods, each retrained after every score:
   decides what is shown first, and between patches of equal value: the recall can fall at first where anomalies are
   mere outliers that resemble nothing, and rises fast where they resemble each other.
 
-Astronomaly only damps what was found strange, so it cannot bring up what the raw score has missed; with many features
+Astronomaly only damps what the raw score calls strange, so it cannot bring up what that has missed; with many features
 all distances are alike and it changes little.
 """
 
@@ -22,14 +22,21 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import norm
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import Matern, WhiteKernel
+from sklearn.metrics import pairwise_distances_argmin_min
 
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.files import write_text
 from vis2img.train.evaluate.anomaly import HEADLINE, components, outlier_scores, patches, recall_curve
-from vis2img.train.evaluate.scores import Score
+from vis2img.train.evaluate.scores import Name, Pairs
 
 METHODS = ("astronomaly", "protege")
 HIGHEST = 5.0
@@ -38,7 +45,7 @@ CHECKPOINTS = (0, 20, 50, 100)
 
 
 class ActiveSession:
-    """Patches, what a human has said of some of them, and in which order to look at the others.
+    """Patches, the scores that a human gave some of them, and the order in which to look at the others.
 
     Parameters
     ----------
@@ -92,14 +99,14 @@ class ActiveSession:
         ParameterError
             If there is no such patch, or a score is not from 0 to 5.
         """
-        found: dict[int, float] = {}
+        scores: dict[int, float] = {}
         for index, value in zip(indices, human_scores, strict=True):
             if not 0 <= index < len(self._raw):
                 raise ParameterError(f"patch {index} does not exist; there are {len(self._raw)}, counted from 0")
             if not 0 <= value <= HIGHEST:
                 raise ParameterError(f"human score {value} of patch {index} must be from 0 to {HIGHEST:g}")
-            found[int(index)] = float(value)
-        self.human |= found
+            scores[int(index)] = float(value)
+        self.human |= scores
 
     def ranking(self) -> np.ndarray:
         """Return all patches [n], the most interesting first, scored ones among them."""
@@ -113,8 +120,6 @@ class ActiveSession:
         if self.method == "protege":
             mean, spread = self._gaussian_process(rows, values)
             return mean, expected_improvement(mean, spread, values.max())
-        from sklearn.ensemble import RandomForestRegressor
-        from sklearn.metrics import pairwise_distances_argmin_min
 
         forest = RandomForestRegressor(random_state=self.seed).fit(self._features[rows], values)
         distance = pairwise_distances_argmin_min(self._features, self._features[rows])[1]
@@ -123,10 +128,6 @@ class ActiveSession:
 
     def _gaussian_process(self, rows: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the predicted human score of each patch and its standard deviation."""
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.gaussian_process import GaussianProcessRegressor
-        from sklearn.gaussian_process.kernels import Matern, WhiteKernel
-
         # Scores that are all the same tell nothing of the kernel. As it is, and with a mean of 0, it leads away from
         # what was called dull and to the likes of what was called interesting.
         optimizer = "fmin_l_bfgs_b" if np.ptp(values) else None
@@ -184,8 +185,6 @@ def damped(raw: np.ndarray, predicted: np.ndarray, distance: np.ndarray) -> np.n
 
 def expected_improvement(mean: np.ndarray, spread: np.ndarray, best: float) -> np.ndarray:
     """Return how far each patch is expected to surpass ``best`` by more than the trade-off (Jones et al. 1998)."""
-    from scipy.stats import norm
-
     gain = mean - best - TRADE_OFF
     z = gain / np.maximum(spread, 1e-12)
     return gain * norm.cdf(z) + spread * norm.pdf(z)
@@ -195,78 +194,71 @@ def _fingerprint(vectors: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(vectors, dtype=np.float32).tobytes()).hexdigest()
 
 
-def simulated_session(
-    representation: str,
-    vectors: np.ndarray,
-    planted: np.ndarray,
-    human: np.ndarray,
-    *,
-    batch: int = 10,
-    rounds: int = 10,
-    seeds: Sequence[int] = range(5),
-) -> list[Score]:
-    """Score active learning with a human whose scores are known.
+@dataclass(frozen=True)
+class ActiveLearning:
+    """Recall of planted anomalies with a person who scores some patches: 5 what is planted, 0 all else.
 
     Looked at is what was shown for scoring, in the order it was shown, and then the ranking.
 
     Parameters
     ----------
-    representation : str
-        Name in the table.
-    vectors : float [n, dim]
-        Embeddings.
-    planted : bool [n]
-        Which patches are wanted.
-    human : float [n]
-        What the human would say of each, 0 to 5.
     batch : int
         Patches scored between two trainings.
     rounds : int
         Batches.
-    seeds : sequence of int
-        Of the isolation forest that gives the raw scores, and of the learner.
-
-    Returns
-    -------
-    list of Score
-        "recall" of each method, and of "no scores" (the raw order), with x the number of patches looked at, all of
-        them scored: 20, 50 and 100, as far as ``batch`` and ``rounds`` reach them. "recall in the first 5%" of each
-        method, with x the number of scores given, 0 and as far as they are at most half of these 5%: of more, it would
-        be decided before the learner has a say.
-
-    Raises
-    ------
-    ParameterError
-        If nothing is planted, or ``batch`` is less than 1.
     """
-    if batch < 1:
-        raise ParameterError(f"batch of {batch} patches must be at least 1")
-    planted, human = np.asarray(planted, dtype=bool), np.asarray(human, dtype=float)
-    first = patches(HEADLINE, len(planted))
-    scores: list[Score] = []
 
-    def add(setting: str, metric: str, x: int, seed: int, value: float) -> None:
-        scores.append(Score("active learning", representation, setting, metric, x, seed, float(value)))
+    batch: int = 10
+    rounds: int = 10
 
-    for seed in seeds:
-        raw = outlier_scores("isolation forest", vectors, seed)
-        unhelped = recall_curve(np.argsort(-raw, kind="stable"), planted)
-        for count in CHECKPOINTS:
-            if 0 < count <= min(batch * rounds, len(planted)):
-                add("no scores", "recall", count, seed, unhelped[count])
-        for method in METHODS:
-            session = ActiveSession(vectors, raw, method, seed)
-            for done in range(rounds + 1):
-                if done:
-                    shown = session.next(batch)
-                    session.score(shown, human[shown])
-                count = done * batch
-                if count not in CHECKPOINTS or count > len(planted):
-                    continue
-                ranking, seen = session.ranking(), np.array(list(session.human), dtype=int)
-                curve = recall_curve(np.concatenate([seen, ranking[~np.isin(ranking, seen)]]), planted)
-                if count:
-                    add(method, "recall", count, seed, curve[count])
-                if 2 * count <= first:
-                    add(method, "recall in the first 5%", count, seed, curve[first])
-    return scores
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ParameterError(f"batch of {self.batch} patches must be at least 1")
+
+    def run(self, vectors: np.ndarray, planted: np.ndarray, seeds: Sequence[int] = range(5)) -> Pairs:
+        """Yield "recall" of each method and of "no scores" (the raw order), and "recall in the first 5%" of each.
+
+        x of "recall" is the number of patches looked at, all of them scored: 20, 50 and 100, as far as the batches
+        reach them. x of "recall in the first 5%" is the number of scores given, 0 and as far as they are at most half
+        of these 5%: of more, it would be decided before the learner has a say.
+
+        Parameters
+        ----------
+        vectors : float [n, dim]
+            Embeddings.
+        planted : bool [n]
+            Which patches are wanted.
+        seeds : sequence of int
+            Of the isolation forest that gives the raw scores, and of the learner.
+
+        Raises
+        ------
+        ParameterError
+            If nothing is planted.
+        """
+        for seed in seeds:
+            raw = outlier_scores("isolation forest", vectors, seed)
+            unhelped = recall_curve(np.argsort(-raw, kind="stable"), planted)
+            for count in CHECKPOINTS:
+                if 0 < count <= min(self.batch * self.rounds, len(planted)):
+                    yield Name("active learning", "no scores", "recall", count, seed), unhelped[count]
+            for method in METHODS:
+                yield from self._session(ActiveSession(vectors, raw, method, seed), planted)
+
+    def _session(self, session: ActiveSession, planted: np.ndarray) -> Pairs:
+        name = Name("active learning", session.method, "recall", seed=session.seed)
+        first = patches(HEADLINE, len(planted))
+        for done in range(self.rounds + 1):
+            if done:
+                shown = session.next(self.batch)
+                session.score(shown, HIGHEST * planted[shown])
+            count = done * self.batch
+            if count not in CHECKPOINTS or count > len(planted):
+                continue
+
+            ranking, seen = session.ranking(), np.array(list(session.human), dtype=int)
+            curve = recall_curve(np.concatenate([seen, ranking[~np.isin(ranking, seen)]]), planted)
+            if count:
+                yield replace(name, x=count), curve[count]
+            if 2 * count <= first:
+                yield replace(name, metric="recall in the first 5%", x=count), curve[first]

@@ -7,11 +7,16 @@ by principal components, then an isolation forest or the local outlier factor.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.ensemble import IsolationForest
+from sklearn.neighbors import LocalOutlierFactor
+from sklearn.preprocessing import StandardScaler
 
 from vis2img.errors import ParameterError
-from vis2img.train.evaluate.scores import Score
+from vis2img.train.evaluate.scores import Name, Pairs
 
 METHODS = ("isolation forest", "local outlier factor")
 KEPT_VARIANCE = 0.95
@@ -28,9 +33,6 @@ def components(vectors: np.ndarray) -> np.ndarray:
     ParameterError
         If the vectors are not finite, or all the same.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.preprocessing import StandardScaler
-
     vectors = np.asarray(vectors, dtype=np.float32)
     if not np.isfinite(vectors).all():
         raise ParameterError("embeddings hold NaN or infinity; leave those rows out")
@@ -64,9 +66,6 @@ def outlier_scores(method: str, vectors: np.ndarray, seed: int) -> np.ndarray:
     ParameterError
         If the method is unknown or the vectors cannot be used.
     """
-    from sklearn.ensemble import IsolationForest
-    from sklearn.neighbors import LocalOutlierFactor
-
     if method not in METHODS:
         raise ParameterError(f"unknown anomaly method {method!r}; choose one of: {', '.join(METHODS)}")
     features = components(vectors)
@@ -78,7 +77,7 @@ def outlier_scores(method: str, vectors: np.ndarray, seed: int) -> np.ndarray:
 
 
 def recall_curve(order: np.ndarray, planted: np.ndarray) -> np.ndarray:
-    """Return the share of what was planted that is found after each patch looked at.
+    """Return the share of what was planted that has been seen after each patch looked at.
 
     Parameters
     ----------
@@ -103,56 +102,49 @@ def recall_curve(order: np.ndarray, planted: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(planted[np.asarray(order)])]) / planted.sum()
 
 
-def anomaly(
-    representation: str,
-    vectors: np.ndarray,
-    planted: np.ndarray,
-    *,
-    looked_at: Sequence[float] = LOOKED_AT,
-    seeds: Sequence[int] = range(5),
-) -> list[Score]:
-    """Score the recall of planted anomalies against the share of patches looked at.
+@dataclass(frozen=True)
+class Anomaly:
+    """Recall of planted anomalies against the share of patches looked at.
 
     Parameters
     ----------
-    representation : str
-        Name in the table.
-    vectors : float [n, dim]
-        Embeddings.
-    planted : bool [n]
-        Which patches are the anomalies.
     looked_at : sequence of float
         Shares of the patches; the number is rounded, and at least 1.
-    seeds : sequence of int
-        Of the isolation forest. What draws nothing is given once, under the first seed.
-
-    Returns
-    -------
-    list of Score
-        "recall" with x the share looked at, for each method and for "random order" (its expectation, which is the
-        share itself), and "recall over random" at 5%.
-
-    Raises
-    ------
-    ParameterError
-        If nothing is planted or the vectors cannot be used.
     """
-    count = len(vectors)
 
-    def row(setting: str, metric: str, share: float, seed: int, value: float) -> Score:
-        return Score("anomaly", representation, setting, metric, float(share), seed, float(value))
+    looked_at: Sequence[float] = LOOKED_AT
 
-    scores = []
-    for method in METHODS:
-        for seed in seeds if method == "isolation forest" else list(seeds)[:1]:
-            order = np.argsort(-outlier_scores(method, vectors, seed), kind="stable")
-            curve = recall_curve(order, planted)
-            scores += [row(method, "recall", share, seed, curve[patches(share, count)]) for share in looked_at]
-            first = patches(HEADLINE, count)
-            scores.append(row(method, "recall over random", HEADLINE, seed, curve[first] / (first / count)))
-    first_seed = next(iter(seeds))
-    scores += [row("random order", "recall", share, first_seed, patches(share, count) / count) for share in looked_at]
-    return scores
+    def run(self, vectors: np.ndarray, planted: np.ndarray, seeds: Sequence[int] = range(5)) -> Pairs:
+        """Yield "recall" and, at 5%, "recall over random"; x is the share looked at.
+
+        There is a recall of each method, and of "random order": its expectation, which is the share itself.
+
+        Parameters
+        ----------
+        vectors : float [n, dim]
+            Embeddings.
+        planted : bool [n]
+            Which patches are the anomalies.
+        seeds : sequence of int
+            Of the isolation forest. What draws nothing is given once, under the first seed.
+
+        Raises
+        ------
+        ParameterError
+            If nothing is planted or the vectors cannot be used.
+        """
+        count = len(vectors)
+        for method in METHODS:
+            for seed in seeds if method == "isolation forest" else seeds[:1]:
+                order = np.argsort(-outlier_scores(method, vectors, seed), kind="stable")
+                curve = recall_curve(order, planted)
+                for share in self.looked_at:
+                    yield Name("anomaly", method, "recall", float(share), seed), curve[patches(share, count)]
+                first = patches(HEADLINE, count)
+                name = Name("anomaly", method, "recall over random", HEADLINE, seed)
+                yield name, curve[first] / (first / count)
+        for share in self.looked_at:
+            yield Name("anomaly", "random order", "recall", float(share), seeds[0]), patches(share, count) / count
 
 
 def patches(share: float, count: int) -> int:

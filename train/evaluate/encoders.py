@@ -9,11 +9,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from sklearn.decomposition import PCA
 
 from vis2img.configs.records import differences, to_record
 from vis2img.draws.presets import load_prior
 from vis2img.errors import ParameterError
-from vis2img.train.embed.patches import embed_images
+from vis2img.models.dino_head import DINOModel
+from vis2img.train.embed.patches import Variables, embed_images
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.folder import FREE
 from vis2img.train.run.run import load_run
@@ -25,26 +27,29 @@ _COMPONENTS = 64
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """A representation: its name in tables, its seed, and images [n, y, x, channel] to vectors [n, dim].
-
-    ``model`` and ``variables`` are those of a network, None of pixels.
-    """
+    """A representation: its name in tables, its seed, and images [n, y, x, channel] to vectors [n, dim]."""
 
     name: str
     seed: int
     encode: Callable[[np.ndarray], np.ndarray]
-    model: Any = None
-    variables: Any = None
 
 
-def network_encoder(name: str, seed: int, model: Any, variables: Any) -> Encoder:
+@dataclass(frozen=True, eq=False)
+class NetworkEncoder(Encoder):
+    """The representation of a network."""
+
+    model: DINOModel
+    variables: Variables
+
+
+def network_encoder(name: str, seed: int, model: DINOModel, variables: Variables) -> NetworkEncoder:
     """Return the representation of a network; the vectors are those of `vis2img.train.embed.patches.embed_images`."""
-    return Encoder(name, seed, lambda images: embed_images(model, variables, images), model, variables)
+    return NetworkEncoder(name, seed, lambda images: embed_images(model, variables, images), model, variables)
 
 
 def run_encoders(
-    folders: Sequence[str | Path], name: str = TRAINED, role: str = "teacher", step: int | None = None
-) -> tuple[TrainConfig, list[Encoder]]:
+    folders: Sequence[str | Path], role: str = "teacher", step: int | None = None
+) -> tuple[TrainConfig, list[NetworkEncoder]]:
     """Return the configuration of the first of ``folders``, and the representations of all, which are its seeds.
 
     Raises
@@ -54,13 +59,13 @@ def run_encoders(
     Vis2imgError
         If a folder holds no run.
     """
-    configs, found = [], []
+    configs, encoders = [], []
     for seed, folder in enumerate(folders):
         config, state, model = load_run(folder, step)
         configs.append(config)
-        found.append(network_encoder(name, seed, model, backbone_variables(state, role)))
+        encoders.append(network_encoder(TRAINED, seed, model, backbone_variables(state, role)))
     _check_seeds(folders, configs)
-    return configs[0], found
+    return configs[0], encoders
 
 
 def _check_seeds(folders: Sequence[str | Path], configs: Sequence[TrainConfig]) -> None:
@@ -85,16 +90,16 @@ def _what_counts(config: TrainConfig) -> dict[str, Any]:
     return record
 
 
-def random_encoders(config: TrainConfig, seeds: Iterable[int]) -> list[Encoder]:
+def random_encoders(config: TrainConfig, seeds: Iterable[int]) -> list[NetworkEncoder]:
     """Return the networks of ``config`` as they are before training: ``seeds`` count from its own."""
     size = config.data.views.global_size
     model = build_model(config.model, size, config.optim)
-    found = []
+    encoders = []
     for seed in seeds:
         key = jax.random.key(config.seed + seed)
         state = create_state(key, model, config.optim, (size, size, config.data.channels))
-        found.append(network_encoder(RANDOM, seed, model, backbone_variables(state)))
-    return found
+        encoders.append(network_encoder(RANDOM, seed, model, backbone_variables(state)))
+    return encoders
 
 
 def pixel_encoder(images: np.ndarray, seed: int = 0) -> Encoder:
@@ -102,8 +107,6 @@ def pixel_encoder(images: np.ndarray, seed: int = 0) -> Encoder:
 
     They are fitted without labels, on images that are scored: a help that the networks do not have.
     """
-    from sklearn.decomposition import PCA
-
     count = min(_COMPONENTS, len(images), int(np.prod(images.shape[1:])))
     pca = PCA(count, random_state=0).fit(images.reshape(len(images), -1))
     return Encoder(PIXELS, seed, lambda others: pca.transform(others.reshape(len(others), -1)).astype(np.float32))

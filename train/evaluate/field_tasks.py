@@ -1,29 +1,40 @@
-"""All tasks on patches of fields with a truth, for one representation at a time."""
+"""All tasks on patches of fields with a truth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from vis2img.errors import ParameterError
-from vis2img.train.evaluate.active import simulated_session
-from vis2img.train.evaluate.anomaly import anomaly
-from vis2img.train.evaluate.classification import classify, knn_classifier
-from vis2img.train.evaluate.invariance import invariance
-from vis2img.train.evaluate.regression import regress
-from vis2img.train.evaluate.scores import Score
-from vis2img.train.evaluate.similarity import precision_at
-from vis2img.train.evaluate.simulated import ALIKE, ENDS, PARAMETERS, SHIFTED, SourcePatches, TilePatches
-from vis2img.train.evaluate.transfer import transfer, transfer_to_others
+from vis2img.progress import Progress, renamed
+from vis2img.simulate.truth.truth import Truth
+from vis2img.train.evaluate.classification import SHARES, Classification
+from vis2img.train.evaluate.classifiers import knn_classifier
+from vis2img.train.evaluate.config import TASKS, EvaluateConfig, check_tasks
+from vis2img.train.evaluate.folds import Samples
+from vis2img.train.evaluate.invariance import Invariance
+from vis2img.train.evaluate.rare import RareClasses
+from vis2img.train.evaluate.regression import Regression
+from vis2img.train.evaluate.scores import Pairs
+from vis2img.train.evaluate.similarity import Similarity
+from vis2img.train.evaluate.simulated import (
+    ALIKE,
+    ENDS,
+    PARAMETERS,
+    SHIFTED,
+    SourcePatches,
+    TilePatches,
+    field_patches,
+    labelled_sources,
+    read_truths,
+)
+from vis2img.train.evaluate.transfer import Transfer, TransferToOthers
+from vis2img.train.run.config import TrainConfig
 
-Encode = Callable[[np.ndarray], np.ndarray]
-TASKS = ("classification", "similarity", "anomaly", "regression", "transfer", "invariance")
-AS_LEARNT = "as learnt"  # asked of what was learnt on, but of other sources: what a transfer is compared with
-PLANTED_SHARE = 0.05
-# What a person would say of a patch on Astronomaly's scale: 5 of what is sought, 0 of all else.
-SOUGHT, DULL = 5.0, 0.0
+Encode = Callable[[np.ndarray], np.ndarray]  # images [n, y, x, channel] to vectors [n, dim]
+AS_LEARNT = "as learnt"  # tested on other sources, imaged as the training ones: what a transfer is compared with
 
 
 def wanted_ways(tasks: Iterable[str]) -> tuple[str, ...]:
@@ -36,172 +47,196 @@ def wanted_ways(tasks: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ways))
 
 
-def score_fields(
-    representation: str,
-    encode: Encode,
-    sources: SourcePatches,
-    tiles: TilePatches | None,
-    tasks: Sequence[str] = TASKS,
-    *,
-    shares: Sequence[float] = (0.05, 0.1, 0.3, 1.0),
-    folds: int = 5,
-    rare: Sequence[str] = (),
-    seeds: Sequence[int] = (0,),
-    others: SourcePatches | None = None,
-) -> list[Score]:
-    """Score one representation by several tasks, once for each seed where it draws something.
+@dataclass(frozen=True, eq=False)
+class FieldTasks:
+    """Several tasks on the sources and tiles of fields.
 
     Parameters
     ----------
-    representation : str
-        Name in the table.
-    encode : callable
-        Images float32 [n, size, size, channel] to vectors [n, dim].
     sources : SourcePatches
         With the ways of :func:`wanted_ways`; what needs a way that is not there is left out.
-    tiles : TilePatches or None
+    tiles : TilePatches, optional
         For "regression".
+    others : SourcePatches, optional
+        Of other fields, seen alike: "transfer" trains on ``sources`` and tests on these, too.
     tasks : sequence of str
-        Of :data:`TASKS`.
+        Of :data:`vis2img.train.evaluate.config.TASKS`.
     shares : sequence of float
         Of the labels, for "classification".
     folds : int
         Parts of the fields; fewer where there are fewer fields.
     rare : sequence of str
-        Classes that are the anomalies; default: each in turn, see :func:`rare_classes`.
-    seeds : sequence of int
-        Of folds, labels and what is planted; of the representation, if it has one.
-    others : SourcePatches, optional
-        Of other fields, seen alike: "transfer" learns on ``sources`` and is asked of these.
-
-    Returns
-    -------
-    list of Score
-
-    Raises
-    ------
-    ParameterError
-        If a task is unknown, or the data do not suit it.
+        Classes that are the anomalies: see :class:`vis2img.train.evaluate.rare.RareClasses`.
     """
-    unknown = [task for task in tasks if task not in TASKS]
-    if unknown:
-        raise ParameterError(f"unknown task {unknown[0]!r}; choose from {', '.join(TASKS)}")
-    vectors = {name: encode(images) for name, images in sources.seen.items()}
-    of_tiles = encode(tiles.images) if tiles is not None and "regression" in tasks else None
-    parts = min(folds, len(np.unique(sources.field)))
-    asked = encode(others.seen[ALIKE]) if others is not None and "transfer" in tasks else None
-    scores = _of_sources(representation, vectors, sources, tasks, shares, parts, rare, seeds)
-    if tiles is not None and of_tiles is not None:
-        scores += _of_tiles(representation, of_tiles, tiles, parts, seeds)
-    if others is not None and asked is not None:
-        scores += transfer_to_others(
-            representation, vectors[ALIKE], sources.label, sources.field, asked, others.label, seeds=seeds
-        )
-    return scores
 
+    sources: SourcePatches
+    tiles: TilePatches | None = None
+    others: SourcePatches | None = None
+    tasks: Sequence[str] = TASKS
+    shares: Sequence[float] = SHARES
+    folds: int = 5
+    rare: Sequence[str] = ()
 
-def _of_sources(
-    representation: str,
-    vectors: Mapping[str, np.ndarray],
-    sources: SourcePatches,
-    tasks: Sequence[str],
-    shares: Sequence[float],
-    folds: int,
-    rare: Sequence[str],
-    seeds: Sequence[int],
-) -> list[Score]:
-    alike, label, field = vectors[ALIKE], sources.label, sources.field
-    scores: list[Score] = []
-    if "classification" in tasks:
-        scores += classify(representation, alike, label, field, shares=shares, folds=folds, seeds=seeds)
-    if "similarity" in tasks:
-        scores += precision_at(representation, alike, label, field, seed=seeds[0])
-    if "anomaly" in tasks:
-        for seed in seeds:
-            scores += rare_classes(representation, alike, label, rare, seed)
-    if "transfer" in tasks:
-        pairs = [(alike, {f"to {name}": vectors[name] for name in (SHIFTED, "full") if name in vectors})]
+    def __post_init__(self) -> None:
+        check_tasks(self.tasks)
+
+    @property
+    def train(self) -> Samples:
+        """Images of the sources in the fixed way."""
+        return Samples(self.sources.seen[ALIKE], self.sources.label, self.sources.field)
+
+    @property
+    def test(self) -> None:
+        """None: each field is tested by what was learnt on others."""
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """Images of sources and tiles [n, y, x, channel]."""
+        return np.concatenate([self.train.inputs, *([self.tiles.images] if self.tiles else [])])
+
+    def run(self, encode: Encode, seeds: Sequence[int] = (0,)) -> Pairs:
+        """Yield what all tasks yield of a representation.
+
+        Parameters
+        ----------
+        encode : callable
+            Images float32 [n, size, size, channel] to vectors [n, dim].
+        seeds : sequence of int
+            Of folds, labels and what is planted; of the representation, if it has one.
+
+        Raises
+        ------
+        ParameterError
+            If the data do not suit a task.
+        """
+        vectors = {way: encode(images) for way, images in self.sources.seen.items()}
+        train = replace(self.train, inputs=vectors[ALIKE])
+        folds = min(self.folds, len(np.unique(train.group)))
+        if "classification" in self.tasks:
+            yield from Classification(self.shares, folds).run(train, seeds=seeds)
+        if "similarity" in self.tasks:
+            yield from Similarity().run(train, seeds=seeds)
+        if "anomaly" in self.tasks:
+            yield from RareClasses(self.rare).run(train, seeds)
+        if "transfer" in self.tasks:
+            yield from self._transfer(vectors, train, Transfer(folds), seeds)
+        if "invariance" in self.tasks:
+            otherwise = {way: vectors[way] for way in (*PARAMETERS, "full") if way in vectors}
+            yield from Invariance().run(train.inputs, otherwise, seeds)
+        if "regression" in self.tasks and self.tiles is not None:
+            yield from self._regression(self.tiles, encode, folds, seeds)
+        if "transfer" in self.tasks and self.others is not None:
+            test = Samples(encode(self.others.seen[ALIKE]), self.others.label, self.others.field)
+            yield from TransferToOthers().run(train, test, seeds)
+
+    def _transfer(
+        self, vectors: dict[str, np.ndarray], train: Samples, transfer: Transfer, seeds: Sequence[int]
+    ) -> Pairs:
+        tests = {f"to {way}": vectors[way] for way in (SHIFTED, "full") if way in vectors}
+        yield from transfer.run(train, tests, seeds)
         for name in ENDS:
-            ends = [vectors.get(f"{name} [{i}]") for i in (0, 1)]
-            if ends[0] is not None and ends[1] is not None:
-                pairs.append((ends[0], {name: ends[1], f"{name}, {AS_LEARNT}": ends[0]}))
-        for learnt, asked in pairs:
-            scores += transfer(representation, learnt, asked, label, field, folds=folds, seeds=seeds)
-    if "invariance" in tasks:
-        otherwise = {name: vectors[name] for name in (*PARAMETERS, "full") if name in vectors}
-        scores += invariance(representation, alike, otherwise, seeds[0])
-    return scores
+            if f"{name} [0]" in vectors:
+                first, second = vectors[f"{name} [0]"], vectors[f"{name} [1]"]
+                tests = {name: second, f"{name}, {AS_LEARNT}": first}
+                yield from transfer.run(replace(train, inputs=first), tests, seeds)
+
+    def _regression(self, tiles: TilePatches, encode: Encode, folds: int, seeds: Sequence[int]) -> Pairs:
+        vectors = encode(tiles.images)
+        yield from Regression("compact sources", folds).run(Samples(vectors, tiles.compact, tiles.field), seeds=seeds)
+        flux = np.where(tiles.flux > 0, tiles.flux, np.nan)
+        yield from Regression("flux", folds, log=True).run(Samples(vectors, flux, tiles.field), seeds=seeds)
 
 
-def _of_tiles(
-    representation: str, vectors: np.ndarray, tiles: TilePatches, folds: int, seeds: Sequence[int]
-) -> list[Score]:
-    scores: list[Score] = []
-    for name, target in (("compact sources", tiles.compact), ("flux", np.where(tiles.flux > 0, tiles.flux, np.nan))):
-        scores += regress(
-            representation, vectors, target, tiles.field, target_name=name, folds=folds, seeds=seeds,
-            log=name == "flux",
-        )  # fmt: skip
-    return scores
-
-
-def score_queries(
-    representation: str, encode: Encode, sources: SourcePatches, ways: Sequence[str], seed: int = 0
-) -> list[Score]:
-    """Score k-NN alone, each field asked about by all others, for queries seen in several ways.
+@dataclass(frozen=True, eq=False)
+class QueryWays:
+    """k-NN alone, each field tested by all others, for queries seen in several ways.
 
     Parameters
     ----------
-    representation, encode, sources
-        As for :func:`score_fields`.
+    sources : SourcePatches
     ways : sequence of str
         How the queries are seen; the gallery is always centred and imaged in the fixed way.
-    seed : int
-        Of the representation.
+    """
+
+    sources: SourcePatches
+    ways: Sequence[str]
+
+    def run(self, encode: Encode, seeds: Sequence[int] = (0,)) -> Pairs:
+        """Yield "balanced accuracy" of the task "transfer", settings "WAY, k-NN"."""
+        vectors = {way: encode(self.sources.seen[way]) for way in dict.fromkeys((ALIKE, *self.ways))}
+        gallery = Samples(vectors[ALIKE], self.sources.label, self.sources.field)
+        transfer = Transfer(len(np.unique(gallery.group)), {"k-NN": knn_classifier})
+        yield from transfer.run(gallery, {way: vectors[way] for way in self.ways}, seeds)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Labelled sources of the catalogues that are not scored, as their patches do not lie within the imaged fields."""
+
+    name: str
+    count: int
+    total: int
+
+    def __str__(self) -> str:
+        where = "whose patches do not lie within the imaged fields"
+        return f"{self.count} of {self.total} labelled sources of the catalogues, {where}"
+
+
+def read_fields(
+    config: EvaluateConfig, settings: TrainConfig, progress: Progress
+) -> tuple[FieldTasks, dict[str, str], list[LeftOut]]:
+    """Image the fields of an evaluation, by default those that the run was trained on, and cut their patches.
 
     Returns
     -------
-    list of Score
-        Task "transfer", settings "WAY, k-NN", "balanced accuracy".
-    """
-    vectors = {way: encode(sources.seen[way]) for way in dict.fromkeys((ALIKE, *ways))}
-    return transfer(
-        representation, vectors[ALIKE], {way: vectors[way] for way in ways}, sources.label, sources.field,
-        folds=len(np.unique(sources.field)), seeds=[seed], fits={"k-NN": knn_classifier},
-    )  # fmt: skip
-
-
-def rare_classes(
-    representation: str, vectors: np.ndarray, label: np.ndarray, rare: Sequence[str], seed: int
-) -> list[Score]:
-    """Look for the sources of rare classes among all others, without help and with a person's scores.
-
-    The person says 5 of what is sought and 0 of all else. What is rare is thinned out to a twentieth of the whole;
-    without ``rare`` each class is so in turn.
+    tasks : FieldTasks
+    facts : dict
+        What is scored, for the reader of the scores.
+    left_out : list of LeftOut
+        What is not.
 
     Raises
     ------
-    ParameterError
-        If no source is of a rare class, or there is nothing else.
+    Vis2imgError
+        If a measurement set or a catalogue cannot be used.
     """
-    if len(np.unique(label)) < 2:
-        raise ParameterError("a search for rare sources needs sources of at least two classes")
-    unknown = [name for name in rare if name not in label]
-    if unknown:
-        known = ", ".join(np.unique(label))
-        raise ParameterError(f"no source is of the rare class {unknown[0]!r}; there are {known}")
-    rng = np.random.default_rng([seed, len(label)])
-    scores = []
-    for names in [tuple(rare)] if rare else [(name,) for name in np.unique(label)]:
-        wanted = np.isin(label, names)
-        others, members = np.flatnonzero(~wanted), np.flatnonzero(wanted)
-        count = max(2, round(len(others) * PLANTED_SHARE / (1 - PLANTED_SHARE)))
-        rows = np.concatenate([others, rng.choice(members, min(count, len(members)), replace=False)])
-        scores += _planted(representation, vectors[rows], wanted[rows], ", ".join(names), seed)
-    return scores
+    settings = _on_fields(settings, config.ms or settings.data.ms)
+    truths = read_truths(settings, config.catalogue)
+    ways, tiled = wanted_ways(config.tasks), "regression" in config.tasks
+    sources, tiles = field_patches(settings, truths, ways, progress, tiles=tiled)
+    sources, left_out = _of_classes(sources, truths, config.classes, "left out")
+    classes = len(np.unique(sources.label))
+    facts = {
+        "data": f"{len(truths)} fields, {len(sources.label)} labelled sources of {classes} classes",
+        left_out.name: str(left_out),
+        "fields": _names(settings.data.ms),
+    }
+    if not config.other_ms:
+        tasks = FieldTasks(sources, tiles, None, config.tasks, config.shares, config.folds, config.rare)
+        return tasks, facts, [left_out]
+
+    settings = _on_fields(settings, config.other_ms)
+    truths = read_truths(settings)
+    others, _ = field_patches(settings, truths, (ALIKE,), renamed(progress, "imaging others"))
+    others, also = _of_classes(others, truths, config.classes, "left out of the others")
+    facts["other fields"] = f"{_names(config.other_ms)}: {len(others.label)} sources"
+    facts[also.name] = str(also)
+    tasks = FieldTasks(sources, tiles, others, config.tasks, config.shares, config.folds, config.rare)
+    return tasks, facts, [left_out, also]
 
 
-def _planted(representation: str, vectors: np.ndarray, planted: np.ndarray, name: str, seed: int) -> list[Score]:
-    found = anomaly(representation, vectors, planted, seeds=[seed])
-    found += simulated_session(representation, vectors, planted, np.where(planted, SOUGHT, DULL), seeds=[seed])
-    return [replace(score, setting=f"{score.setting}: {name}") for score in found]
+def _on_fields(settings: TrainConfig, ms: Sequence[str]) -> TrainConfig:
+    """Return the configuration with other data. A catalogue goes with each measurement set, so with one field of it."""
+    return replace(settings, data=replace(settings.data, ms=tuple(ms), weights=(), fields="one", bands="one"))
+
+
+def _of_classes(
+    sources: SourcePatches, truths: Sequence[Truth], classes: Sequence[str], name: str
+) -> tuple[SourcePatches, LeftOut]:
+    sources = sources.of_classes(classes) if classes else sources
+    total = labelled_sources(truths, classes)
+    return sources, LeftOut(name, total - len(sources.label), total)
+
+
+def _names(ms: Sequence[str]) -> str:
+    return ", ".join(Path(path).name for path in ms)

@@ -1,15 +1,14 @@
 """A network trained further with labels: fine-tuning, and from random weights the supervised baseline.
 
-The classifier is one linear layer on the vector that `vis2img.train.embed.patches` gives;
-everything is trained. Pictures are turned,
-mirrored and moved by a few pixels at random, labels are smoothed (Szegedy et al. 2016, arXiv:1512.00567), and what is
-told of a picture is the mean over the eight symmetries of the square.
+The classifier is one linear layer on the vector that `vis2img.train.embed.patches` gives; everything is trained.
+Pictures are turned, mirrored and moved by a few pixels at random, labels are smoothed (Szegedy et al. 2016,
+arXiv:1512.00567), and the prediction of a picture is the mean over the eight symmetries of the square.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,12 +18,15 @@ import numpy as np
 import optax
 
 from vis2img.errors import ParameterError
-from vis2img.train.embed.patches import joined_tokens
-from vis2img.train.evaluate.folds import few_labels, validation_folds
-from vis2img.train.evaluate.scores import Score
+from vis2img.models.dino_head import DINOModel
+from vis2img.train.embed.patches import Variables, joined_tokens
+from vis2img.train.evaluate.classification import accuracies
+from vis2img.train.evaluate.folds import Samples, few_labels, validation_folds
+from vis2img.train.evaluate.scores import Pairs
 from vis2img.views.crops import TURNS, turned
 
-Variables = Any
+Head = dict[str, jax.Array]
+Params = dict[str, Any]  # of backbone and head
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class FineTuneConfig:
 
 
 def fine_tune(
-    model: Any,
+    model: DINOModel,
     variables: Variables,
     images: np.ndarray,
     label: np.ndarray,
@@ -60,7 +62,7 @@ def fine_tune(
     config: FineTuneConfig,
     seed: int,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Train a classifier with its backbone, and return what it makes of other pictures.
+    """Train a classifier with its backbone, and return its prediction of other pictures.
 
     Parameters
     ----------
@@ -88,6 +90,7 @@ def fine_tune(
     """
     if not len(images) or label.min() < 0 or label.max() >= classes:
         raise ParameterError(f"fine-tuning needs pictures with labels from 0 to {classes - 1}")
+
     width = jax.eval_shape(partial(joined_tokens, model), variables, images[:1]).shape[1]
     params = {
         "backbone": jax.tree.map(jnp.array, variables["params"]),
@@ -99,6 +102,7 @@ def fine_tune(
     for rows in _batches(rng, len(images), config):
         batch = _augmented(images[rows], config.shift, rng), label[rows]
         params, state = _step(model, config, params, state, stats, *batch)
+
     tuned = {"params": params["backbone"], "batch_stats": stats}
     return lambda others: _probabilities(model, tuned, params["head"], others, config.batch_size)
 
@@ -130,9 +134,15 @@ def _augmented(images: np.ndarray, shift: int, rng: np.random.Generator) -> np.n
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
 def _step(
-    model: Any, config: FineTuneConfig, params: Any, state: Any, stats: Any, images: jax.Array, label: jax.Array
-) -> tuple[Any, Any]:
-    def loss(params: Any) -> jax.Array:
+    model: DINOModel,
+    config: FineTuneConfig,
+    params: Params,
+    state: optax.OptState,
+    stats: Variables,
+    images: jax.Array,
+    label: jax.Array,
+) -> tuple[Params, optax.OptState]:
+    def loss(params: Params) -> jax.Array:
         logits = _logits(model, {"params": params["backbone"], "batch_stats": stats}, params["head"], images)
         wanted = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[1]), config.smoothing)
         return jnp.mean(optax.softmax_cross_entropy(logits, wanted))
@@ -141,86 +151,70 @@ def _step(
     return optax.apply_updates(params, updates), state
 
 
-def _logits(model: Any, variables: Variables, head: Any, images: jax.Array) -> jax.Array:
+def _logits(model: DINOModel, variables: Variables, head: Head, images: jax.Array) -> jax.Array:
     return joined_tokens(model, variables, images) @ head["kernel"] + head["bias"]
 
 
 _compiled_logits = partial(jax.jit, static_argnums=0)(_logits)
 
 
-def _probabilities(model: Any, variables: Variables, head: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
+def _probabilities(
+    model: DINOModel, variables: Variables, head: Head, images: np.ndarray, batch_size: int
+) -> np.ndarray:
     """Return the mean probabilities [n, classes] over the eight symmetries of the square."""
-    found = np.zeros((len(images), head["bias"].shape[0]), np.float32)
+    mean = np.zeros((len(images), head["bias"].shape[0]), np.float32)
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
         padded = np.pad(part, [(0, batch_size - len(part))] + [(0, 0)] * 3)  # one shape is compiled
         for turn in range(TURNS):
             views = np.stack([turned(image, turn) for image in padded])
             logits = np.asarray(_compiled_logits(model, variables, head, views))[: len(part)]
-            found[start : start + len(part)] += np.asarray(jax.nn.softmax(logits)) / TURNS
-    return found
+            mean[start : start + len(part)] += np.asarray(jax.nn.softmax(logits)) / TURNS
+    return mean
 
 
-def fine_tuned(
-    representation: str,
-    model: Any,
-    variables: Mapping[int, Variables],
-    images: np.ndarray,
-    label: np.ndarray,
-    group: np.ndarray,
-    test: tuple[np.ndarray, np.ndarray] | None = None,
-    *,
-    shares: Sequence[float] = (1.0,),
-    folds: int = 5,
-    config: FineTuneConfig | None = None,
-    progress: Callable[[], None] | None = None,
-) -> list[Score]:
-    """Score fine-tuning from each of ``variables``, by their seeds.
+@dataclass(frozen=True, eq=False)
+class FineTuning:
+    """Accuracy of a network that is trained further with labels, from each of several weights.
 
     Parameters
     ----------
-    representation : str
-        Name in the table.
     model : DINOModel
-    variables : dict of int to dict
-        Of the backbone, for each seed.
-    images : float32 [n, y, x, channel]
-    label : [n]
-        Class.
-    group : int [n]
-        What must not be in training and test at once.
-    test : (images, label), optional
-        What to test on; by default seed i tests on fold i of its own folds, and trains on the others.
+    starts : sequence of dict
+        Variables of the backbone to start from: seed i starts from number i, and from the first again after the last.
     shares : sequence of float
         Of the training labels.
     folds : int
-    config : FineTuneConfig, optional
-    progress : callable, optional
-        Called after each training.
-
-    Returns
-    -------
-    list of Score
-        Setting "fine-tuned"; "accuracy" and "balanced accuracy", x is the share of labels.
+    config : FineTuneConfig
     """
-    from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-    names, number = np.unique(label, return_inverse=True)
-    scores = []
-    for seed, start in variables.items():
-        train = np.arange(len(label))
-        asked = test
-        if asked is None:
-            fold = validation_folds(label, group, folds, seed)
-            train, held_out = np.flatnonzero(fold != seed % folds), fold == seed % folds
-            asked = images[held_out], label[held_out]
-        for share in shares:
-            few = train[few_labels(label[train], share, seed)]
-            tuned = fine_tune(model, start, images[few], number[few], len(names), config or FineTuneConfig(), seed)
-            guess = names[tuned(asked[0]).argmax(axis=1)]
-            for metric, score in (("accuracy", accuracy_score), ("balanced accuracy", balanced_accuracy_score)):
-                value = float(score(asked[1], guess))
-                scores.append(Score("classification", representation, "fine-tuned", metric, share, seed, value))
-            if progress:
-                progress()
-    return scores
+    model: DINOModel
+    starts: Sequence[Variables]
+    shares: Sequence[float] = (1.0,)
+    folds: int = 5
+    config: FineTuneConfig = field(default_factory=FineTuneConfig)
+
+    def run(self, train: Samples, test: Samples | None = None, seeds: Sequence[int] = range(5)) -> Pairs:
+        """Yield "accuracy" and "balanced accuracy" after each training, setting "fine-tuned"; x is the share of labels.
+
+        Parameters
+        ----------
+        train : Samples
+            Images [n, y, x, channel] and classes.
+        test : Samples, optional
+            Likewise; by default seed i tests on fold i of its own folds, and trains on the others.
+        seeds : sequence of int
+        """
+        names, number = np.unique(train.label, return_inverse=True)
+        for seed in seeds:
+            rows, queries = np.arange(len(train)), test
+            if queries is None:
+                fold = validation_folds(train.label, train.group, self.folds, seed)
+                rows, queries = np.flatnonzero(fold != seed % self.folds), train.take(fold == seed % self.folds)
+            start = self.starts[seed % len(self.starts)]
+            for share in self.shares:
+                few = rows[few_labels(train.label[rows], share, seed)]
+                predict = fine_tune(self.model, start, train.inputs[few], number[few], len(names), self.config, seed)
+                predicted = names[predict(queries.inputs).argmax(axis=1)]
+                for name, value in accuracies("fine-tuned", share, seed, queries.label, predicted):
+                    yield replace(name, count=0), value

@@ -1,10 +1,40 @@
-"""Which samples are trained on and which are tested: folds that keep a source whole, and subsets with few labels."""
+"""Samples, and which are trained on and which tested: folds that keep a source whole, and subsets with few labels."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from vis2img.errors import ParameterError
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Sources, or patches of sky, that something is learnt from or tested on.
+
+    Parameters
+    ----------
+    inputs : float
+        Vectors [n, dim], vectors of several views of each [view, n, dim], or images [n, y, x, channel].
+    label : [n]
+        Class, or the number that is predicted.
+    group : [n]
+        What no split may part, such as the patches of a field.
+    """
+
+    inputs: np.ndarray
+    label: np.ndarray
+    group: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, rows: np.ndarray) -> Samples:
+        """Return the samples at ``rows`` (numbers or booleans)."""
+        inputs = self.inputs[:, rows] if self.inputs.ndim == 3 else self.inputs[rows]
+        return Samples(inputs, self.label[rows], self.group[rows])
 
 
 def validation_folds(label: np.ndarray, group: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -32,8 +62,6 @@ def validation_folds(label: np.ndarray, group: np.ndarray, folds: int, seed: int
         If there are fewer groups than folds, or a class falls into one fold only, so that a classifier tested
         on it has never seen it.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     label, code = np.unique(np.asarray(label), return_inverse=True)
     _, group = np.unique(np.asarray(group), return_inverse=True)
     count = int(group.max(initial=-1)) + 1
@@ -44,6 +72,7 @@ def validation_folds(label: np.ndarray, group: np.ndarray, folds: int, seed: int
         raise ParameterError(
             f"{folds} folds need a class of as many samples, the largest has {largest}; use fewer folds"
         )
+
     if count == len(group):
         # The splitter of groups goes through them one by one, which is needless where each is one sample.
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(code, code)
@@ -52,6 +81,7 @@ def validation_folds(label: np.ndarray, group: np.ndarray, folds: int, seed: int
     fold = np.empty(len(group), np.int64)
     for i, (_, test) in enumerate(splits):
         fold[test] = i
+
     for i, name in enumerate(label):
         if len(np.unique(fold[code == i])) < 2:
             raise ParameterError(
@@ -95,12 +125,14 @@ def few_labels(label: np.ndarray, share_or_count: float, seed: int) -> np.ndarra
         if not 0 < share_or_count <= 1:
             raise ParameterError(f"share of labels {share_or_count} must lie above 0 and up to 1")
         count = round(share_or_count * len(label))
+
     _, code, size = np.unique(label, return_inverse=True, return_counts=True)
     shuffled = np.random.default_rng(seed).permutation(len(label))
     rank = np.empty(len(label), np.int64)
     for i in range(len(size)):
         members = shuffled[code[shuffled] == i]
         rank[members] = np.arange(len(members))
+
     # Samples in the order of their place within their class keep its share at every length of the subset.
     place = np.where(rank == 0, -1.0, (rank + 0.5) / size[code])
     order = shuffled[np.argsort(place[shuffled], kind="stable")]

@@ -2,70 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from vis2img.errors import ParameterError
-from vis2img.train.evaluate.scores import Score
-from vis2img.train.evaluate.similarity import Index, unit_vectors
+from vis2img.train.evaluate.neighbours import Index, unit_vectors
+from vis2img.train.evaluate.scores import Name, Pairs
 
 
-def invariance(
-    representation: str, reference: np.ndarray, otherwise: Mapping[str, np.ndarray], seed: int = 0
-) -> list[Score]:
-    """Score how little each imaging parameter changes the embeddings.
+@dataclass(frozen=True)
+class Invariance:
+    """How little each imaging parameter changes the embeddings.
 
-    All vectors are centred by the mean of the reference, as what all patches have in common would make every
-    distance small.
-
-    Parameters
-    ----------
-    representation : str
-        Name in the table.
-    reference : float [n, dim]
-        Embeddings of patches imaged in the fixed way.
-    otherwise : mapping of str to float [n, dim]
-        For each imaging parameter, embeddings of the same patches with that parameter changed.
-    seed : int
-        Of the representation; nothing is drawn here.
-
-    Returns
-    -------
-    list of Score
-        Each setting is the name of a parameter. "distance ratio": mean cosine distance 1 - cos between the two
-        embeddings of a patch over that between different patches of the reference; 0 is invariant, 1 no nearer
-        than any other patch. "retrieval at 1": share of patches whose nearest neighbour among the reference is
-        the patch itself.
-
-    Raises
-    ------
-    ParameterError
-        If there are fewer than two patches, the shapes differ, or all patches of the reference look the same.
+    All vectors are centred by the mean of the gallery, as what all patches have in common would make every distance
+    small.
     """
-    reference = np.asarray(reference, dtype=np.float64)
-    count = len(reference)
-    if count < 2:
-        raise ParameterError(f"invariance needs at least two patches, not {count}")
-    mean = reference.mean(axis=0)
-    fixed = unit_vectors(reference - mean)
-    # The sum of the cosines of all pairs is the squared length of the sum of the vectors.
-    same = float((fixed.astype(np.float64) ** 2).sum())
-    together = float((fixed.sum(axis=0, dtype=np.float64) ** 2).sum())
-    between = 1 - (together - same) / (count * (count - 1))
-    if not fixed.any() or between <= 0:
-        raise ParameterError(f"all {count} reference embeddings are the same; the representation has collapsed")
-    index = Index(fixed, exact_up_to=count)
-    scores = []
-    for name, vectors in otherwise.items():
-        if np.shape(vectors) != reference.shape:
-            raise ParameterError(
-                f"embeddings under {name!r} have the shape {np.shape(vectors)}; the reference has {reference.shape}"
-            )
-        moved = unit_vectors(np.asarray(vectors, dtype=np.float64) - mean)
-        within = 1 - float((fixed * moved).sum(axis=1, dtype=np.float64).mean())
-        nearest = index.search(moved, 1)[0][:, 0]
-        values = {"distance ratio": within / between, "retrieval at 1": float((nearest == np.arange(count)).mean())}
-        for metric, value in values.items():
-            scores.append(Score("invariance", representation, name, metric, float("nan"), seed, value))
-    return scores
+
+    def run(self, gallery: np.ndarray, queries: Mapping[str, np.ndarray], seeds: Sequence[int] = (0,)) -> Pairs:
+        """Yield two values for each imaging parameter, whose name is the setting.
+
+        "distance ratio": mean cosine distance 1 - cos between the two embeddings of a patch over that between different
+        patches of the gallery; 0 is invariant, 1 no nearer than any other patch. "retrieval at 1": share of patches
+        whose nearest neighbour in the gallery is the patch itself.
+
+        Parameters
+        ----------
+        gallery : float [n, dim]
+            Embeddings of patches imaged in the fixed way.
+        queries : mapping of str to float [n, dim]
+            For each imaging parameter, embeddings of the same patches with that parameter changed.
+        seeds : sequence of int
+            The first is that of the representation; nothing is drawn here.
+
+        Raises
+        ------
+        ParameterError
+            If there are fewer than two patches, the shapes differ, or all patches of the gallery look the same.
+        """
+        gallery = np.asarray(gallery, dtype=np.float64)
+        count = len(gallery)
+        if count < 2:
+            raise ParameterError(f"invariance needs at least two patches, not {count}")
+        mean = gallery.mean(axis=0)
+        fixed = unit_vectors(gallery - mean)
+
+        # The sum of the cosines of all pairs is the squared length of the sum of the vectors.
+        same = float((fixed.astype(np.float64) ** 2).sum())
+        together = float((fixed.sum(axis=0, dtype=np.float64) ** 2).sum())
+        between = 1 - (together - same) / (count * (count - 1))
+        if not fixed.any() or between <= 0:
+            raise ParameterError(f"all {count} reference embeddings are the same; the representation has collapsed")
+
+        index = Index(fixed, exact_up_to=count)
+        for name, vectors in queries.items():
+            if np.shape(vectors) != gallery.shape:
+                raise ParameterError(
+                    f"embeddings under {name!r} have the shape {np.shape(vectors)}; the reference has {gallery.shape}"
+                )
+            moved = unit_vectors(np.asarray(vectors, dtype=np.float64) - mean)
+            within = 1 - float((fixed * moved).sum(axis=1, dtype=np.float64).mean())
+            nearest = index.search(moved, 1)[0][:, 0]
+            yield Name("invariance", name, "distance ratio", seed=seeds[0]), within / between
+            yield Name("invariance", name, "retrieval at 1", seed=seeds[0]), (nearest == np.arange(count)).mean()

@@ -1,6 +1,7 @@
 """Rows of a table of scores, and what they say together: means with confidence intervals over seeds.
 
-Every task gives :class:`Score` values; one form makes tables, plots and pages of all of them.
+Every evaluator has a method ``run`` that yields pairs of a :class:`Name` and a value. :func:`scores_of` alone makes
+rows of them, and one form makes tables, plots and pages of all rows.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
+from scipy.stats import norm, t
 
 CONFIDENCE = 0.95
 MINUS = " minus "  # in the names of differences
@@ -51,6 +53,26 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Name:
+    """What a value of an evaluator is of; the parts are those of :class:`Score`."""
+
+    task: str
+    setting: str
+    metric: str
+    x: float = math.nan
+    seed: int = 0
+    count: int = 0
+
+
+Pairs = Iterator[tuple[Name, float]]
+
+
+def scores_of(representation: str, pairs: Iterable[tuple[Name, float]]) -> list[Score]:
+    """Return the rows of what an evaluator yields of a representation."""
+    return [Score(representation=representation, value=float(value), **vars(name)) for name, value in pairs]
+
+
+@dataclass(frozen=True)
 class Summary:
     """Mean over the seeds of one setting, with its confidence interval; low and high are NaN where it is not known."""
 
@@ -82,7 +104,7 @@ def summaries(scores: Iterable[Score]) -> list[Summary]:
         # NaN is equal to nothing, itself included; its text is.
         key = (score.task, score.representation, score.setting, score.metric, repr(float(score.x)))
         groups.setdefault(key, []).append(score)
-    found = []
+    rows = []
     for members in groups.values():
         values = np.array([score.value for score in members])
         first, mean = members[0], float(values.mean())
@@ -91,19 +113,13 @@ def summaries(scores: Iterable[Score]) -> list[Summary]:
         else:
             half = half_width(values) if np.ptp(values) > 0 else math.nan
             low, high = mean - half, mean + half
-        found.append(
-            Summary(
-                *(first.task, first.representation, first.setting, first.metric, first.x),
-                *(len(values), mean, low, high),
-            )
-        )
-    return found
+        what = first.task, first.representation, first.setting, first.metric, first.x
+        rows.append(Summary(*what, len(values), mean, low, high))
+    return rows
 
 
 def wilson(share: float, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return Wilson's confidence interval of a share of ``count`` independent trials."""
-    from scipy.stats import norm
-
     z = float(norm.ppf((1 + confidence) / 2))
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
@@ -112,8 +128,6 @@ def wilson(share: float, count: int, confidence: float = CONFIDENCE) -> tuple[fl
 
 def half_width(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> float:
     """Return half the confidence interval of a mean by Student's t; NaN of fewer than two values."""
-    from scipy.stats import t
-
     count = len(values)
     if count < 2:
         return math.nan

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -69,13 +70,12 @@ class SourcePatches:
         """
         for name in names:
             if name not in self.label:
-                known = ", ".join(np.unique(self.label))
-                raise ParameterError(f"no source is of the class {name!r}; there are {known}")
+                raise ParameterError(
+                    f"no source is of the class {name!r}; there are {', '.join(np.unique(self.label))}"
+                )
         rows = np.isin(self.label, names)
-        return SourcePatches(
-            {name: images[rows] for name, images in self.seen.items()},
-            self.label[rows], self.field[rows], self.position[rows], self.flux[rows],
-        )  # fmt: skip
+        seen = {way: images[rows] for way, images in self.seen.items()}
+        return SourcePatches(seen, self.label[rows], self.field[rows], self.position[rows], self.flux[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,16 +110,6 @@ def ways_of(names: Sequence[str]) -> dict[str, str | dict[str, object]]:
     return ways
 
 
-def source_patches(
-    config: TrainConfig,
-    truths: Sequence[Truth],
-    names: Sequence[str] = (ALIKE, SHIFTED, "full"),
-    progress: Progress = no_progress,
-) -> SourcePatches:
-    """Return the sources of :func:`field_patches`."""
-    return field_patches(config, truths, names, progress)[0]
-
-
 def field_patches(
     config: TrainConfig,
     truths: Sequence[Truth],
@@ -152,31 +142,31 @@ def field_patches(
     """
     fixed, ways = fields_of(config.data), ways_of(names)
     presets = {way for way in ways.values() if isinstance(way, str)}
-    drawn = {name: fields_of(replace(config.data, imaging=name)) for name in presets}
-    parts, tiled = [], []
-    for i, (source, truth) in enumerate(zip(fixed, truths, strict=True)):
-        draws = {ALIKE: evaluation_draw(source)}
+    of_preset = {name: fields_of(replace(config.data, imaging=name)) for name in presets}
+    sources, tiled = [], []
+    for i, (field, truth) in enumerate(zip(fixed, truths, strict=True)):
+        draws = {ALIKE: evaluation_draw(field)}
         for name, way in ways.items():
-            draws[name] = _drawn(drawn[way][i], i) if isinstance(way, str) else changed_draw(source, way)
-        parts.append(_of_field(config, source, truth, i, draws, SHIFTED in names))
+            # One draw of a preset for each field, the same ones in every evaluation.
+            draws[name] = (
+                evaluation_draw(of_preset[way][i], varied=1 + i) if isinstance(way, str) else changed_draw(field, way)
+            )
+        sources.append(_of_field(config, field, truth, i, draws, SHIFTED in names))
         if tiles:
-            tiled.append(_tiles_of(config, source, truth, i, draws[ALIKE]))
+            tiled.append(_tiles_of(config, field, truth, i, draws[ALIKE]))
         progress("imaging", i + 1, len(fixed))
-    found = _joined(parts)
+
     group = linked_fields(truths)
-    found = replace(found, field=group[found.field])
-    if len(np.unique(found.label)) < 2 or len(np.unique(found.field)) < 2:
+    patches = _joined(sources, group)
+    if len(np.unique(patches.label)) < 2 or len(np.unique(patches.field)) < 2:
         raise Vis2imgError(
             "evaluation needs labelled sources of at least two classes in at least two fields that share no cutout"
         )
-    if not tiles:
-        return found, None
-    every = _joined_tiles(tiled)
-    return found, replace(every, field=group[every.field])
+    return patches, _joined(tiled, group) if tiles else None
 
 
 def labelled_sources(truths: Sequence[Truth], classes: Sequence[str] = ()) -> int:
-    """Return how many labelled sources, of ``classes`` if any are named, the catalogues hold, seen or not."""
+    """Return how many labelled sources the catalogues hold, of ``classes`` if any are named."""
     return sum(s.class_name in classes if classes else bool(s.class_name) for truth in truths for s in truth.sources)
 
 
@@ -195,27 +185,24 @@ def changed_draw(source: Field, changes: Mapping[str, object]) -> Draw:
     return source.draw(replace(params, **changes))  # type: ignore[arg-type]
 
 
-def _drawn(source: Field, field: int) -> Draw:
-    # One draw for each field, the same ones in every evaluation.
-    return evaluation_draw(source, varied=1 + field)
-
-
 def _of_field(
     config: TrainConfig, source: Field, truth: Truth, field: int, draws: Mapping[str, Draw], shifted: bool
 ) -> SourcePatches:
-    views, fixed = config.data.views, draws[ALIKE]
-    known = [s for s in truth.sources if s.class_name]
-    position = np.array([[s.ra, s.dec] for s in known]).reshape(-1, 2)
+    """Cut the labelled sources of a field that lie within it in every way of imaging."""
+    views = config.data.views
+    labelled = [s for s in truth.sources if s.class_name]
+    position = np.array([[s.ra, s.dec] for s in labelled]).reshape(-1, 2)
     seen = {name: cut_patches(draw, source, views, position) for name, draw in draws.items()}
     if shifted:
-        seen[SHIFTED] = cut_patches(fixed, source, views, off_centre(position, fixed, patch_angle(source, views)))
-    kept = reduce(np.intersect1d, [patches.kept for patches in seen.values()])
+        moved = off_centre(position, draws[ALIKE], patch_angle(source, views))
+        seen[SHIFTED] = cut_patches(draws[ALIKE], source, views, moved)
+    rows = reduce(np.intersect1d, [patches.rows for patches in seen.values()])
     return SourcePatches(
-        {name: patches.images[np.isin(patches.kept, kept)] for name, patches in seen.items()},
-        np.array([s.class_name for s in known])[kept],
-        np.full(len(kept), field),
-        position[kept],
-        np.array([s.flux for s in known])[kept],
+        {name: patches.images[np.isin(patches.rows, rows)] for name, patches in seen.items()},
+        np.array([s.class_name for s in labelled])[rows],
+        np.full(len(rows), field),
+        position[rows],
+        np.array([s.flux for s in labelled])[rows],
     )
 
 
@@ -224,13 +211,6 @@ def off_centre(position: np.ndarray, draw: Draw, patch: float) -> np.ndarray:
     moved = direction_cosines(position[:, 0], position[:, 1], draw.phase_centre)[:, :2]
     moved = moved + np.random.default_rng(len(position)).uniform(-patch / 8, patch / 8, moved.shape)
     return np.stack(sky_position(moved[:, 0], moved[:, 1], draw.phase_centre), axis=-1)
-
-
-def _joined(parts: Sequence[SourcePatches]) -> SourcePatches:
-    return SourcePatches(
-        {name: np.concatenate([part.seen[name] for part in parts]) for name in parts[0].seen},
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("label", "field", "position", "flux")),
-    )
 
 
 def _tiles_of(config: TrainConfig, source: Field, truth: Truth, field: int, draw: Draw) -> TilePatches:
@@ -253,9 +233,19 @@ def _tiles_of(config: TrainConfig, source: Field, truth: Truth, field: int, draw
     )
 
 
-def _joined_tiles(parts: Sequence[TilePatches]) -> TilePatches:
-    names = ("images", "field", "compact", "flux")
-    return TilePatches(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+P = TypeVar("P", SourcePatches, TilePatches)
+
+
+def _joined(parts: Sequence[P], group: np.ndarray) -> P:
+    """Return the patches of all fields as one, with the group of a field in place of its number."""
+    columns: dict[str, Any] = {}
+    for name, first in vars(parts[0]).items():
+        values = [getattr(part, name) for part in parts]
+        if isinstance(first, dict):
+            columns[name] = {way: np.concatenate([images[way] for images in values]) for way in first}
+        else:
+            columns[name] = np.concatenate(values)
+    return type(parts[0])(**{**columns, "field": group[columns["field"]]})
 
 
 def read_truths(config: TrainConfig, catalogues: Sequence[Path] = ()) -> list[Truth]:

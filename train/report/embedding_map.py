@@ -7,16 +7,17 @@ their sizes and the axes mean little.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from sklearn.decomposition import PCA
 
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.train.report.plots import PALETTE
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 NEIGHBOURS = 15
 # Wider vectors are reduced first: the principal components beyond these are mostly noise, and cost time.
@@ -67,19 +68,17 @@ def umap_points(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.asarray(reducer.fit_transform(_reduced(centred, seed)), dtype=np.float32)
 
 
-def _umap() -> Any:
+def _umap() -> ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it mentions TensorFlow, which only its parametric form needs
         try:
-            import umap
+            import umap  # it compiles for half a minute
         except ImportError:
             raise Vis2imgError("a map of embeddings needs umap-learn: pip install 'vis2img[evaluate]'") from None
     return umap
 
 
 def _reduced(centred: np.ndarray, seed: int) -> np.ndarray:
-    from sklearn.decomposition import PCA
-
     if min(centred.shape) <= COMPONENTS:
         return centred
     return PCA(COMPONENTS, random_state=seed).fit_transform(centred)
@@ -124,8 +123,6 @@ def map_figure(
     ParameterError
         If the numbers of points, colours and thumbnails differ.
     """
-    from matplotlib.figure import Figure
-
     for what, array in (("colours", colour), ("thumbnails", thumbnails)):
         if array is not None and len(array) != len(points):
             raise ParameterError(f"{len(array)} {what} for {len(points)} points; give one for each")
@@ -218,8 +215,6 @@ def _square(points: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _pave(axis: Axes, points: np.ndarray, thumbnails: np.ndarray, edges: list[str] | None) -> None:
-    from matplotlib.patches import Rectangle
-
     chosen, cell = thumbnail_places(points)
     images = thumbnails[chosen]
     if images.ndim == 4 and images.shape[-1] != 3:

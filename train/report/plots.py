@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from vis2img.train.evaluate.scores import MINUS, Summary
 from vis2img.train.report.descriptions import (
@@ -24,10 +28,6 @@ from vis2img.train.report.descriptions import (
     round_positions,
     within_one,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
@@ -94,8 +94,6 @@ def task_figures(summaries: Sequence[Summary]) -> list[tuple[str, str, Figure]]:
 
 def curves_figure(rows: Sequence[Summary], look: Mapping[str, Look]) -> Figure:
     """Draw the curves of one task: a panel for each setting and metric, bands where an interval is known."""
-    from matplotlib.figure import Figure
-
     panels = {
         metric: list(dict.fromkeys(row.setting for row in rows if row.metric == metric))
         for metric in dict.fromkeys(row.metric for row in rows)
@@ -141,8 +139,6 @@ def _curve(axis: Axes, rows: Sequence[Summary], look: Mapping[str, Look]) -> Non
 
 def _dress_curves(axis: Axes, rows: Sequence[Summary]) -> None:
     """Label the axes; shares and neighbours are on a logarithmic axis, where what matters lies on the left."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
-
     task, metric = rows[0].task, rows[0].metric
     x = np.unique([row.x for row in rows])
     shares = float(x[-1]) <= 1
@@ -174,8 +170,6 @@ def _ticks(x: np.ndarray) -> list[float]:
 
 def bars_figure(rows: Sequence[Summary], look: Mapping[str, Look]) -> Figure:
     """Draw the single numbers of one task: a panel for each metric, a group of bars for each setting."""
-    from matplotlib.figure import Figure
-
     metrics = list(dict.fromkeys(row.metric for row in rows))
     names = [name for name in look if any(row.representation == name for row in rows)]
     settings = list(dict.fromkeys(row.setting for row in rows))
@@ -245,7 +239,7 @@ def _metric_text(metric: str) -> str:
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
     """Put one legend for all panels above them: the representations, then what they are compared with."""
-    shown: dict[str, Any] = {}
+    shown: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             shown.setdefault(label, handle)

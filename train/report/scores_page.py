@@ -10,7 +10,11 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from vis2img.train.evaluate.scores import CONFIDENCE, Score, Summary, summaries, to_csv
 from vis2img.train.report.descriptions import (
@@ -23,11 +27,7 @@ from vis2img.train.report.descriptions import (
 )
 from vis2img.train.report.folder import PAGE, check_report_folder, write_whole
 from vis2img.train.report.page import render
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from rich.console import Console
-    from rich.table import Table
+from vis2img.train.report.plots import task_figures
 
 _DPI = 110
 _MISSING = "–"
@@ -128,9 +128,6 @@ def _thinned(rows: Sequence[Summary]) -> list[Summary]:
 
 
 def _empty(table: ScoreTable) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
     shown = Table(title=Text(f"{table.task}: {table.title}"), title_justify="left")
     shown.add_column("setting")
     if table.x_name:
@@ -139,8 +136,6 @@ def _empty(table: ScoreTable) -> Table:
 
 
 def _wide(table: ScoreTable) -> Table:
-    from rich.text import Text
-
     shown = _empty(table)
     for name in table.representations:
         shown.add_column(Text(name), justify="right", no_wrap=True)
@@ -153,8 +148,6 @@ def _wide(table: ScoreTable) -> Table:
 
 
 def _long(table: ScoreTable) -> Table:
-    from rich.text import Text
-
     shown = _empty(table)
     for name in ("representation", "value", "seeds"):
         shown.add_column(
@@ -232,8 +225,6 @@ def _pictures(
     means: Sequence[Summary], pictures: Sequence[tuple[str, Figure]]
 ) -> tuple[dict[str, bytes], list[tuple[str, str, str]]]:
     """Return PNGs by file name, and (task, title, file name) of each; the task is empty for those of the user."""
-    from vis2img.train.report.plots import task_figures
-
     files, shown = {}, []
     further = [("", name, figure) for name, figure in pictures]
     for number, (task, title, figure) in enumerate([*task_figures(means), *further], 1):

@@ -7,17 +7,17 @@ et al. 2024 (arXiv:2304.07193, figure 1).
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
 
 from vis2img.errors import ParameterError
-from vis2img.train.embed.patches import attention_maps
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from vis2img.models.dino_head import DINOModel
+from vis2img.models.vit import ViT
+from vis2img.train.embed.patches import Variables, attention_maps
 
 MASS = 0.6
 _CELL, _FONT = 1.5, 8  # inches, points
@@ -27,7 +27,7 @@ _FEWEST = 4  # tokens that three components can be had of
 
 
 def attention_figure(
-    model: Any, variables: Any, images: np.ndarray, *, size: int | None = None, mass: float = MASS
+    model: DINOModel, variables: Variables, images: np.ndarray, *, size: int | None = None, mass: float = MASS
 ) -> Figure:
     """Draw images beside the last block's attention of the class token, head by head.
 
@@ -58,8 +58,6 @@ def attention_figure(
         If the network is no transformer, the images or ``size`` do not divide into its patches, or ``mass`` is out of
         range.
     """
-    from matplotlib.figure import Figure
-
     images = _fitted(model, images, size)
     # One by one, as the attention of a large image alone takes hundreds of MB.
     attention = np.concatenate(
@@ -106,7 +104,7 @@ def mass_mask(attention: np.ndarray, mass: float = MASS) -> np.ndarray:
     return kept.reshape(attention.shape)
 
 
-def token_pca_figure(model: Any, variables: Any, images: np.ndarray, *, size: int | None = None) -> Figure:
+def token_pca_figure(model: DINOModel, variables: Variables, images: np.ndarray, *, size: int | None = None) -> Figure:
     """Draw images above the principal components of their patch tokens, taken over all of them.
 
     The first component tells the foreground from the background; three components of the foreground are its red,
@@ -122,8 +120,6 @@ def token_pca_figure(model: Any, variables: Any, images: np.ndarray, *, size: in
     ParameterError
         If the network is no transformer, or the images or ``size`` do not divide into its patches.
     """
-    from matplotlib.figure import Figure
-
     images = _fitted(model, images, size)
     patch = model.backbone.patch
     count, rows, columns = len(images), images.shape[1] // patch, images.shape[2] // patch
@@ -165,8 +161,6 @@ def token_components(tokens: np.ndarray, brightness: np.ndarray) -> tuple[np.nda
     colours : float64 [token, 3]
         First three components of the foreground alone, from the 1st to the 99th percentile as 0 to 1; black elsewhere.
     """
-    from sklearn.decomposition import PCA
-
     tokens = tokens.astype(np.float64)
     colours = np.zeros((len(tokens), 3))
     if not np.ptp(tokens, axis=0).any():
@@ -185,14 +179,12 @@ def token_components(tokens: np.ndarray, brightness: np.ndarray) -> tuple[np.nda
 
 
 @partial(jax.jit, static_argnums=0)
-def _patch_tokens(model: Any, variables: Any, images: jax.Array) -> jax.Array:
+def _patch_tokens(model: DINOModel, variables: Variables, images: jax.Array) -> jax.Array:
     return model.backbone.apply(variables, images)[1]["patches"].astype(np.float32)
 
 
-def _fitted(model: Any, images: np.ndarray, size: int | None) -> np.ndarray:
+def _fitted(model: DINOModel, images: np.ndarray, size: int | None) -> np.ndarray:
     """Return images at the size that is asked for; refuse what the network cannot read."""
-    from vis2img.models.vit import ViT
-
     if not isinstance(model.backbone, ViT):
         raise ParameterError(
             f"a {type(model.backbone).__name__} has no tokens to picture; use a run of a vision transformer"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
 
 from vis2img.train.evaluate.scores import MINUS, Summary
 from vis2img.train.report.plots import PALETTE
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _BALANCED = "balanced accuracy"
 # Title, task, setting, metric and x of what a study is judged by; for all of them more is better.
@@ -40,8 +38,6 @@ def differences_figure(summaries: Sequence[Summary], bases: Sequence[str]) -> Fi
     bases : list of str
         Names of arms.
     """
-    from matplotlib.figure import Figure
-
     found = {
         (*row.representation.split(MINUS), row.task, row.setting, row.metric, repr(float(row.x))): row
         for row in summaries

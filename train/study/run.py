@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-
-import numpy as np
 
 from vis2img.dataset import open_ms
 from vis2img.errors import Vis2imgError
@@ -17,14 +15,13 @@ from vis2img.machine import cores
 from vis2img.products.clean import clean_image
 from vis2img.progress import Progress, renamed
 from vis2img.simulate.truth.truth import Truth
-from vis2img.train.evaluate.encoders import PIXELS, RANDOM, Encoder, pixel_encoder, random_encoders, run_encoders
-from vis2img.train.evaluate.field_tasks import TASKS as ALL_TASKS
-from vis2img.train.evaluate.field_tasks import score_fields, wanted_ways
-from vis2img.train.evaluate.finetune import FineTuneConfig, fine_tuned
-from vis2img.train.evaluate.scores import Score, differences, from_csv, summaries, to_csv
-from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, SourcePatches, TilePatches, field_patches
+from vis2img.train.evaluate.config import TASKS as ALL_TASKS
+from vis2img.train.evaluate.encoders import PIXELS, RANDOM, pixel_encoder, random_encoders, run_encoders
+from vis2img.train.evaluate.field_tasks import FieldTasks, wanted_ways
+from vis2img.train.evaluate.finetune import FineTuneConfig, FineTuning
+from vis2img.train.evaluate.scores import Score, differences, from_csv, scores_of, summaries, to_csv
+from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, field_patches
 from vis2img.train.report.scores_page import write_report
-from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.folder import keep_compiled
 from vis2img.train.run.run import train
 from vis2img.train.study.config import CLEAN, STRONG, StudyConfig, clean_path
@@ -32,19 +29,10 @@ from vis2img.train.study.figure import differences_figure
 from vis2img.train.study.folder import scores_path, settle
 
 BASE = "image-only"  # what the others are compared with
-DIRTY_IMAGES, CLEAN_IMAGES = "dirty", "CLEAN"
 SUPERVISED = "supervised"
 TASKS = tuple(task for task in ALL_TASKS if task != "anomaly")  # rare sources need more sources than a study has
+SHARES = (0.1, 1.0)  # of the labels
 _PATIENCE = 2.0  # s between two looks at whether data are there
-
-
-@dataclass(frozen=True, eq=False)
-class TestPatches:
-    """The sources of the test fields, as dirty images see them or as CLEAN images do."""
-
-    config: TrainConfig
-    sources: SourcePatches
-    tiles: TilePatches | None
 
 
 class Study:
@@ -134,59 +122,49 @@ class Study:
             if not done.finished:
                 return False
             _, encoders = run_encoders([settings.out])
-            own, other = DIRTY_IMAGES, CLEAN_IMAGES
-            if arm.removesuffix(STRONG) == CLEAN:
-                own, other = other, own
-            scores = self._score(arm, encoders[0], own, seed)
+            of_clean = arm.removesuffix(STRONG) == CLEAN
+            scores = scores_of(arm, self.tasks(of_clean).run(encoders[0].encode, [seed]))
             if self.config.has_clean and arm in (CLEAN, BASE, "full"):
-                scores += self._score(f"{arm}, asked of {other} images", encoders[0], other, seed)
+                name = f"{arm}, asked of {'dirty' if of_clean else 'CLEAN'} images"
+                scores += scores_of(name, self.tasks(not of_clean).run(encoders[0].encode, [seed]))
         write_text(scores_path(self.config, arm, seed), to_csv(scores))
         return True
 
     def _baselines(self, seed: int) -> Iterator[Score]:
-        for kind in (DIRTY_IMAGES, CLEAN_IMAGES) if self.config.has_clean else (DIRTY_IMAGES,):
-            note = "" if kind == DIRTY_IMAGES else f", {kind} images"
-            patches = self.clean if kind == CLEAN_IMAGES else self.dirty
-            network = random_encoders(patches.config, [seed])[0]
-            images, label, field = patches.sources.seen[ALIKE], patches.sources.label, patches.sources.field
-            yield from self._score(f"{RANDOM}{note}", network, kind, seed)
-            tiles = patches.tiles.images if patches.tiles else images[:0]
-            pixels = pixel_encoder(np.concatenate([images, tiles]))
-            yield from self._score(f"{PIXELS}{note}", pixels, kind, seed)
+        """Yield the scores of what was not trained, or was trained with labels."""
+        network = random_encoders(self.config.run_config(BASE, 0), [seed])[0]
+        for clean in (False, True) if self.config.has_clean else (False,):
+            tasks, note = self.tasks(clean), ", CLEAN images" if clean else ""
+            yield from scores_of(f"{RANDOM}{note}", tasks.run(network.encode, [seed]))
+            yield from scores_of(f"{PIXELS}{note}", tasks.run(pixel_encoder(tasks.pixels).encode, [seed]))
             if self.config.supervised_steps:
                 settings = FineTuneConfig(steps=self.config.supervised_steps)
                 folds = min(self.config.folds, self.config.test_fields)
-                yield from fine_tuned(
-                    f"{SUPERVISED}{note}", network.model, {seed: network.variables}, images, label, field,
-                    folds=folds, config=settings,
-                )  # fmt: skip
-
-    def _score(self, name: str, encoder: Encoder, kind: str, seed: int) -> list[Score]:
-        patches = self.clean if kind == CLEAN_IMAGES else self.dirty
-        shares, folds = (0.1, 1.0), self.config.folds
-        return score_fields(
-            name, encoder.encode, patches.sources, patches.tiles, TASKS, shares=shares, folds=folds, seeds=[seed]
-        )
+                tuning = FineTuning(network.model, [network.variables], folds=folds, config=settings)
+                yield from scores_of(f"{SUPERVISED}{note}", tuning.run(tasks.train, seeds=[seed]))
 
     @cached_property
     def _truths(self) -> list[Truth]:
         return [Truth.read(ms) for ms in self.config.measurement_sets(True)]
 
-    @cached_property
-    def dirty(self) -> TestPatches:
-        """The test sources in dirty images, under all ways of imaging."""
-        return self._patches(BASE, wanted_ways(TASKS))
+    def tasks(self, clean: bool) -> FieldTasks:
+        """Return the tasks on the test sources as CLEAN images show them, or as dirty ones do."""
+        return self._of_clean if clean else self._of_dirty
 
     @cached_property
-    def clean(self) -> TestPatches:
-        """The test sources in CLEAN images, which are imaged in one way."""
-        return self._patches(CLEAN, (ALIKE, SHIFTED))
+    def _of_dirty(self) -> FieldTasks:
+        return self._tasks(BASE, wanted_ways(TASKS))
 
-    def _patches(self, arm: str, ways: tuple[str, ...]) -> TestPatches:
+    @cached_property
+    def _of_clean(self) -> FieldTasks:
+        return self._tasks(CLEAN, (ALIKE, SHIFTED))  # they are imaged in one way
+
+    def _tasks(self, arm: str, ways: tuple[str, ...]) -> FieldTasks:
         config = replace(self.config.run_config(arm, 0), data=self.config.data_config(arm, test=True))
         tell = renamed(self.report, f"test images ({arm})")
         sources, tiles = field_patches(config, self._truths, ways, tell, tiles=True)
-        return TestPatches(config, sources.of_classes(self.config.classes), tiles)
+        sources = sources.of_classes(self.config.classes)
+        return FieldTasks(sources, tiles, tasks=TASKS, shares=SHARES, folds=self.config.folds)
 
     def write(self) -> Path:
         """Write the report of all scores, and return its path."""

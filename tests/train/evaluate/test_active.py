@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
-from vis2img.train.evaluate.active import ActiveSession, damped, expected_improvement, simulated_session
+from vis2img.train.evaluate.active import ActiveLearning, ActiveSession, damped, expected_improvement
 from vis2img.train.evaluate.anomaly import outlier_scores
 
 METHODS = ["astronomaly", "protege"]
@@ -134,8 +134,8 @@ def test_twenty_scores_raise_the_recall_in_the_first_5_percent(sky):
     vectors, kind, _ = sky
     more = np.concatenate([vectors, vectors + 1e-3])  # 60 of 1,200 are looked at, and 80 artefacts are stranger
     wanted = np.tile(kind == 1, 2)
-    scores = simulated_session("r", more, wanted, np.where(wanted, 5.0, 0.0), rounds=2, seeds=(0, 1))
-    found = {(s.setting, s.x, s.seed): s.value for s in scores if s.metric == "recall in the first 5%"}
+    pairs = ActiveLearning(rounds=2).run(more, wanted, (0, 1))
+    found = {(name.setting, name.x, name.seed): v for name, v in pairs if name.metric == "recall in the first 5%"}
     assert set(found) == {(m, x, s) for m in METHODS for x in (0, 20) for s in (0, 1)}
     # Astronomaly's formula damps what is dull and raises nothing: it need not gain by so few scores.
     assert all(found["protege", 20, seed] > found["protege", 0, seed] for seed in (0, 1))
@@ -143,8 +143,8 @@ def test_twenty_scores_raise_the_recall_in_the_first_5_percent(sky):
 
 def test_what_was_shown_is_what_was_looked_at_beside_the_raw_order(sky):
     vectors, kind, _ = sky
-    scores = simulated_session("r", vectors, kind == 1, np.where(kind == 1, 5.0, 0.0), rounds=10, seeds=(3,))
-    found = {(s.setting, s.x): s.value for s in scores if s.metric == "recall"}
+    pairs = ActiveLearning(rounds=10).run(vectors, kind == 1, [3])
+    found = {(name.setting, name.x): value for name, value in pairs if name.metric == "recall"}
     assert set(found) == {(setting, x) for setting in (*METHODS, "no scores") for x in (20, 50, 100)}
     raw = outlier_scores("isolation forest", vectors, 3)
     first = np.argsort(-raw, kind="stable")[:50]
@@ -160,7 +160,8 @@ def test_what_was_shown_is_what_was_looked_at_beside_the_raw_order(sky):
 
 def test_a_first_5_percent_that_was_mostly_scored_is_not_told(sky):
     vectors, kind, _ = sky
-    scores = simulated_session("r", vectors, kind == 2, np.zeros(600), rounds=2, seeds=(0,))
-    assert {s.x for s in scores if s.metric == "recall in the first 5%"} == {0}  # 20 scores of 30 looked at
+    pairs = ActiveLearning(rounds=2).run(vectors, kind == 2, [0])
+    told = {name.x for name, _ in pairs if name.metric == "recall in the first 5%"}
+    assert told == {0}  # 20 scores of 30 looked at
     with pytest.raises(ParameterError, match="batch of 0"):
-        simulated_session("r", vectors, kind == 2, np.zeros(600), batch=0, seeds=(0,))
+        ActiveLearning(batch=0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vis2img.errors import ParameterError
-from vis2img.train.evaluate.anomaly import anomaly, components, outlier_scores, recall_curve
+from vis2img.train.evaluate.anomaly import Anomaly, components, outlier_scores, recall_curve
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def test_components_keep_95_percent_of_the_variance_of_standardised_features():
 
 
 def test_recall_is_scored_against_the_share_looked_at_and_against_random_order(vectors, planted):
-    scores = anomaly("r", vectors, planted, looked_at=(0.01, 0.05, 0.5), seeds=(0, 1))
-    found = {(s.setting, s.metric, s.x, s.seed): s.value for s in scores}
+    pairs = Anomaly((0.01, 0.05, 0.5)).run(vectors, planted, (0, 1))
+    found = {(name.setting, name.metric, name.x, name.seed): value for name, value in pairs}
     # 10 planted of 400: the first 4 hold at most 0.4, the first 20 all of them.
     for method, seeds in (("isolation forest", (0, 1)), ("local outlier factor", (0,))):
         for seed in seeds:
@@ -56,14 +56,14 @@ def test_recall_is_scored_against_the_share_looked_at_and_against_random_order(v
 
 def test_noise_is_found_no_better_than_at_random():
     rng = np.random.default_rng(3)
-    scores = anomaly("r", rng.normal(size=(400, 5)), np.arange(400) < 100, looked_at=(0.5,), seeds=(0,))
-    recall = [s.value for s in scores if s.metric == "recall" and s.setting != "random order"]
+    pairs = Anomaly([0.5]).run(rng.normal(size=(400, 5)), np.arange(400) < 100, [0])
+    recall = [value for name, value in pairs if name.metric == "recall" and name.setting != "random order"]
     assert all(abs(value - 0.5) < 0.15 for value in recall)
 
 
 def test_what_cannot_be_scored_is_refused(vectors):
     with pytest.raises(ParameterError, match="planted"):
-        anomaly("r", vectors, np.zeros(400, bool), seeds=(0,))
+        list(Anomaly().run(vectors, np.zeros(400, bool), [0]))
     with pytest.raises(ParameterError, match="unknown anomaly method 'magic'"):
         outlier_scores("magic", vectors, 0)
     with pytest.raises(ParameterError, match="all 30 embeddings are the same"):

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from vis2img.errors import ParameterError
-from vis2img.train.evaluate import classification
+from vis2img.train.evaluate import classifiers
 from vis2img.train.evaluate.anomaly import outlier_scores
-from vis2img.train.evaluate.classification import Classifier, classify, classify_split, knn_classifier, linear_probe
-from vis2img.train.evaluate.similarity import precision_at
+from vis2img.train.evaluate.classification import Classification
+from vis2img.train.evaluate.classifiers import Classifier, knn_classifier, linear_probe
+from vis2img.train.evaluate.folds import Samples, validation_folds
+from vis2img.train.evaluate.similarity import Similarity
 
 
 def blobs(n=240, dim=8, distance=6.0, seed=0):
@@ -20,13 +22,18 @@ def blobs(n=240, dim=8, distance=6.0, seed=0):
     return (np.stack([centre[name] for name in label]) + rng.normal(size=(n, dim))).astype(np.float32), label
 
 
-def values(scores, metric="accuracy"):
-    return {(s.setting, s.x, s.seed): s.value for s in scores if s.metric == metric}
+def apart(vectors, label):
+    """Return samples that are each of a group of their own."""
+    return Samples(vectors, label, np.arange(len(label)))
+
+
+def values(pairs, metric="accuracy"):
+    return {(name.setting, name.x, name.seed): value for name, value in pairs if name.metric == metric}
 
 
 def test_separable_classes_are_found_with_all_labels_and_nearly_with_one_of_each():
     vectors, label = blobs()
-    found = values(classify("r", vectors, label, np.arange(240), shares=(0.01, 1.0), folds=3, seeds=(0, 1)))
+    found = values(Classification(shares=(0.01, 1.0), folds=3).run(apart(vectors, label), seeds=(0, 1)))
     assert set(found) == {(m, x, s) for m in ("k-NN", "linear probe") for x in (0.01, 1.0) for s in (0, 1)}
     assert all(value > (0.98 if x == 1.0 else 0.6) for (_, x, _), value in found.items())
 
@@ -34,8 +41,8 @@ def test_separable_classes_are_found_with_all_labels_and_nearly_with_one_of_each
 def test_noise_is_at_chance_although_each_sample_has_its_twin_in_its_group():
     rng = np.random.default_rng(1)
     vectors, label = np.repeat(rng.normal(size=(150, 6)), 2, axis=0), np.repeat(rng.integers(2, size=150), 2)
-    kept_apart = values(classify("r", vectors, label, np.arange(300) // 2, shares=(1.0,), seeds=(0,)))
-    leaking = values(classify("r", vectors, label, np.arange(300), shares=(1.0,), seeds=(0,)))
+    kept_apart = values(Classification(shares=(1.0,)).run(Samples(vectors, label, np.arange(300) // 2), seeds=(0,)))
+    leaking = values(Classification(shares=(1.0,)).run(apart(vectors, label), seeds=(0,)))
     # 150 independent guesses: three standard deviations are 0.12.
     assert all(abs(value - 0.5) < 0.13 for value in kept_apart.values())
     assert leaking["k-NN", 1.0, 0] > 0.8
@@ -45,22 +52,22 @@ def test_balanced_accuracy_is_the_mean_recall_of_the_classes():
     # The only feature is constant: both methods say the larger class, of 80 in 100.
     label = np.repeat([0, 1], [80, 20])
     vectors = np.ones((100, 2), np.float32)
-    scores = classify("r", vectors, label, np.arange(100), shares=(1.0,), seeds=(0,))
+    scores = list(Classification(shares=(1.0,)).run(apart(vectors, label), seeds=(0,)))
     assert values(scores)["linear probe", 1.0, 0] == pytest.approx(0.8)
     assert values(scores, "balanced accuracy")["linear probe", 1.0, 0] == pytest.approx(0.5)
 
 
 def test_scores_replay():
     vectors, label = blobs(60, distance=1.5)
-    runs = [classify("r", vectors, label, np.arange(60), shares=(0.3,), folds=2, seeds=(3,)) for _ in range(2)]
+    runs = [list(Classification(shares=(0.3,), folds=2).run(apart(vectors, label), seeds=(3,))) for _ in range(2)]
     assert runs[0] == runs[1]
-    assert {(s.task, s.representation) for s in runs[0]} == {("classification", "r")}
+    assert {name.task for name, _ in runs[0]} == {"classification"}
 
 
 def test_the_nearer_of_two_neighbours_has_the_larger_vote():
     # The mean is (0, 0), so that centring moves nothing.
     vectors = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
-    model = knn_classifier(vectors, np.array(["a", "b", "b"]), k=2)
+    model = knn_classifier(apart(vectors, np.array(["a", "b", "b"])), k=2)
     angle = np.radians(30)
     chance = model.averaged(np.array([[np.cos(angle), np.sin(angle)]]))
     votes = np.exp(np.array([np.cos(angle), np.sin(angle)]) / 0.07)
@@ -72,9 +79,13 @@ def test_neighbours_do_not_change_when_the_space_is_turned_or_moved():
     vectors, label = blobs(90, distance=1.0)
     vectors[:, 0] *= 5
     turn = np.linalg.qr(np.random.default_rng(2).normal(size=(8, 8)))[0]
-    plain = knn_classifier(vectors[:60], label[:60]).averaged(vectors[60:])
+    plain = knn_classifier(apart(vectors[:60], label[:60])).averaged(vectors[60:])
     turned = vectors @ turn + 3
-    np.testing.assert_allclose(knn_classifier(turned[:60], label[:60]).averaged(turned[60:]), plain, atol=2e-3)
+    np.testing.assert_allclose(
+        knn_classifier(apart(turned[:60], label[:60])).averaged(turned[60:]),
+        plain,
+        atol=2e-3,
+    )
 
 
 def test_probabilities_are_averaged_over_the_views_of_a_sample():
@@ -92,7 +103,7 @@ def test_all_views_of_the_training_samples_are_trained_on(fit):
     views = 0.3 * rng.normal(size=(2, 80, 2)).astype(np.float32)
     views[0, :, 0] += 2 * label - 1
     views[1, :, 1] += 2 * label - 1
-    model = fit(views, label, np.arange(80))
+    model = fit(apart(views, label))
     for axis in (0, 1):
         assert list(model.predict(2 * np.array([-np.eye(2)[axis], np.eye(2)[axis]]))) == [0, 1]
 
@@ -105,16 +116,16 @@ def test_the_penalty_is_stronger_for_many_faint_features_than_for_two_exact_ones
     common = rng.normal(size=200)
     exact = np.stack([common, common + 0.3 * (2 * label - 1) + 0.1 * rng.normal(size=200)], axis=1)
     tried: list[float] = []
-    fit = classification._probes
+    fit = classifiers._probes
 
-    def record(views, label, strengths):
+    def record(train, strengths):
         tried.extend(strengths)
-        return fit(views, label, strengths)
+        return fit(train, strengths)
 
-    monkeypatch.setattr(classification, "_probes", record)
+    monkeypatch.setattr(classifiers, "_probes", record)
     chosen = []
     for vectors in (faint, exact):
-        linear_probe(vectors.astype(np.float32), label)
+        linear_probe(apart(vectors.astype(np.float32), label))
         chosen.append(tried[-1])
     # The last fit of each is that on all samples, with the C that was chosen.
     assert chosen[0] < chosen[1]
@@ -128,21 +139,21 @@ def test_few_labels_are_scaled_by_what_has_none():
     vectors[:, 0] += 12 * label
     vectors[:, 1:] *= 1e-3
     vectors[0, 1:], vectors[1, 1:] = 1e-3, -1e-3
-    alone = linear_probe(vectors[:2], label[:2]).predict(vectors)
-    scaled = linear_probe(vectors[:2], label[:2], unlabelled=vectors).predict(vectors)
+    alone = linear_probe(apart(vectors[:2], label[:2])).predict(vectors)
+    scaled = linear_probe(apart(vectors[:2], label[:2]), unlabelled=vectors).predict(vectors)
     assert (scaled == label).mean() > (alone == label).mean()
-    np.testing.assert_array_equal(linear_probe(vectors, label).predict(vectors), label)
+    np.testing.assert_array_equal(linear_probe(apart(vectors, label)).predict(vectors), label)
 
 
 def test_a_split_trains_on_one_set_and_scores_the_other_once_with_all_labels():
     vectors, label = blobs(120)
     other, truth = blobs(60, seed=9)
-    scores = classify_split("r", vectors, label, np.arange(120), other, truth, shares=(0.1, 1.0), seeds=(0, 1, 2))
-    found = values(scores)
+    pairs = Classification((0.1, 1.0)).run(apart(vectors, label), apart(other, truth), (0, 1, 2))
+    found = values(pairs)
     assert {key[1:] for key in found} == {(0.1, 0), (0.1, 1), (0.1, 2), (1.0, 0)}
     assert min(found.values()) >= 0.8
     assert found["k-NN", 1.0, 0] == found["linear probe", 1.0, 0] == 1.0
-    wrong = classify_split("r", vectors, label, np.arange(120), other, np.roll(truth, 1), shares=(1.0,), seeds=(0,))
+    wrong = Classification((1.0,)).run(apart(vectors, label), apart(other, np.roll(truth, 1)), (0,))
     assert max(values(wrong).values()) < 0.1
 
 
@@ -150,7 +161,7 @@ def test_embeddings_that_are_not_finite_are_refused():
     vectors, label = blobs(30)
     vectors[4] = np.nan
     with pytest.raises(ParameterError, match="NaN or infinity"):
-        classify("r", vectors, label, np.arange(30), shares=(1.0,), folds=2, seeds=(0,))
+        list(Classification(shares=(1.0,), folds=2).run(apart(vectors, label), seeds=(0,)))
 
 
 @pytest.mark.slow
@@ -161,23 +172,23 @@ def test_an_embedding_of_20000_patches_is_evaluated_within_two_minutes():
     vectors = (0.15 * rng.normal(size=(6, 384))[label] + rng.normal(size=(20_000, 384)) @ mixing).astype(np.float32)
     group = np.arange(20_000)
     start = time.perf_counter()
-    scores = classify("r", vectors, label, group, shares=(1.0,), folds=5, seeds=(0,))
-    scores += precision_at("r", vectors, label, group)
+    scores = list(Classification(shares=(1.0,), folds=5).run(Samples(vectors, label, group), seeds=(0,)))
+    scores += Similarity().run(Samples(vectors, label, group))
     strange = [outlier_scores(method, vectors, 0) for method in ("isolation forest", "local outlier factor")]
     assert time.perf_counter() - start < 120
-    assert np.isfinite([score.value for score in scores]).all()
+    assert np.isfinite([value for _, value in scores]).all()
     assert np.isfinite(strange).all()
 
 
 def test_views_of_a_source_are_one_neighbour_however_many_there_are():
     vectors, label = blobs(90, distance=1.5)
-    once = knn_classifier(vectors, label).probabilities(vectors[:30])
-    eight = knn_classifier(np.stack([vectors] * 8), label).probabilities(vectors[:30])
+    once = knn_classifier(apart(vectors, label)).probabilities(vectors[:30])
+    eight = knn_classifier(apart(np.stack([vectors] * 8), label)).probabilities(vectors[:30])
     np.testing.assert_allclose(eight, once, rtol=1e-5)
     # Of several views the nearest counts: one that points elsewhere changes nothing.
     views = np.stack([vectors, -vectors])
-    known = knn_classifier(views, label, unlabelled=np.zeros((1, 8), np.float32)).probabilities(vectors[:30])
-    plain = knn_classifier(vectors, label, unlabelled=np.zeros((1, 8), np.float32)).probabilities(vectors[:30])
+    known = knn_classifier(apart(views, label), unlabelled=np.zeros((1, 8), np.float32)).probabilities(vectors[:30])
+    plain = knn_classifier(apart(vectors, label), unlabelled=np.zeros((1, 8), np.float32)).probabilities(vectors[:30])
     assert np.abs(known - plain).max() < 0.35 and (known.argmax(1) == plain.argmax(1)).mean() > 0.9
 
 
@@ -185,15 +196,19 @@ def test_what_is_tested_moves_neither_mean_nor_spread_of_the_features(monkeypatc
     vectors, label = blobs(60)
     seen = []
 
-    def fit(views, label, group=None, *, unlabelled=None):
+    def fit(train, unlabelled):
         seen.append(np.abs(unlabelled).max())
-        return knn_classifier(views, label, unlabelled=unlabelled)
+        return knn_classifier(train, unlabelled)
 
-    monkeypatch.setattr(classification, "FITS", {"k-NN": fit})
-    fold = classification.validation_folds(label, np.arange(60), 3, 0)
+    monkeypatch.setattr("vis2img.train.evaluate.classification.FITS", {"k-NN": fit})
+    fold = validation_folds(label, np.arange(60), 3, 0)
     vectors[fold == 1] = 1e6
-    classify("r", vectors, label, np.arange(60), shares=(0.5,), folds=3, seeds=(0,))
-    assert [value > 1e5 for value in seen] == [True, False, True]  # fold 1 is far off, and is not seen when it is asked
+    list(Classification(shares=(0.5,), folds=3).run(apart(vectors, label), seeds=(0,)))
+    assert [value > 1e5 for value in seen] == [
+        True,
+        False,
+        True,
+    ]  # fold 1 is far off, and unseen when tested
 
 
 def test_the_penalty_is_chosen_on_groups_that_were_held_out():
@@ -203,11 +218,11 @@ def test_the_penalty_is_chosen_on_groups_that_were_held_out():
     group = np.repeat(np.arange(20), 6)
     label = (np.arange(20) % 2)[group]
     vectors = np.concatenate([3 * np.eye(20)[group], rng.normal(size=(120, 4))], axis=1).astype(np.float32)
-    strict = classification._best_strength(vectors[None], label, group)
-    blind = classification._best_strength(vectors[None], label, np.arange(120))
+    strict = classifiers._best_strength(Samples(vectors[None], label, group))
+    blind = classifiers._best_strength(apart(vectors[None], label))
     assert strict < 0.01 * blind
 
 
 def test_one_class_is_refused():
     with pytest.raises(ParameterError, match="two classes"):
-        classify("r", np.ones((20, 3)), np.full(20, "a"), np.arange(20))
+        list(Classification().run(apart(np.ones((20, 3)), np.full(20, "a"))))

@@ -7,7 +7,8 @@ import pytest
 from vis2img.errors import ParameterError
 from vis2img.models.dino_head import DINOHead, DINOModel
 from vis2img.models.vit import ViT
-from vis2img.train.evaluate.finetune import FineTuneConfig, fine_tune, fine_tuned
+from vis2img.train.evaluate.finetune import FineTuneConfig, FineTuning, fine_tune
+from vis2img.train.evaluate.folds import Samples
 
 CONFIG = FineTuneConfig(steps=200, batch_size=16, lr=3e-3, shift=1)
 
@@ -56,27 +57,25 @@ def test_a_seed_tests_on_a_fold_of_its_own_sources(network, pictures):
     model, variables = network
     images, label = pictures
     names = np.array(["one", "two"])[label]
-    found = fine_tuned(
-        "x", model, {0: variables, 1: variables}, images, names, np.arange(120), shares=(0.1, 1.0), config=CONFIG
-    )
-    assert [(s.seed, s.x, s.metric) for s in found[:3]] == [
+    tuning = FineTuning(model, [variables], (0.1, 1.0), config=CONFIG)
+    found = list(tuning.run(Samples(images, names, np.arange(120)), seeds=(0, 1)))
+    assert [(name.seed, name.x, name.metric) for name, _ in found[:3]] == [
         (0, 0.1, "accuracy"), (0, 0.1, "balanced accuracy"), (0, 1.0, "accuracy"),
     ]  # fmt: skip
-    assert len(found) == 8 and all(s.value > 0.8 for s in found if s.x == 1.0)
+    assert len(found) == 8 and all(value > 0.8 for name, value in found if name.x == 1.0)
     # Labels that say nothing are not learnt: what is tested was not trained on.
     shuffled = np.random.default_rng(1).permutation(names)
-    chance = fine_tuned("x", model, {0: variables}, images, shuffled, np.arange(120), config=CONFIG)
-    assert chance[0].value < 0.75
+    tuning = FineTuning(model, [variables], config=CONFIG)
+    (_, accuracy), _ = tuning.run(Samples(images, shuffled, np.arange(120)), seeds=[0])
+    assert accuracy < 0.75
 
 
 def test_a_test_set_of_its_own_is_what_is_tested(network, pictures):
     model, variables = network
     images, label = pictures
-    wrong = 1 - label[80:]
-    found = fine_tuned(
-        "x", model, {0: variables}, images[:80], label[:80], np.arange(80), (images[80:], wrong), config=CONFIG
-    )
-    assert found[0].value < 0.1
+    train, test = Samples(images[:80], label[:80], np.arange(80)), Samples(images[80:], 1 - label[80:], np.arange(40))
+    (_, accuracy), _ = FineTuning(model, [variables], config=CONFIG).run(train, test, [0])
+    assert accuracy < 0.1
 
 
 @pytest.mark.parametrize("change", [{"steps": 0}, {"lr": 0.0}, {"smoothing": 1.0}, {"shift": -1}])

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from vis2img.errors import ParameterError
-from vis2img.train.evaluate.regression import errors, knn_regressor, redshift_errors, regress, regress_split, ridge
+from vis2img.train.evaluate.folds import Samples
+from vis2img.train.evaluate.regression import Regression, errors, knn_regressor, redshift_errors, ridge
 
 
-def values(scores):
-    return {(s.setting, s.metric, s.seed): s.value for s in scores}
+def values(pairs):
+    return {(name.setting, name.metric, name.seed): value for name, value in pairs}
 
 
 @pytest.fixture
@@ -31,22 +32,22 @@ def test_redshift_errors_are_those_computed_by_hand():
 
 def test_a_linear_target_is_predicted_and_noise_is_not(vectors):
     linear = 3 + vectors @ [1.0, -2.0, 0.5, 0.0, 0.0]
-    found = values(regress("r", vectors, linear, np.arange(200), target_name="flux", folds=4, seeds=(0, 1)))
+    found = values(Regression("flux", folds=4).run(Samples(vectors, linear, np.arange(200)), seeds=(0, 1)))
     assert set(found) == {
         (f"flux, {m}", e, s) for m in ("ridge", "k-NN") for e in ("R2", "mean absolute error", "RMSE") for s in (0, 1)
     }
     assert min(found["flux, ridge", "R2", seed] for seed in (0, 1)) > 0.999
     assert min(found["flux, k-NN", "R2", seed] for seed in (0, 1)) > 0.5
     noise = np.random.default_rng(1).normal(size=200)
-    found = values(regress("r", vectors, noise, np.arange(200), target_name="flux", seeds=(0,)))
+    found = values(Regression("flux").run(Samples(vectors, noise, np.arange(200)), seeds=(0,)))
     assert max(found["flux, ridge", "R2", 0], found["flux, k-NN", "R2", 0]) < 0.1
 
 
 def test_no_group_is_trained_on_and_tested():
     rng = np.random.default_rng(2)
     vectors, target = np.repeat(rng.normal(size=(60, 6)), 3, axis=0), np.repeat(rng.normal(size=60), 3)
-    apart = values(regress("r", vectors, target, np.arange(180) // 3, target_name="flux", seeds=(0,)))
-    leaking = values(regress("r", vectors, target, np.arange(180), target_name="flux", seeds=(0,)))
+    apart = values(Regression("flux").run(Samples(vectors, target, np.arange(180) // 3), seeds=(0,)))
+    leaking = values(Regression("flux").run(Samples(vectors, target, np.arange(180)), seeds=(0,)))
     assert apart["flux, k-NN", "R2", 0] < 0.2
     assert leaking["flux, k-NN", "R2", 0] > 0.8
 
@@ -56,13 +57,15 @@ def test_ridge_with_one_penalty_is_the_solution_of_the_normal_equations(vectors,
     target = np.random.default_rng(3).normal(size=200) + vectors[:, 0]
     x = (vectors - vectors.mean(axis=0)) / vectors.std(axis=0)
     weight = np.linalg.solve(x.T @ x + 30 * np.eye(5), x.T @ (target - target.mean()))
-    np.testing.assert_allclose(ridge(vectors, target, np.arange(200))(vectors), x @ weight + target.mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        ridge(Samples(vectors, target, np.arange(200)))(vectors), x @ weight + target.mean(), rtol=1e-6
+    )
 
 
 def test_ridge_chooses_a_strong_penalty_for_many_features_of_noise():
     rng = np.random.default_rng(4)
     vectors, noise = rng.normal(size=(120, 90)), rng.normal(size=120)
-    fitted = ridge(vectors, noise, np.arange(120))(rng.normal(size=(500, 90)))
+    fitted = ridge(Samples(vectors, noise, np.arange(120)))(rng.normal(size=(500, 90)))
     # Least squares would predict with a spread above that of the noise.
     assert fitted.std() < 0.5
 
@@ -70,7 +73,7 @@ def test_ridge_chooses_a_strong_penalty_for_many_features_of_noise():
 def test_the_neighbour_regressor_weighs_by_similarity():
     vectors = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
     votes = np.exp(np.array([0.8, 0.6]) / 0.07)
-    found = knn_regressor(vectors, np.array([1.0, 2.0, 9.0]), k=2)(np.array([[0.8, 0.6]]))
+    found = knn_regressor(Samples(vectors, np.array([1.0, 2.0, 9.0]), np.arange(3)), k=2)(np.array([[0.8, 0.6]]))
     assert found[0] == pytest.approx((votes @ [1.0, 2.0]) / votes.sum(), rel=1e-4)
 
 
@@ -79,44 +82,54 @@ def test_samples_without_a_target_are_left_out(vectors):
     gaps = target.copy()
     gaps[150:] = np.nan
     group = np.arange(200)
-    found = values(regress("r", vectors, gaps, group, target_name="z", seeds=(0,)))
-    assert found == values(regress("r", vectors[:150], target[:150], group[:150], target_name="z", seeds=(0,)))
+    found = values(Regression("z").run(Samples(vectors, gaps, group), seeds=(0,)))
+    assert found == values(Regression("z").run(Samples(vectors[:150], target[:150], group[:150]), seeds=(0,)))
     assert np.isfinite(list(found.values())).all()
 
 
 def test_the_log_of_a_target_is_predicted_in_dex_and_redshift_errors_stay_those_of_z(vectors):
     target = 10 ** (0.4 * vectors[:, 0])
-    found = values(regress("r", vectors, target, np.arange(200), target_name="redshift", seeds=(0,), log=True))
+    found = values(Regression("redshift", log=True).run(Samples(vectors, target, np.arange(200)), seeds=(0,)))
     assert found["redshift, ridge", "R2", 0] > 0.999
     assert found["redshift, ridge", "NMAD", 0] < 0.01
     assert found["redshift, ridge", "outlier share", 0] == 0
-    plain = values(regress("r", vectors, target, np.arange(200), target_name="redshift", seeds=(0,)))
+    plain = values(Regression("redshift").run(Samples(vectors, target, np.arange(200)), seeds=(0,)))
     assert plain["redshift, ridge", "R2", 0] < 0.95
     with pytest.raises(ParameterError, match="not positive"):
-        regress("r", vectors, target - 1, np.arange(200), target_name="flux", seeds=(0,), log=True)
+        list(Regression("flux", log=True).run(Samples(vectors, target - 1, np.arange(200)), seeds=(0,)))
 
 
 def test_impossible_folds_and_broken_embeddings_are_refused(vectors):
     with pytest.raises(ParameterError, match="5 folds of 3 groups"):
-        regress("r", vectors, vectors[:, 0], np.arange(200) % 3, target_name="flux", seeds=(0,))
+        list(Regression("flux").run(Samples(vectors, vectors[:, 0], np.arange(200) % 3), seeds=(0,)))
     vectors[3, 1] = np.inf
     with pytest.raises(ParameterError, match="NaN or infinity"):
-        regress("r", vectors, vectors[:, 0], np.arange(200), target_name="flux", seeds=(0,))
+        list(Regression("flux").run(Samples(vectors, vectors[:, 0], np.arange(200)), seeds=(0,)))
 
 
 def test_training_on_one_group_holds_out_samples_instead(vectors):
-    found = regress("r", vectors, vectors[:, 0], np.arange(200) % 2, target_name="flux", folds=2, seeds=(0,))
-    assert next(s.value for s in found if s.metric == "R2" and "ridge" in s.setting) > 0.99
+    found = Regression("flux", folds=2).run(Samples(vectors, vectors[:, 0], np.arange(200) % 2), seeds=(0,))
+    assert next(value for name, value in found if name.metric == "R2" and "ridge" in name.setting) > 0.99
 
 
 def test_one_set_is_predicted_from_another(vectors):
     target = vectors @ [1.0, -2.0, 0.5, 0.0, 0.0]
     found = values(
-        regress_split("r", vectors[:150], target[:150], np.arange(150), vectors[150:], target[150:], target_name="z")
+        list(
+            Regression("z").run(
+                Samples(vectors[:150], target[:150], np.arange(150)),
+                Samples(vectors[150:], target[150:], np.arange(50)),
+            )
+        )
     )
     assert found["z, ridge", "R2", 0] > 0.999
     lied = values(
-        regress_split("r", vectors[:150], target[:150], np.arange(150), vectors[150:], -target[150:], target_name="z")
+        list(
+            Regression("z").run(
+                Samples(vectors[:150], target[:150], np.arange(150)),
+                Samples(vectors[150:], -target[150:], np.arange(50)),
+            )
+        )
     )
     assert lied["z, ridge", "R2", 0] < 0
 
@@ -127,5 +140,5 @@ def test_the_penalty_is_chosen_on_groups_that_were_held_out():
     group = np.repeat(np.arange(30), 4)
     target = rng.normal(size=30)[group]
     x = rng.normal(size=(30, 25))[group] + 0.05 * rng.normal(size=(120, 25))
-    spread = [np.std(ridge(x, target, g)(x)) for g in (group, np.arange(120))]
+    spread = [np.std(ridge(Samples(x, target, g))(x)) for g in (group, np.arange(120))]
     assert spread[0] < 0.5 * spread[1]

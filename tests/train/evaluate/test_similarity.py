@@ -1,102 +1,13 @@
-"""The index finds what brute force finds, leaves the query's own group out, and survives a file."""
+"""The share of the nearest that are of the query's class, by hand, and without the query's own views."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 
-from vis2img.errors import OutputError, ParameterError, Vis2imgError
-from vis2img.train.evaluate.similarity import Index, precision_at, unit_vectors
-
-
-@pytest.fixture
-def vectors():
-    return np.random.default_rng(0).normal(size=(300, 12)).astype(np.float32)
-
-
-def brute(vectors, queries):
-    """Return all rows by falling cosine."""
-    cosine = (queries @ vectors.T) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(queries, axis=1)[:, None]
-    return np.argsort(-cosine, axis=1), cosine
-
-
-def test_neighbours_and_similarities_are_those_of_all_cosines(vectors):
-    queries = np.random.default_rng(1).normal(size=(20, 12))
-    order, cosine = brute(vectors, queries)
-    rows, similarity = Index(vectors).search(queries, 7)
-    np.testing.assert_array_equal(rows, order[:, :7])
-    np.testing.assert_allclose(similarity, np.take_along_axis(cosine, order[:, :7], axis=1), atol=1e-5)
-
-
-def test_the_graph_finds_nearly_all_that_brute_force_finds(vectors):
-    order, cosine = brute(vectors, vectors)
-    rows, similarity = Index(vectors, exact_up_to=100).search(vectors, 5)
-    assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(rows, order[:, :5], strict=True)]) > 0.95
-    np.testing.assert_allclose(similarity, np.take_along_axis(cosine, rows, axis=1), atol=1e-5)
-
-
-@pytest.mark.parametrize("exact_up_to", [1000, 100])
-def test_nothing_of_the_excluded_group_is_found_and_nothing_else_is_missed(vectors, exact_up_to):
-    group = np.where(np.arange(300) < 60, "large", "x")
-    group[60:] = np.char.add("s", (np.arange(240) // 2).astype(str))
-    queries = vectors[50:80]
-    index = Index(vectors, group=group, exact_up_to=exact_up_to)
-    rows, _ = index.search(queries, 4, exclude_group=group[50:80])
-    order, _ = brute(vectors, queries)
-    expected = [[r for r in row if group[r] != g][:4] for row, g in zip(order, group[50:80], strict=True)]
-    assert (group[rows] != group[50:80, None]).all()
-    assert np.mean(rows == expected) == 1 if exact_up_to == 1000 else np.mean(rows == expected) > 0.9
-
-
-def test_a_group_that_is_not_in_the_index_excludes_nothing(vectors):
-    index = Index(vectors, group=np.arange(300) * 2)
-    np.testing.assert_array_equal(index.search(vectors[:3], 1, exclude_group=np.array([1, 3, 999]))[0][:, 0], range(3))
-
-
-@pytest.mark.parametrize("exact_up_to", [1000, 100])
-def test_an_index_survives_its_file(vectors, tmp_path, exact_up_to):
-    ids = np.array([f"J{i:04d}" for i in range(300)])
-    index = Index(vectors, ids, np.arange(300) // 3, exact_up_to=exact_up_to)
-    index.save(tmp_path / "patches.index")
-    again = Index.load(tmp_path / "patches.index")
-    assert [path.name for path in tmp_path.iterdir()] == ["patches.index"]
-    for before, after in zip(index.search(vectors, 6), again.search(vectors, 6), strict=True):
-        np.testing.assert_array_equal(before, after)
-    np.testing.assert_array_equal(again.ids, ids)
-    np.testing.assert_array_equal(again.group, np.arange(300) // 3)
-
-
-def test_a_file_that_is_no_index_and_a_folder_that_is_none_are_named(vectors, tmp_path):
-    (tmp_path / "notes.txt").write_text("no index")
-    np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    for name in ("notes.txt", "other.npz", "absent"):
-        with pytest.raises(Vis2imgError, match=name):
-            Index.load(tmp_path / name)
-    with pytest.raises(OutputError, match="absent"):
-        Index(vectors).save(tmp_path / "absent" / "patches.index")
-
-
-@pytest.mark.parametrize(
-    ("k", "queries", "message"),
-    [(300, slice(0, 1), "neighbours are impossible"), (0, slice(0, 1), "neighbours are impossible")],
-)
-def test_more_neighbours_than_are_left_are_refused(vectors, k, queries, message):
-    index = Index(vectors)
-    with pytest.raises(ParameterError, match=message):
-        index.search(vectors[queries], k, exclude_group=np.array([0]))
-
-
-def test_embeddings_of_other_sizes_or_with_nan_are_refused(vectors):
-    with pytest.raises(ParameterError, match="3 numbers"):
-        Index(vectors).search(np.ones((2, 3)), 1)
-    with pytest.raises(ParameterError, match="1 of 2 embeddings"):
-        Index(np.array([[1.0, np.nan], [1.0, 2.0]]))
-    with pytest.raises(ParameterError, match="299 ids"):
-        Index(vectors, ids=np.arange(299))
-    with pytest.raises(ParameterError, match="shape"):
-        Index(np.ones(4))
-
-
-def test_vectors_are_made_of_length_one_and_zeros_stay_zero():
-    np.testing.assert_allclose(unit_vectors(np.array([[3.0, 4.0], [0.0, 0.0]])), [[0.6, 0.8], [0.0, 0.0]], rtol=1e-6)
+from vis2img.errors import ParameterError
+from vis2img.train.evaluate.folds import Samples
+from vis2img.train.evaluate.similarity import Similarity
 
 
 def test_precision_is_the_share_of_neighbours_of_the_class_counted_by_hand():
@@ -104,39 +15,39 @@ def test_precision_is_the_share_of_neighbours_of_the_class_counted_by_hand():
     angle = np.radians([0.0, 10.0, 25.0, 180.0, 190.0, 205.0])
     label = np.array(["a", "a", "b", "b", "b", "b"])
     vectors = np.stack([5.0 + np.cos(angle), 3.0 + np.sin(angle)], axis=1)  # in common, and told apart by nothing
-    scores = precision_at("r", vectors, label, np.arange(6), ks=(1, 2), seed=7)
-    found = {(s.metric, s.x): s.value for s in scores}
+    scores = dict(Similarity((1, 2)).run(Samples(vectors, label, np.arange(6)), seeds=[7]))
+    found = {(name.metric, name.x): value for name, value in scores.items()}
     # Nearest: 0 -> 10; 10 -> 0; 25 -> 10; 180 -> 190; 190 -> 180; 205 -> 190. Second: 25; 25; 0; 205; 205; 180.
     assert found["precision", 1.0] == pytest.approx(5 / 6)
     assert found["balanced precision", 1.0] == pytest.approx((1 + 3 / 4) / 2)
     assert found["precision", 2.0] == pytest.approx((0.5 + 0.5 + 0 + 1 + 1 + 1) / 6)
     assert found["balanced precision", 2.0] == pytest.approx((0.5 + 3 / 4) / 2)
-    assert {(s.task, s.setting, s.seed) for s in scores} == {("similarity", "cosine", 7)}
+    assert {(name.task, name.setting, name.seed) for name in scores} == {("similarity", "cosine", 7)}
 
 
 def test_views_of_the_query_itself_are_no_hit():
     rng = np.random.default_rng(4)
     vectors, label = np.repeat(rng.normal(size=(100, 8)), 3, axis=0), np.repeat(np.arange(100) % 2, 3)
-    alone = precision_at("r", vectors, label, np.arange(300), ks=(1,))[0].value
-    grouped = precision_at("r", vectors, label, np.arange(300) // 3, ks=(1,))[0].value
+    (_, alone), _ = Similarity([1]).run(Samples(vectors, label, np.arange(300)))
+    (_, grouped), _ = Similarity([1]).run(Samples(vectors, label, np.arange(300) // 3))
     assert alone == 1.0
     assert abs(grouped - 0.5) < 0.15
 
 
-def test_other_sources_are_asked_of_all_that_are_known():
+def test_other_sources_are_queries_to_the_whole_gallery():
     rng = np.random.default_rng(5)
     label = np.repeat(["a", "b"], 20)
-    vectors = np.where(label == "a", 1.0, -1.0)[:, None] + 0.1 * rng.normal(size=(40, 4))
+    gallery = Samples(np.where(label == "a", 1.0, -1.0)[:, None] + 0.1 * rng.normal(size=(40, 4)), label, np.arange(40))
     other = np.array(["b", "a", "a"])
-    asked = np.where(other == "a", 1.0, -1.0)[:, None] * np.ones(4), other
-    right = {s.metric: s.value for s in precision_at("r", vectors, label, np.arange(40), asked=asked, ks=(10,))}
-    wrong = precision_at("r", vectors, label, np.arange(40), asked=(asked[0], other[[1, 0, 0]]), ks=(10,))
-    assert right == {"precision": 1.0, "balanced precision": 1.0} and {s.value for s in wrong} == {0.0}
+    queries = Samples(np.where(other == "a", 1.0, -1.0)[:, None] * np.ones(4), other, np.arange(3))
+    right = {name.metric: value for name, value in Similarity([10]).run(gallery, queries)}
+    wrong = Similarity([10]).run(gallery, dataclasses.replace(queries, label=other[[1, 0, 0]]))
+    assert right == {"precision": 1.0, "balanced precision": 1.0} and {value for _, value in wrong} == {0.0}
 
 
 def test_more_neighbours_than_there_are_left_out_and_one_class_is_refused():
     vectors = np.random.default_rng(6).normal(size=(8, 3))
     label, group = np.array(["a", "b"] * 4), np.array([0, 0, 0, 1, 2, 3, 4, 5])
-    assert {s.x for s in precision_at("r", vectors, label, group)} == {1.0, 3.0, 5.0}
+    assert {name.x for name, _ in Similarity().run(Samples(vectors, label, group))} == {1.0, 3.0, 5.0}
     with pytest.raises(ParameterError, match="two classes"):
-        precision_at("r", vectors, np.full(8, "a"), group)
+        list(Similarity().run(Samples(vectors, np.full(8, "a"), group)))

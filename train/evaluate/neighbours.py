@@ -1,0 +1,236 @@
+"""Nearest neighbours by cosine similarity: an index of embeddings, and what the neighbours of a vector say of it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.files import atomic_output
+
+if TYPE_CHECKING:
+    from usearch.index import Index as Graph
+
+# Up to here an exact search takes seconds; a graph misses neighbours and takes longer to build.
+EXACT_UP_TO = 100_000
+K_NEIGHBOURS = 10
+# A neighbour's vote is exp(cos / T), with the T of Wu et al. 2018 (arXiv:1805.01978), as in DINO's evaluation.
+TEMPERATURE = 0.07
+_QUERIES = 1024  # whose neighbours are weighed at a time
+
+
+def unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors [n, dim] of length 1 as float32; a vector of zeros stays one.
+
+    Raises
+    ------
+    ParameterError
+        If they are not a table of finite numbers.
+    """
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if vectors.ndim != 2:
+        raise ParameterError(f"embeddings have the shape {vectors.shape}; give one row for each patch")
+    if not np.isfinite(vectors).all():
+        broken = int((~np.isfinite(vectors).all(axis=1)).sum())
+        raise ParameterError(f"{broken} of {len(vectors)} embeddings hold NaN or infinity; leave those rows out")
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+
+
+class Index:
+    """An index of embeddings by cosine similarity.
+
+    Parameters
+    ----------
+    vectors : float [n, dim]
+        Embeddings; kept as float32 of length 1.
+    ids : [n], optional
+        What to call each: numbers or strings; by default their row numbers.
+    group : [n], optional
+        What belongs together, such as patches of one source; by default each is its own.
+    exact_up_to : int
+        Larger indices use a graph (HNSW by usearch; Malkov & Yashunin 2018, arXiv:1603.09320), which may miss a
+        neighbour.
+    """
+
+    def __init__(
+        self,
+        vectors: np.ndarray,
+        ids: np.ndarray | None = None,
+        group: np.ndarray | None = None,
+        *,
+        exact_up_to: int = EXACT_UP_TO,
+    ) -> None:
+        self.vectors = unit_vectors(vectors)
+        count = len(self.vectors)
+        self.ids = np.arange(count) if ids is None else np.asarray(ids)
+        self.group = np.arange(count) if group is None else np.asarray(group)
+        if not len(self.ids) == len(self.group) == count:
+            raise ParameterError(f"{len(self.ids)} ids and {len(self.group)} groups for {count} embeddings")
+        self._graph: Graph | None = None
+        if count > exact_up_to:
+            from usearch.index import Index as Graph  # of the extra "evaluate", for large indices alone
+
+            self._graph = Graph(ndim=self.vectors.shape[1], metric="cos", dtype="f32")
+            self._graph.add(np.arange(count), self.vectors)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def search(
+        self, queries: np.ndarray, k: int, exclude_group: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the nearest embeddings and their similarities, nearest first.
+
+        Parameters
+        ----------
+        queries : float [m, dim]
+            Embeddings.
+        k : int
+            Neighbours of each.
+        exclude_group : [m], optional
+            The group of each query, none of which may be among its neighbours.
+
+        Returns
+        -------
+        rows : int [m, k]
+            Rows of the index; ``self.ids[rows]`` names them.
+        similarity : float [m, k]
+            Cosines.
+
+        Raises
+        ------
+        ParameterError
+            If a query has fewer than ``k`` neighbours outside its group, or another number of dimensions.
+        """
+        queries = unit_vectors(queries)
+        if queries.shape[1] != self.vectors.shape[1]:
+            raise ParameterError(
+                f"queries of {queries.shape[1]} numbers cannot be sought among embeddings of {self.vectors.shape[1]}"
+            )
+        excluded = self._group_sizes(len(queries), exclude_group)
+        left = len(self) - excluded.max(initial=0)
+        if not 1 <= k <= left:
+            raise ParameterError(
+                f"{k} neighbours are impossible: {left} of {len(self)} embeddings are left outside the group of a query"
+            )
+
+        rows, similarity = np.empty((len(queries), k), np.int64), np.empty((len(queries), k))
+        # One large group must not make the search for all others wider.
+        width = np.where(excluded > 0, 2 ** np.ceil(np.log2(np.maximum(excluded, 1))), 0).astype(np.int64)
+        for extra in np.unique(width):
+            some = np.flatnonzero(width == extra)
+            nearest, cosine = self._nearest(queries[some], min(k + int(extra), len(self)))
+            if exclude_group is not None:
+                # A stable sort moves those of the query's group behind the rest and keeps the order otherwise.
+                same = self.group[nearest] == np.asarray(exclude_group)[some, None]
+                order = np.argsort(same, axis=1, kind="stable")
+                nearest, cosine = (np.take_along_axis(values, order, axis=1) for values in (nearest, cosine))
+            rows[some], similarity[some] = nearest[:, :k], cosine[:, :k]
+        return rows, similarity
+
+    def _group_sizes(self, count: int, exclude_group: np.ndarray | None) -> np.ndarray:
+        """Return how many embeddings are of the excluded group of each of ``count`` queries."""
+        if exclude_group is None:
+            return np.zeros(count, np.int64)
+        names, size = np.unique(self.group, return_counts=True)
+        place = np.minimum(np.searchsorted(names, exclude_group), len(names) - 1)
+        return np.where(names[place] == exclude_group, size[place], 0)
+
+    def _nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and cosines [m, k] of the nearest, whatever their group."""
+        if self._graph is None:
+            # Between vectors of length 1 the squared distance is 2 - 2 cos.
+            distance, rows = NearestNeighbors(algorithm="brute").fit(self.vectors).kneighbors(queries, k)
+            return rows, 1 - distance**2 / 2
+        matches = self._graph.search(queries, k)
+        return matches.keys.reshape(-1, k).astype(np.int64), 1 - matches.distances.reshape(-1, k)
+
+    def save(self, path: Path) -> None:
+        """Write the index with its ids and groups as one file, in one move.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        arrays = {"vectors": self.vectors, "ids": self.ids, "group": self.group}
+        if self._graph is not None:
+            arrays["graph"] = np.frombuffer(self._graph.save() or b"", np.uint8)
+        with atomic_output(path, overwrite=True) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Index:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        Vis2imgError
+            If the file is missing or is no index.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            index = cls(arrays["vectors"], arrays["ids"], arrays["group"], exact_up_to=len(arrays["vectors"]))
+        except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+            raise Vis2imgError(f"cannot read {path} as an index of embeddings; build it anew ({error})") from error
+        # To make their length 1 once more would change the last digits.
+        index.vectors = arrays["vectors"]
+        if "graph" in arrays:
+            from usearch.index import Index as Graph
+
+            index._graph = Graph.restore(arrays["graph"].tobytes())
+        return index
+
+
+def neighbour_means(
+    views: np.ndarray, values: np.ndarray, mean: np.ndarray, k: int = K_NEIGHBOURS
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function of vectors [m, dim] to the means [m, c] of what their neighbours are, the nearer weighing more.
+
+    Parameters
+    ----------
+    views : float [view, n, dim]
+        Vectors of the samples. Of several views of a sample the nearest counts, so that it has one vote however many
+        there are and however alike they look.
+    values : float [n, c]
+        Of each sample.
+    mean : float [dim]
+        Taken off all vectors, as the cosine of vectors that have much in common tells little.
+    k : int
+        Samples that vote (fewer where there are fewer).
+    """
+    count, samples = len(views), len(values)
+    # A score must not depend on neighbours that a graph has missed.
+    index = Index((views - mean).reshape(-1, views.shape[2]), exact_up_to=count * samples)
+    k = min(k, samples)
+
+    def means(vectors: np.ndarray) -> np.ndarray:
+        parts = []
+        for start in range(0, len(vectors), _QUERIES):
+            # The k nearest samples are among the k x views nearest views.
+            rows, cosine = index.search(vectors[start : start + _QUERIES] - mean, k * count)
+            sample = rows % samples
+            # Relative to the vote of a vector equal to the query, as only ratios count.
+            votes = np.exp((cosine - 1) / TEMPERATURE)
+            if count > 1:
+                votes *= _first_of_each(sample, k)
+            parts.append(np.einsum("qk,qkc->qc", votes, values[sample]) / votes.sum(axis=1, keepdims=True))
+        return np.concatenate(parts)
+
+    return means
+
+
+def _first_of_each(sample: np.ndarray, k: int) -> np.ndarray:
+    """Return where in the rows of ``sample`` [m, n] one of the first k different numbers comes first."""
+    order = np.argsort(sample, axis=1, kind="stable")
+    new = np.diff(np.take_along_axis(sample, order, axis=1), axis=1, prepend=-1) != 0
+    first = np.empty_like(new)
+    np.put_along_axis(first, order, new, axis=1)
+    return first & (first.cumsum(axis=1) <= k)
