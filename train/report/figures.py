@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from vis2img.draws.draw import Draw
 from vis2img.imaging.image import Image
+from vis2img.train.evaluate.neighbours import Index
 from vis2img.train.evaluate.scores import Summary
 from vis2img.units import ARCSEC, format_angle
 from vis2img.views.crops import cut
@@ -104,12 +105,13 @@ def neighbours_figure(
 ) -> Figure:
     """Show, for each query patch [n, y, x, 1], those of other fields whose embedding is most alike."""
     scaled = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-9)
-    scaled /= np.linalg.norm(scaled, axis=1, keepdims=True) + 1e-12
+    others = [int((field != field[query]).sum()) for query in queries]
+    count = min(count, *others)
+    rows, _ = Index(scaled, group=field).search(scaled[queries], count, exclude_group=field[queries])
     figure = Figure(figsize=(1.5 * (count + 1), 1.75 * len(queries)), layout="constrained")
     axes = np.atleast_2d(figure.subplots(len(queries), count + 1))
-    for row, query in zip(axes, queries, strict=True):
-        likeness = np.where(field == field[query], -np.inf, scaled @ scaled[query])
-        for axis, index in zip(row, [query, *np.argsort(-likeness)[:count]], strict=True):
+    for row, query, nearest in zip(axes, queries, rows, strict=True):
+        for axis, index in zip(row, [query, *nearest], strict=True):
             axis.imshow(images[index, ..., 0], vmin=-0.5, vmax=4, **_SHOWN)
             axis.set(xticks=[], yticks=[])
             same = label[index] == label[query]

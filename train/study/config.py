@@ -23,8 +23,9 @@ from vis2img.errors import ParameterError
 from vis2img.loader.config import LoaderConfig
 from vis2img.simulate.config import SimulateConfig
 from vis2img.train.config import ModelConfig, OptimConfig
-from vis2img.train.demo import DemoConfig, observation, train_config
+from vis2img.train.demo import DemoConfig, observation
 from vis2img.train.run.config import TrainConfig
+from vis2img.train.run.presets import preset
 from vis2img.units import ARCSEC, Angle
 from vis2img.views.crops import ViewConfig
 from vis2img.views.pixel_changes import CutoutAugment
@@ -80,13 +81,11 @@ class StudyConfig:
     """Draws of each field that are kept at a time."""
     refresh_every: int = 20
     """Steps after which the oldest draws are replaced."""
-    views: ViewConfig = field(default_factory=lambda: train_config(DemoConfig()).data.views)
+    views: ViewConfig = field(default_factory=lambda: preset("study").data.views)
     """How views are cut."""
-    model: ModelConfig = field(default_factory=lambda: train_config(DemoConfig()).model)
+    model: ModelConfig = field(default_factory=lambda: preset("study").model)
     """Network."""
-    optim: OptimConfig = field(
-        default_factory=lambda: replace(train_config(DemoConfig()).optim, base_lr=4e-3, warmup_steps=100)
-    )
+    optim: OptimConfig = field(default_factory=lambda: preset("study").optim)
     """Objective and optimiser."""
     supervised_steps: int = 600
     """Steps of the supervised network; 0: none."""
@@ -147,35 +146,33 @@ class StudyConfig:
 
         Views of CLEAN images are stretched by the noise of the dirty images, so that brightness looks alike in both.
         """
-        return TrainConfig(
-            out=str(self.out / "runs" / f"{arm.lower()}-{seed}"),
+        return replace(
+            preset("study", self.out / "runs" / f"{arm.lower()}-{seed}"),
             data=self.data_config(arm, test=False),
             model=self.model,
             optim=self.optim,
             steps=self.steps,
             seed=seed,
             checkpoint_every=max(1, self.steps // 2),
-            keep_checkpoints=1,
             views_every=self.steps,
         )
 
     def data_config(self, arm: str, test: bool) -> LoaderConfig:
         """Return the fields of an arm, as measurement sets or CLEAN images."""
-        sets, base = self.measurement_sets(test), arm.removesuffix(STRONG)
-        images = [clean_path(ms) for ms in sets]
-        return LoaderConfig(
-            ms=tuple(str(path) for path in (images if base == CLEAN else sets)),
+        clean = arm.removesuffix(STRONG) == CLEAN
+        strong = arm.endswith(STRONG)
+        sets = self.measurement_sets(test)
+        return replace(
+            preset("study").data,
+            ms=tuple(str(clean_path(ms) if clean else ms) for ms in sets),
             batch_size=self.batch_size,
             field_npix=self.field_npix,
-            near_peaks=0.9,
             draws_per_field=self.draws_per_field,
             refresh_every=self.refresh_every,
-            mode="sync",
-            imaging="image-only" if base == CLEAN else base,
-            image_pixsize=self.pixsize if base == CLEAN else 0.0,
-            augment_fields=arm.endswith(STRONG),
-            augment=self.strong if arm.endswith(STRONG) else CutoutAugment(),
-            pb_limit=0.0,  # of a CLEAN image nobody knows the beam, and all arms are to look at the same sky
+            imaging="image-only" if clean else arm.removesuffix(STRONG),
+            image_pixsize=self.pixsize if clean else 0.0,
+            augment_fields=strong,
+            augment=self.strong if strong else CutoutAugment(),
             views=self.views,
             workers=self.workers,
         )

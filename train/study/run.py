@@ -8,12 +8,14 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from vis2img import __version__
 from vis2img.dataset import open_ms
 from vis2img.errors import Vis2imgError
 from vis2img.files import claimed, write_text
 from vis2img.machine import cores
 from vis2img.products.clean import clean_image
 from vis2img.progress import Progress, renamed
+from vis2img.simulate.campaign import simulate_many
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.evaluate.config import TASKS as ALL_TASKS
 from vis2img.train.evaluate.encoders import PIXELS, RANDOM, pixel_encoder, random_encoders, run_encoders
@@ -92,8 +94,6 @@ class Study:
 
     def prepare(self) -> None:
         """Simulate the fields, and make CLEAN images where an arm needs them."""
-        from vis2img.simulate.campaign import simulate_many
-
         config = self.config
         wanted = [config.observation(i, False) for i in range(config.fields)]
         wanted += [config.observation(i, True) for i in range(config.test_fields)]
@@ -188,8 +188,6 @@ class Study:
 
 
 def _facts(config: StudyConfig) -> dict[str, str]:
-    from vis2img import __version__
-
     return {
         "training": f"{config.fields} fields, {config.steps} steps of {config.batch_size} samples for each of "
         f"{len(config.arms)} arms and {config.seeds} seeds; {config.model.variant}/{config.model.patch}",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
-from vis2img.train.demo import DemoConfig
+from vis2img.train.demo import QUERIES, DemoConfig, run_demo
+from vis2img.train.evaluate.scores import summaries
+from vis2img.train.report.scores_page import to_json
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,8 @@ class DemoCommand(DemoConfig):
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(DemoCommand, argv, prog)
-    from vis2img.train.demo import QUERIES, run_demo
-    from vis2img.train.evaluate.scores import summaries
-    from vis2img.train.report.scores_page import to_json
-
-    config = DemoConfig(**{field.name: getattr(command, field.name) for field in fields(DemoConfig)})
     with Bars(command.quiet or command.json) as bars:
-        path, scores = run_demo(config, bars)
+        path, scores = run_demo(command, bars)
     rows = summaries(scores)
     if command.json:
         print(json.dumps({"report": str(path), "scores": json.loads(to_json(rows))}, indent=1))

@@ -10,7 +10,10 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
+from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
+from vis2img.files import check_outputs
+from vis2img.train.embed.table import check_suffix
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,9 @@ class EmbedCommand:
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(EmbedCommand, argv, prog)
-    from vis2img.files import check_outputs
-    from vis2img.train.embed.table import check_suffix
-
     check_suffix(command.output)
     check_outputs([command.output], command.overwrite)
-    from vis2img.cli.progress import Bars
+    # JAX, which --help and a wrong command line do not wait for.
     from vis2img.train.embed.inputs import PatchOptions, read_positions
     from vis2img.train.embed.job import Embedder, EmbedSettings, embed_inputs
 
@@ -77,19 +77,12 @@ def run(argv: list[str], prog: str) -> int:
     embedder = Embedder.of_run(command.run, "student" if command.student else "teacher", command.step)
     inputs = command.inputs or embedder.config.data.ms or embedder.config.data.cutouts
     with Bars(command.quiet) as bars:
-        result = embed_inputs(
-            embedder,
-            inputs,
-            command.output,
-            settings,
-            overwrite=command.overwrite,
-            progress=bars,
-        )
+        result = embed_inputs(embedder, inputs, command.output, settings, overwrite=command.overwrite, progress=bars)
     for reason in result.skipped.values():
         print(f"vis2img: skipped: {reason}", file=sys.stderr)
     if not command.quiet:
         again = f" ({result.resumed} of an earlier start)" if result.resumed else ""
         bad = f"; {len(result.skipped)} inputs were skipped" if result.skipped else ""
-        found = f"{result.patches} patches of {result.fields} fields{again}, {result.dim} numbers each"
-        print(f"{command.output}: {found}{bad}")
+        patches = f"{result.patches} patches of {result.fields} fields{again}, {result.dim} numbers each"
+        print(f"{command.output}: {patches}{bad}")
     return 0

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vis2img.cli.progress import Bars
+from vis2img.configs.command_line import parse
+from vis2img.configs.load import load
+
 HELP = """usage: vis2img study [CONFIG.yaml] [--out DIR] [--arms ARM ...] [--seeds N] [--steps N] [--KEY VALUE ...]
 
 Train one network with views made in different ways and compare what it is worth: by imaging parameters
@@ -27,9 +31,6 @@ def run(argv: list[str], prog: str) -> int:
     if argv and argv[0] in ("-h", "--help"):
         print(HELP)
         return 0
-    from vis2img.cli.progress import Bars
-    from vis2img.configs.command_line import parse
-    from vis2img.configs.load import load
     from vis2img.train.study.config import StudyConfig
     from vis2img.train.study.run import Study
 
