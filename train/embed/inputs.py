@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from astropy.coordinates import SkyCoord
 
 from vis2img.coordinates import direction_cosines, lm_to_pixel, pixel_to_lm
 from vis2img.draws.draw import Draw
@@ -24,23 +23,17 @@ from vis2img.imaging.fits import read_params
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import fields_of, patch_angle
 from vis2img.pictures.fits_images import fits_files
-from vis2img.pictures.formats import read_csv, read_raw
+from vis2img.pictures.formats import read_raw
 from vis2img.pictures.labels import network_images
+from vis2img.train.embed.config import EmbedConfig
 from vis2img.train.embed.patches import cut_around, evaluation_draw, grid_positions, tiles
+from vis2img.train.embed.positions import Positions, position_names
 from vis2img.units import ARCSEC, format_angle
 from vis2img.views.crops import ViewConfig
 
 _CHUNK = 1024  # patches that are cut at a time
 _ALIKE = 0.01  # relative difference of patch angles that is none
 _ROUNDING = 1e-6  # pixels
-
-
-@dataclass(frozen=True, eq=False)
-class Positions:
-    """Where patches are wanted: RA and Dec float64 [n, 2] in rad, and a name for each."""
-
-    position: np.ndarray
-    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,63 +69,6 @@ class PatchField:
     chunks: Callable[[], Iterator[PatchChunk]]
 
 
-@dataclass(frozen=True)
-class PatchOptions:
-    """How patches are chosen.
-
-    Parameters
-    ----------
-    positions : Positions, optional
-        Of fields and images, in place of tiling.
-    overlap : float
-        Of neighbouring tiles, as a fraction of their side.
-    patch_npix : int, optional
-        Side of a patch in pixels of a FITS image; default: the angle of the run's patches, or as many pixels as of the
-        pictures that it was trained on.
-    crop : int, optional
-        Side of what is used of each cutout in its pixels; default: all, or as many as the run was trained on.
-
-    Raises
-    ------
-    ParameterError
-        If one is out of range.
-    """
-
-    positions: Positions | None = None
-    overlap: float = 0.0
-    patch_npix: int | None = None
-    crop: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= 0.95:
-            raise ParameterError(f"overlap = {self.overlap:g} must be from 0 to 0.95")
-        for name in ("patch_npix", "crop"):
-            value = getattr(self, name)
-            if value is not None and value < 8:
-                raise ParameterError(f"{name} = {value} must be at least 8 pixels")
-
-
-def read_positions(path: Path) -> Positions:
-    """Read a table (.csv) of positions: ra_deg, dec_deg, and name if wanted.
-
-    Raises
-    ------
-    Vis2imgError
-        If it cannot be read, or a value is no position; the message names column and row.
-    """
-    columns = read_csv(path, ("ra_deg", "dec_deg"))
-    for name, low, high in (("ra_deg", -360, 360), ("dec_deg", -90, 90)):
-        if columns[name].dtype.kind != "f":
-            raise Vis2imgError(f"{path}: {name} must be numbers in degrees")
-        wrong = np.flatnonzero(~((columns[name] >= low) & (columns[name] <= high)))
-        if len(wrong):
-            raise Vis2imgError(f"{path} row {wrong[0] + 1}: {name} must be from {low} to {high} degrees")
-    position = np.radians(np.stack([columns["ra_deg"], columns["dec_deg"]], axis=-1))
-    position[:, 0] %= 2 * np.pi
-    names = tuple(map(str, columns["name"])) if "name" in columns else position_names(position)
-    return Positions(position, names)
-
-
 def expand_inputs(inputs: Sequence[str]) -> list[str]:
     """Return inputs with folders of FITS images as their files, each once."""
     paths: list[str] = []
@@ -164,7 +100,7 @@ def run_patch_angle(config: LoaderConfig) -> float:
     return angles[0]
 
 
-def patch_fields(path: str, config: LoaderConfig, options: PatchOptions, fits_side: float | None) -> list[PatchField]:
+def patch_fields(path: str, config: LoaderConfig, settings: EmbedConfig, fits_side: float | None) -> list[PatchField]:
     """Return the fields of an input; their patches are made only when asked for.
 
     Parameters
@@ -173,9 +109,9 @@ def patch_fields(path: str, config: LoaderConfig, options: PatchOptions, fits_si
         Measurement set, averaged data, FITS image or .npz file of cutouts.
     config : LoaderConfig
         Of the run: how fields are imaged and patches cut.
-    options : PatchOptions
+    settings : EmbedConfig
     fits_side : float, optional
-        Side of a patch of FITS images in rad; without it, and with ``options.patch_npix``, pixels decide.
+        Side of a patch of FITS images in rad; without it, and with ``settings.patch_npix``, pixels decide.
 
     Raises
     ------
@@ -183,49 +119,41 @@ def patch_fields(path: str, config: LoaderConfig, options: PatchOptions, fits_si
         If it cannot be used.
     """
     if path.lower().endswith(".npz"):
-        return [PatchField(Path(path).stem, path, lambda: _cutouts(path, config, options))]
+        return [PatchField(Path(path).stem, path, lambda: _cutouts(path, config, settings))]
     if is_image(path):
-        return [PatchField(Path(path).name, path, lambda: _image(path, config, options, fits_side))]
+        return [PatchField(Path(path).name, path, lambda: _image(path, config, settings, fits_side))]
     sources = fields_of(replace(config, ms=(path,), cutouts=(), weights=()))
     names = [str(source).replace(source.path, Path(path).name) for source in sources]
     return [
-        PatchField(name, path, lambda source=source: _observation(source, config.views, options))  # type: ignore[misc]
+        PatchField(name, path, lambda source=source: _observation(source, config.views, settings))  # type: ignore[misc]
         for name, source in zip(names, sources, strict=True)
     ]
 
 
-def position_names(position: np.ndarray) -> tuple[str, ...]:
-    """Return names after positions [n, 2] (rad), as the IAU recommends: J123456.78-012345.6."""
-    place = SkyCoord(position[:, 0], position[:, 1], unit="rad")
-    ra = place.ra.to_string(unit="hour", sep="", precision=2, pad=True)
-    dec = place.dec.to_string(unit="deg", sep="", precision=1, pad=True, alwayssign=True)
-    return tuple(f"J{east}{north}" for east, north in zip(np.atleast_1d(ra), np.atleast_1d(dec), strict=True))
-
-
-def _observation(source: Field, views: ViewConfig, options: PatchOptions) -> Iterator[PatchChunk]:
+def _observation(source: Field, views: ViewConfig, settings: EmbedConfig) -> Iterator[PatchChunk]:
     draw = evaluation_draw(source)
-    wanted = options.positions or _tiles(grid_positions(draw, source, views, options.overlap))
+    wanted = settings.wanted or _tiles(grid_positions(draw, source, views, settings.overlap))
     yield from _cut(draw, patch_angle(source, views), views, wanted, json.dumps(draw.params.to_dict()))
 
 
-def _image(path: str, config: LoaderConfig, options: PatchOptions, side: float | None) -> Iterator[PatchChunk]:
+def _image(path: str, config: LoaderConfig, settings: EmbedConfig, side: float | None) -> Iterator[PatchChunk]:
     if config.channels > 1 and config.selection.stokes != "I":
         raise ParameterError(f"{path}: the run takes Stokes {config.selection.stokes}, and an image has Stokes I alone")
     field = FitsField.open(path)
     draw = field.draw()
     pixsize = draw.params.pixsize
-    if options.patch_npix is not None or side is None:
-        side = (options.patch_npix or config.views.patch_npix) * pixsize
+    if settings.patch_npix is not None or side is None:
+        side = (settings.patch_npix or config.views.patch_npix) * pixsize
     ny, nx = draw.data.shape[1:]
     if side > min(nx, ny) * pixsize * (1 + 1e-9):
         size = f"{format_angle(side, 3)} ({side / pixsize:.0f} pixels)"
         raise ParameterError(f"{path}: a patch of {size} does not fit into the image of {nx} x {ny} pixels")
-    wanted = options.positions
+    wanted = settings.wanted
     if wanted is None:
         # The reference pixel npix // 2 is half a pixel from the middle.
         middle = pixel_to_lm((nx - 1) / 2, (ny - 1) / 2, (nx, ny), pixsize)
         extent = nx * pixsize, ny * pixsize
-        wanted = _tiles(tiles(extent, side, draw.phase_centre, middle=middle, overlap=options.overlap))
+        wanted = _tiles(tiles(extent, side, draw.phase_centre, middle=middle, overlap=settings.overlap))
     seen = _not_blank(draw, side, wanted.position)
     filled = replace(draw, data=np.nan_to_num(draw.data, copy=False, nan=0.0))
     for chunk in _cut(filled, side, config.views, wanted, _header_params(field.image), seen):
@@ -285,12 +213,12 @@ def _cut(
             yield PatchChunk(patches.images, patches.position, index, names, params)
 
 
-def _cutouts(path: str, config: LoaderConfig, options: PatchOptions) -> Iterator[PatchChunk]:
+def _cutouts(path: str, config: LoaderConfig, settings: EmbedConfig) -> Iterator[PatchChunk]:
     if config.channels > 1 and config.selection.stokes != "I":
         raise ParameterError(f"{path}: the run takes Stokes {config.selection.stokes}, and cutouts have one channel")
     raw = read_raw(path)
     position = raw.position
-    crop = options.crop or (config.views.patch_npix if config.cutouts else None)
+    crop = settings.crop or (config.views.patch_npix if config.cutouts else None)
     params = json.dumps({"crop_npix": crop})
     for start in range(0, len(raw), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(raw)))

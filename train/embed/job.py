@@ -12,7 +12,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,13 @@ import numpy as np
 from vis2img import __version__
 from vis2img.configs.records import to_record
 from vis2img.draws.fits_field import is_image
-from vis2img.errors import OutputError, ParameterError, Vis2imgError
+from vis2img.errors import OutputError, Vis2imgError
 from vis2img.files import check_outputs
 from vis2img.loader.config import ENGINE_KEYS
 from vis2img.models.dino_head import DINOModel
 from vis2img.progress import Progress, no_progress
-from vis2img.train.embed.inputs import (
-    PatchChunk,
-    PatchField,
-    PatchOptions,
-    expand_inputs,
-    patch_fields,
-    run_patch_angle,
-)
+from vis2img.train.embed.config import EmbedConfig
+from vis2img.train.embed.inputs import PatchChunk, PatchField, expand_inputs, patch_fields, run_patch_angle
 from vis2img.train.embed.patches import Variables, embed_images
 from vis2img.train.embed.table import EmbeddingTable, check_suffix, merge_embeddings, thumbnail, write_embeddings
 from vis2img.train.run.config import TrainConfig
@@ -77,19 +71,6 @@ class Embedder:
 
 
 @dataclass(frozen=True)
-class EmbedSettings:
-    """What is written of each patch, beside how patches are chosen; ``batch_size`` changes nothing but the speed."""
-
-    patches: PatchOptions = field(default_factory=PatchOptions)
-    thumbnails: bool = True
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ParameterError(f"batch_size = {self.batch_size} must be at least 1")
-
-
-@dataclass(frozen=True)
 class EmbedResult:
     """What was written: numbers of patches, of fields and of those taken from an earlier start; why inputs were not."""
 
@@ -100,29 +81,8 @@ class EmbedResult:
     skipped: dict[str, str]
 
 
-def embed_inputs(
-    embedder: Embedder,
-    inputs: Sequence[str],
-    output: Path,
-    settings: EmbedSettings | None = None,
-    *,
-    overwrite: bool = False,
-    progress: Progress = no_progress,
-) -> EmbedResult:
+def embed_inputs(embedder: Embedder, settings: EmbedConfig, progress: Progress = no_progress) -> EmbedResult:
     """Embed the patches of all inputs and write them as one Parquet file.
-
-    Parameters
-    ----------
-    embedder : Embedder
-    inputs : sequence of str
-        Measurement sets, averaged data, FITS images, folders of them, .npz files of cutouts.
-    output : Path
-        Ends in ``.parquet``.
-    settings : EmbedSettings, optional
-    overwrite : bool
-        Replace an existing output.
-    progress : callable
-        Told of the inputs done and the field at work.
 
     Raises
     ------
@@ -131,11 +91,11 @@ def embed_inputs(
     Vis2imgError
         If no input can be used.
     """
-    settings = settings or EmbedSettings()
+    output, data = settings.output, embedder.config.data
     check_suffix(output)
-    check_outputs([output], overwrite)
-    paths = expand_inputs(inputs)
-    side = _fits_side(embedder.config, paths, settings.patches)
+    check_outputs([output], settings.overwrite)
+    paths = expand_inputs(settings.inputs or data.ms or data.cutouts)
+    side = _fits_side(embedder.config, paths, settings)
     folder = output.with_name(f".{output.name}.parts")
     key = _key(embedder, settings, side)
 
@@ -145,7 +105,7 @@ def embed_inputs(
     for done, path in enumerate(paths):
         fields: list[PatchField] = []
         with _noting(skipped, path):
-            fields = patch_fields(path, embedder.config.data, settings.patches, side)
+            fields = patch_fields(path, data, settings, side)
         for each in fields:
             progress("embedding", done, len(paths), each.name)
             part = folder / f"{key}-{_input_key(each)}.parquet"
@@ -159,7 +119,7 @@ def embed_inputs(
         more = f" (and {len(skipped) - 1} more inputs fail)" if len(skipped) > 1 else ""
         raise Vis2imgError(f"{next(iter(skipped.values()))}{more}")
     metadata = {**embedder.metadata, "settings": json.dumps(_settings_record(settings, side))}
-    count = merge_embeddings(parts, output, metadata, overwrite)
+    count = merge_embeddings(parts, output, metadata, settings.overwrite)
     _remove(parts, folder)
     return EmbedResult(count, len(parts), resumed, 2 * embedder.model.backbone.dim, skipped)
 
@@ -175,7 +135,7 @@ def _noting(skipped: dict[str, str], name: str) -> Iterator[None]:
         skipped[name] = str(error)
 
 
-def embed_field(patches: PatchField, embedder: Embedder, settings: EmbedSettings | None = None) -> EmbeddingTable:
+def embed_field(patches: PatchField, embedder: Embedder, settings: EmbedConfig) -> EmbeddingTable:
     """Embed the patches of one field.
 
     Raises
@@ -183,7 +143,6 @@ def embed_field(patches: PatchField, embedder: Embedder, settings: EmbedSettings
     Vis2imgError
         If it has none, or cannot be read.
     """
-    settings = settings or EmbedSettings()
     vectors: list[np.ndarray] = []
     columns: dict[str, list[np.ndarray]] = {}
     for chunk in patches.chunks():
@@ -213,24 +172,22 @@ def _columns(chunk: PatchChunk, patches: PatchField, thumbnails: bool) -> dict[s
     return {**columns, "name": np.array(chunk.names, object)}
 
 
-def _fits_side(config: TrainConfig, paths: Sequence[str], options: PatchOptions) -> float | None:
+def _fits_side(config: TrainConfig, paths: Sequence[str], settings: EmbedConfig) -> float | None:
     """Return the side of patches of FITS images in rad; None where it is not needed, or counted in pixels."""
-    if options.patch_npix is not None or config.data.cutouts or not any(map(is_image, paths)):
+    if settings.patch_npix is not None or config.data.cutouts or not any(map(is_image, paths)):
         return None
     return run_patch_angle(config.data)
 
 
-def _settings_record(settings: EmbedSettings, side: float | None) -> dict[str, Any]:
-    record = asdict(replace(settings, patches=replace(settings.patches, positions=None)))
-    wanted = settings.patches.positions
+def _settings_record(settings: EmbedConfig, side: float | None) -> dict[str, Any]:
+    wanted = settings.wanted
     # Of text that is the same wherever the table of positions lies.
     digest = None if wanted is None else _digest([*wanted.names, wanted.position.tobytes().hex()])
-    record["patches"] |= {"positions": digest, "fits_side_rad": side}
-    del record["batch_size"]
-    return record
+    patches = {"positions": digest, **{name: getattr(settings, name) for name in ("overlap", "patch_npix", "crop")}}
+    return {"patches": {**patches, "fits_side_rad": side}, "thumbnails": settings.thumbnails}
 
 
-def _key(embedder: Embedder, settings: EmbedSettings, side: float | None) -> str:
+def _key(embedder: Embedder, settings: EmbedConfig, side: float | None) -> str:
     """Return a name for weights and settings: whatever decides on the vectors of a given input."""
     checksum = 0
     for leaf in jax.tree.leaves(embedder.variables):
@@ -252,7 +209,7 @@ def _digest(values: list[Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _make_part(part: Path, patches: PatchField, embedder: Embedder, settings: EmbedSettings) -> None:
+def _make_part(part: Path, patches: PatchField, embedder: Embedder, settings: EmbedConfig) -> None:
     """Embed a field, unless an earlier start has."""
     if part.exists():
         return

@@ -222,14 +222,8 @@ class ActiveLearning:
         reach them. x of "recall in the first 5%" is the number of scores given, 0 and as far as they are at most half
         of these 5%: of more, it would be decided before the learner has a say.
 
-        Parameters
-        ----------
-        vectors : float [n, dim]
-            Embeddings.
-        planted : bool [n]
-            Which patches are wanted.
-        seeds : sequence of int
-            Of the isolation forest that gives the raw scores, and of the learner.
+        ``planted`` [n] tells which patches of ``vectors`` [n, dim] are wanted; ``seeds`` are of the isolation forest
+        that gives the raw scores, and of the learner.
 
         Raises
         ------

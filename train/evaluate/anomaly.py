@@ -16,6 +16,7 @@ from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
 
 from vis2img.errors import ParameterError
+from vis2img.train.evaluate.neighbours import finite_vectors
 from vis2img.train.evaluate.scores import Name, Pairs
 
 METHODS = ("isolation forest", "local outlier factor")
@@ -33,10 +34,7 @@ def components(vectors: np.ndarray) -> np.ndarray:
     ParameterError
         If the vectors are not finite, or all the same.
     """
-    vectors = np.asarray(vectors, dtype=np.float32)
-    if not np.isfinite(vectors).all():
-        raise ParameterError("embeddings hold NaN or infinity; leave those rows out")
-    scaled = StandardScaler().fit_transform(vectors)
+    scaled = StandardScaler().fit_transform(finite_vectors(vectors))
     if not scaled.any():
         raise ParameterError(f"all {len(vectors)} embeddings are the same; there is nothing to tell them apart by")
     # Many more rows than columns are quick by their covariance; the full decomposition is for wide tables.
@@ -119,14 +117,8 @@ class Anomaly:
 
         There is a recall of each method, and of "random order": its expectation, which is the share itself.
 
-        Parameters
-        ----------
-        vectors : float [n, dim]
-            Embeddings.
-        planted : bool [n]
-            Which patches are the anomalies.
-        seeds : sequence of int
-            Of the isolation forest. What draws nothing is given once, under the first seed.
+        ``planted`` [n] tells which patches of ``vectors`` [n, dim] are the anomalies; ``seeds`` are of the isolation
+        forest.
 
         Raises
         ------

@@ -33,15 +33,8 @@ class Classification:
     def run(self, train: Samples, test: Samples | None = None, seeds: Sequence[int] = range(5)) -> Pairs:
         """Yield "accuracy" and "balanced accuracy" (mean recall of the classes) of all test samples; x is the share.
 
-        Parameters
-        ----------
-        train : Samples
-            Vectors ([view,] n, dim) and classes.
-        test : Samples, optional
-            Likewise; by default the training samples are cross-validated, no group in two folds.
-        seeds : sequence of int
-            Each draws its folds and its labels. On a test set of its own all labels leave nothing to draw: a share of 1
-            is scored once, under the first seed.
+        Vectors are ([view,] n, dim). On a test set of its own all labels leave nothing to draw: a share of 1 is scored
+        once.
 
         Raises
         ------

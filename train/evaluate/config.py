@@ -56,7 +56,14 @@ class EvaluateConfig:
     student: bool = False
     """Score the student instead of the teacher."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse settings that are out of range, or do not go together.
+
+        Raises
+        ------
+        ParameterError
+            With the name of the setting.
+        """
         check_tasks(self.tasks, f", {MIRABEST} and {ALL}")
         if self.seeds < 1 or self.folds < 2 or self.fine_tune < 0:
             raise ParameterError("seeds must be at least 1, folds at least 2, fine_tune at least 0")

@@ -197,13 +197,7 @@ class FineTuning:
     def run(self, train: Samples, test: Samples | None = None, seeds: Sequence[int] = range(5)) -> Pairs:
         """Yield "accuracy" and "balanced accuracy" after each training, setting "fine-tuned"; x is the share of labels.
 
-        Parameters
-        ----------
-        train : Samples
-            Images [n, y, x, channel] and classes.
-        test : Samples, optional
-            Likewise; by default seed i tests on fold i of its own folds, and trains on the others.
-        seeds : sequence of int
+        Inputs are images [n, y, x, channel]. Without a test set seed i tests on fold i of its own folds alone.
         """
         names, number = np.unique(train.label, return_inverse=True)
         for seed in seeds:

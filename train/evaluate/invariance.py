@@ -34,7 +34,7 @@ class Invariance:
         queries : mapping of str to float [n, dim]
             For each imaging parameter, embeddings of the same patches with that parameter changed.
         seeds : sequence of int
-            The first is that of the representation; nothing is drawn here.
+            Nothing is drawn.
 
         Raises
         ------

@@ -73,6 +73,7 @@ def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> Evalua
     Vis2imgError
         If a run, a measurement set, a catalogue or a file cannot be used, or the data do not suit a task.
     """
+    config.check()
     settings, trained = run_encoders(config.runs, "student" if config.student else "teacher", config.step)
     tasks: Tasks
     left_out: list[LeftOut] = []

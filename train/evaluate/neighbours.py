@@ -24,8 +24,8 @@ TEMPERATURE = 0.07
 _QUERIES = 1024  # whose neighbours are weighed at a time
 
 
-def unit_vectors(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors [n, dim] of length 1 as float32; a vector of zeros stays one.
+def finite_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors [n, dim] as float32.
 
     Raises
     ------
@@ -35,9 +35,15 @@ def unit_vectors(vectors: np.ndarray) -> np.ndarray:
     vectors = np.asarray(vectors, dtype=np.float32)
     if vectors.ndim != 2:
         raise ParameterError(f"embeddings have the shape {vectors.shape}; give one row for each patch")
-    if not np.isfinite(vectors).all():
-        broken = int((~np.isfinite(vectors).all(axis=1)).sum())
+    broken = int((~np.isfinite(vectors).all(axis=1)).sum())
+    if broken:
         raise ParameterError(f"{broken} of {len(vectors)} embeddings hold NaN or infinity; leave those rows out")
+    return vectors
+
+
+def unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors [n, dim] of length 1 as :func:`finite_vectors` does; a vector of zeros stays one."""
+    vectors = finite_vectors(vectors)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 

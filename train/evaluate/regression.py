@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from vis2img.errors import ParameterError
 from vis2img.train.evaluate.folds import Samples, validation_folds
-from vis2img.train.evaluate.neighbours import K_NEIGHBOURS, neighbour_means
+from vis2img.train.evaluate.neighbours import K_NEIGHBOURS, finite_vectors, neighbour_means
 from vis2img.train.evaluate.scores import Name, Pairs
 
 PENALTIES = tuple(10.0**power for power in range(-1, 7))
@@ -82,14 +82,7 @@ class Regression:
         They are "R2", "mean absolute error" and "RMSE", in the unit of the target; of redshift "NMAD" and "outlier
         share", too, by :func:`redshift_errors`.
 
-        Parameters
-        ----------
-        train : Samples
-            Vectors [n, dim] and targets; what has none (NaN) is left out.
-        test : Samples, optional
-            Likewise; by default the training samples are cross-validated, no group in two folds.
-        seeds : sequence of int
-            Each draws its folds. On a test set of its own nothing is drawn, and there is one score, under the first.
+        Labels are the targets; what has none (NaN) is left out. On a test set of its own nothing is drawn.
 
         Raises
         ------
@@ -116,8 +109,7 @@ class Regression:
         target = np.asarray(samples.label, dtype=np.float64)
         # In float64, as the sums of squares of ridge regression lose digits of float32.
         usable = Samples(np.asarray(samples.inputs, np.float64), target, samples.group).take(np.isfinite(target))
-        if not np.isfinite(usable.inputs).all():
-            raise ParameterError("embeddings hold NaN or infinity; leave those rows out")
+        finite_vectors(usable.inputs)
         if not self.log:
             return usable
         wrong = int((usable.label <= 0).sum())

@@ -34,14 +34,7 @@ class Similarity:
     def run(self, gallery: Samples, queries: Samples | None = None, seeds: Sequence[int] = (0,)) -> Pairs:
         """Yield "precision" over all queries and "balanced precision", the mean over classes of their means; x is k.
 
-        Parameters
-        ----------
-        gallery : Samples
-            Vectors [n, dim] among which is searched.
-        queries : Samples, optional
-            Other sources; by default each of the gallery, none of whose own group is searched.
-        seeds : sequence of int
-            The first is that of the representation; nothing is drawn here.
+        By default each of the gallery is a query, and none of its own group is searched. Nothing is drawn.
 
         Raises
         ------

@@ -34,14 +34,7 @@ class Transfer:
     def run(self, train: Samples, tests: Mapping[str, np.ndarray], seeds: Sequence[int] = range(5)) -> Pairs:
         """Yield the "balanced accuracy" on each test set, settings "NAME, k-NN" and "NAME, linear probe".
 
-        Parameters
-        ----------
-        train : Samples
-            Vectors ([view,] n, dim) and classes.
-        tests : dict of str to float ([view,] n, dim)
-            Vectors of the same n sources, imaged in other ways, by what changes.
-        seeds : sequence of int
-            Each draws its folds.
+        ``tests`` are vectors ([view,] n, dim) of the training sources, imaged in other ways, by what changes.
 
         Raises
         ------

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from sklearn.decomposition import PCA
 
 from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.train.evaluate.neighbours import finite_vectors
 from vis2img.train.report.plots import PALETTE
 
 NEIGHBOURS = 15
@@ -52,14 +53,9 @@ def umap_points(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     Vis2imgError
         If umap-learn is not installed.
     """
-    vectors = np.asarray(vectors, dtype=np.float32)
-    if vectors.ndim != 2 or len(vectors) <= NEIGHBOURS:
-        raise ParameterError(
-            f"a map needs vectors [n, dim], more than {NEIGHBOURS} of them; got the shape {vectors.shape}"
-        )
-    if not np.isfinite(vectors).all():
-        broken = int((~np.isfinite(vectors).all(axis=1)).sum())
-        raise ParameterError(f"{broken} of {len(vectors)} vectors are not finite; leave them out of the map")
+    vectors = finite_vectors(vectors)
+    if len(vectors) <= NEIGHBOURS:
+        raise ParameterError(f"a map needs more than {NEIGHBOURS} vectors [n, dim]; got the shape {vectors.shape}")
     centred = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     if np.abs(centred).max() <= 1e-6 * np.abs(vectors).max():
         raise ParameterError(f"all {len(vectors)} vectors are the same; there is no map of them")

@@ -13,11 +13,12 @@ from tyro.conf import arg
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
 from vis2img.files import check_outputs
+from vis2img.train.embed.config import EmbedConfig
 from vis2img.train.embed.table import check_suffix
 
 
 @dataclass(frozen=True)
-class EmbedCommand:
+class EmbedCommand(EmbedConfig):
     """Embed sky patches with a trained network, as a Parquet table.
 
     examples:
@@ -38,26 +39,6 @@ class EmbedCommand:
     """What to embed; default: the data of the run."""
     output: Annotated[Path, arg(aliases=["-o"])] = Path("embeddings.parquet")
     """Output file (.parquet)."""
-    step: int | None = None
-    """Checkpoint to use; default: the last."""
-    student: bool = False
-    """Use the student instead of the teacher."""
-    positions: Path | None = None
-    """Table (.csv) of positions, ra_deg, dec_deg and perhaps name, in place of tiles."""
-    overlap: float = 0.0
-    """Overlap of neighbouring tiles, as a fraction of their side."""
-    patch_npix: int | None = None
-    """Side of a patch in pixels of FITS images; default: the angle of the run's patches (trained on cutouts: as many
-    pixels)."""
-    crop: int | None = None
-    """Side in pixels of the middle of each cutout of .npz files that is used; default: all of it (trained on cutouts:
-    as many as then)."""
-    no_thumbnails: bool = False
-    """Write no thumbnails."""
-    batch_size: int = 64
-    """Patches in a batch."""
-    overwrite: bool = False
-    """Replace an existing output."""
     quiet: bool = False
     """No progress bar, no summary."""
 
@@ -65,19 +46,15 @@ class EmbedCommand:
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(EmbedCommand, argv, prog)
+    command.check()
     check_suffix(command.output)
     check_outputs([command.output], command.overwrite)
-    # JAX, which --help and a wrong command line do not wait for.
-    from vis2img.train.embed.inputs import PatchOptions, read_positions
-    from vis2img.train.embed.job import Embedder, EmbedSettings, embed_inputs
+    # It loads JAX, which --help and a wrong command line do not wait for.
+    from vis2img.train.embed.job import Embedder, embed_inputs
 
-    positions = None if command.positions is None else read_positions(command.positions)
-    options = PatchOptions(positions, command.overlap, command.patch_npix, command.crop)
-    settings = EmbedSettings(options, not command.no_thumbnails, command.batch_size)
     embedder = Embedder.of_run(command.run, "student" if command.student else "teacher", command.step)
-    inputs = command.inputs or embedder.config.data.ms or embedder.config.data.cutouts
     with Bars(command.quiet) as bars:
-        result = embed_inputs(embedder, inputs, command.output, settings, overwrite=command.overwrite, progress=bars)
+        result = embed_inputs(embedder, command, bars)
     for reason in result.skipped.values():
         print(f"vis2img: skipped: {reason}", file=sys.stderr)
     if not command.quiet:

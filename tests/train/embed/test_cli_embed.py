@@ -269,6 +269,6 @@ def test_patches_of_images_have_the_angle_of_training_or_are_counted_in_pixels(
     np.testing.assert_allclose(np.median(np.diff(dec[np.append(True, np.diff(dec) > side / 2)])), side, rtol=1e-3)
     lost = replace(embedder, config=replace(embedder.config, data=replace(embedder.config.data, ms=("gone.ms",))))
     with pytest.raises(ParameterError, match=r"angle of the run's patches is not known \(.*gone\.ms.*--patch-npix"):
-        job.embed_inputs(lost, [str(run.fits)], tmp_path / "b.parquet")
-    settings = job.EmbedSettings(job.PatchOptions(patch_npix=24))
-    assert job.embed_inputs(lost, [str(run.fits)], tmp_path / "b.parquet", settings).patches >= 9
+        job.embed_inputs(lost, job.EmbedConfig(run.folder, (str(run.fits),), tmp_path / "b.parquet"))
+    settings = job.EmbedConfig(run.folder, (str(run.fits),), tmp_path / "b.parquet", patch_npix=24)
+    assert job.embed_inputs(lost, settings).patches >= 9

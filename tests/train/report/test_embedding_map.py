@@ -71,7 +71,7 @@ def test_groups_that_lie_apart_stay_apart_and_a_seed_gives_one_map() -> None:
     [
         (vectors(15), "more than 15"),
         (vectors().ravel(), r"shape \(480,\)"),
-        (np.where(np.arange(60)[:, None] == 3, np.nan, vectors()), "1 of 60 vectors are not finite"),
+        (np.where(np.arange(60)[:, None] == 3, np.nan, vectors()), "1 of 60 embeddings hold NaN"),
         (np.ones((60, 8)), "all 60 vectors are the same"),
     ],
 )

@@ -1,0 +1,64 @@
+"""What ``vis2img embed`` embeds, and how; its fields are the options of the command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from vis2img.errors import ParameterError
+from vis2img.train.embed.positions import Positions, read_positions
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    """Which patches of which inputs are embedded, and what is written of each."""
+
+    run: Path
+    """Run folder of ``vis2img train``."""
+    inputs: tuple[str, ...] = ()
+    """What to embed; default: the data of the run."""
+    output: Path = Path("embeddings.parquet")
+    """Output file (.parquet)."""
+    step: int | None = None
+    """Checkpoint to use; default: the last."""
+    student: bool = False
+    """Use the student instead of the teacher."""
+    positions: Path | None = None
+    """Table (.csv) of positions, ra_deg, dec_deg and perhaps name, in place of tiles."""
+    overlap: float = 0.0
+    """Overlap of neighbouring tiles, as a fraction of their side."""
+    patch_npix: int | None = None
+    """Side of a patch in pixels of FITS images; default: the angle of the run's patches (trained on cutouts: as many
+    pixels)."""
+    crop: int | None = None
+    """Side in pixels of the middle of each cutout of .npz files that is used; default: all of it (trained on cutouts:
+    as many as then)."""
+    thumbnails: bool = True
+    """Write no thumbnails."""
+    batch_size: int = 64
+    """Patches in a batch; it changes nothing but the speed."""
+    overwrite: bool = False
+    """Replace an existing output."""
+
+    def check(self) -> None:
+        """Refuse settings that are out of range.
+
+        Raises
+        ------
+        ParameterError
+            With the name of the setting.
+        """
+        if not 0 <= self.overlap <= 0.95:
+            raise ParameterError(f"overlap = {self.overlap:g} must be from 0 to 0.95")
+        for name in ("patch_npix", "crop"):
+            value = getattr(self, name)
+            if value is not None and value < 8:
+                raise ParameterError(f"{name} = {value} must be at least 8 pixels")
+        if self.batch_size < 1:
+            raise ParameterError(f"batch_size = {self.batch_size} must be at least 1")
+
+    @cached_property
+    def wanted(self) -> Positions | None:
+        """The positions of the table."""
+        return None if self.positions is None else read_positions(self.positions)
