@@ -108,11 +108,11 @@ def merge_embeddings(parts: Sequence[Path], path: Path, metadata: dict[str, str]
     check_suffix(path)
     rows = 0
     with atomic_output(path, overwrite) as temporary:
-        schema = _open(parts[0]).schema_arrow.with_metadata(metadata)
+        schema = _read(parts[0]).schema.with_metadata(metadata)
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for part in parts:
                 try:
-                    table = _open(part).read().cast(schema)
+                    table = _read(part).cast(schema)
                 except (pa.ArrowException, ValueError) as error:
                     raise Vis2imgError(f"{part} does not go with {parts[0]}: {_line(error)}") from error
                 writer.write_table(table, row_group_size=_ROW_GROUP)
@@ -141,24 +141,17 @@ def read_embeddings(path: str | Path, columns: Sequence[str] | None = None) -> E
         If a file cannot be read, is no table of embeddings, or holds vectors of another length or a number that is
         not finite; the message names file, column and row.
     """
-    path = Path(path)
-    files = _files(path)
-    first = _open(files[0])
-    names = [name for name in first.schema_arrow.names if name != "vector"] if columns is None else list(columns)
-    tables = []
-    for file in files:
-        known = _open(file).schema_arrow.names
-        for name in ("vector", *names):
-            if name not in known:
-                raise Vis2imgError(f"{file} has no column {name}; it has {', '.join(known)}")
-        tables.append(_read(file, ["vector", *names]))
+    files = _files(Path(path))
+    tables = [_read(files[0], None if columns is None else ["vector", *columns])]
+    names = [name for name in tables[0].column_names if name != "vector"]
+    tables += [_read(file, ["vector", *names]) for file in files[1:]]
     vectors = [_vectors(file, table["vector"]) for file, table in zip(files, tables, strict=True)]
     for file, vector in zip(files, vectors, strict=True):
         if vector.shape[1] != vectors[0].shape[1]:
             raise Vis2imgError(
                 f"{file}: vectors of {vector.shape[1]} numbers, and {files[0]} has {vectors[0].shape[1]}"
             )
-    metadata = {key.decode(): value.decode() for key, value in (first.schema_arrow.metadata or {}).items()}
+    metadata = {key.decode(): value.decode() for key, value in (tables[0].schema.metadata or {}).items()}
     return EmbeddingTable(
         vector=vectors[0] if len(vectors) == 1 else np.concatenate(vectors),
         columns={name: np.concatenate([_column(table[name]) for table in tables]) for name in names},
@@ -203,16 +196,14 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return columns of a file, "vector" among them; default: all."""
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise Vis2imgError(f"cannot read the embeddings {path}: {_line(error)}") from error
-
-
-def _read(path: Path, columns: list[str]) -> pa.Table:
-    try:
-        return _open(path).read(columns=columns)
+        file = pq.ParquetFile(path)
+        for name in columns or ["vector"]:
+            if name not in file.schema_arrow.names:
+                raise Vis2imgError(f"{path} has no column {name}; it has {', '.join(file.schema_arrow.names)}")
+        return file.read(columns)
     except (pa.ArrowException, OSError) as error:
         raise Vis2imgError(f"cannot read the embeddings {path}: {_line(error)}") from error
 

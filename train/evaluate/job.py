@@ -19,7 +19,7 @@ from vis2img.train.evaluate.finetune import FineTuneConfig, FineTuning
 from vis2img.train.evaluate.folds import Samples
 from vis2img.train.evaluate.labelled_tasks import read_pictures
 from vis2img.train.evaluate.scores import Pairs, Score, scores_of
-from vis2img.train.report.embedding_map import NEIGHBOURS, umap_figure
+from vis2img.train.report.embedding_map import NEIGHBOURS, map_figure, umap_points
 from vis2img.train.report.token_pictures import attention_figure, token_pca_figure
 from vis2img.train.run.config import TrainConfig
 
@@ -58,7 +58,8 @@ class Evaluation:
         some = images[np.concatenate(of_each)[:_SHOWN]]
         pictures = []
         if len(images) > NEIGHBOURS + 1:
-            pictures.append(("Map of the embeddings", umap_figure(encoder.encode(images), label, thumbnails=images)))
+            points = umap_points(encoder.encode(images))
+            pictures.append(("Map of the embeddings", map_figure(points, label, thumbnails=images)))
         if isinstance(encoder.model.backbone, ViT):
             pictures.append(("Attention", attention_figure(encoder.model, encoder.variables, some)))
             pictures.append(("Components of tokens", token_pca_figure(encoder.model, encoder.variables, some)))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.stats import binomtest, t
 
 CONFIDENCE = 0.95
 MINUS = " minus "  # in the names of differences
@@ -109,7 +109,7 @@ def summaries(scores: Iterable[Score]) -> list[Summary]:
         values = np.array([score.value for score in members])
         first, mean = members[0], float(values.mean())
         if len(values) == 1 and first.count:
-            low, high = wilson(mean, first.count)
+            low, high = binomtest(round(mean * first.count), first.count).proportion_ci(CONFIDENCE, "wilson")
         else:
             half = half_width(values) if np.ptp(values) > 0 else math.nan
             low, high = mean - half, mean + half
@@ -118,20 +118,12 @@ def summaries(scores: Iterable[Score]) -> list[Summary]:
     return rows
 
 
-def wilson(share: float, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return Wilson's confidence interval of a share of ``count`` independent trials."""
-    z = float(norm.ppf((1 + confidence) / 2))
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
-    return middle - half, middle + half
-
-
-def half_width(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> float:
+def half_width(values: Sequence[float] | np.ndarray) -> float:
     """Return half the confidence interval of a mean by Student's t; NaN of fewer than two values."""
     count = len(values)
     if count < 2:
         return math.nan
-    return float(t.ppf((1 + confidence) / 2, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
+    return float(t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
 
 
 def to_csv(rows: Sequence[Score] | Sequence[Summary]) -> str:

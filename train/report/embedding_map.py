@@ -80,18 +80,6 @@ def _reduced(centred: np.ndarray, seed: int) -> np.ndarray:
     return PCA(COMPONENTS, random_state=seed).fit_transform(centred)
 
 
-def umap_figure(
-    vectors: np.ndarray,
-    colour: np.ndarray | None = None,
-    *,
-    name: str = "",
-    thumbnails: np.ndarray | None = None,
-    seed: int = 0,
-) -> Figure:
-    """Draw `map_figure` of `umap_points`; see there."""
-    return map_figure(umap_points(vectors, seed), colour, name=name, thumbnails=thumbnails)
-
-
 def map_figure(
     points: np.ndarray, colour: np.ndarray | None = None, *, name: str = "", thumbnails: np.ndarray | None = None
 ) -> Figure:

@@ -33,11 +33,16 @@ def render(template: str, **values: object) -> str:
     return _TEMPLATES.get_template(template).render(**values)
 
 
-def figure_data_uri(figure: Figure, dpi: int = 110) -> str:
-    """Return a figure as a PNG data URI."""
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """Return a PNG as text that stands in a page."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def write_report(path: Path, title: str, summary: str, sections: Sequence[Section]) -> None:
@@ -48,13 +53,6 @@ def write_report(path: Path, title: str, summary: str, sections: Sequence[Sectio
     OutputError
         If it cannot be written.
     """
-    parts = [
-        {
-            "title": s.title,
-            "text": s.text,
-            "table": s.table,
-            "image": figure_data_uri(s.figure) if s.figure is not None else None,
-        }
-        for s in sections
-    ]
+    images = [data_uri(to_png(section.figure)) if section.figure else "" for section in sections]
+    parts = zip(sections, images, strict=True)
     write_text(path, render("report.html.j2", title=title, summary=summary, sections=parts))

@@ -55,8 +55,8 @@ def looks(representations: Sequence[str]) -> dict[str, Look]:
     }
 
 
-def figures(summaries: Sequence[Summary]) -> list[tuple[str, Figure]]:
-    """Return the figures of all tasks, in the order the tasks come in.
+def task_figures(summaries: Sequence[Summary]) -> list[tuple[str, str, Figure]]:
+    """Return (task, title, figure) of all figures, in the order the tasks come in; they belong to no pyplot window.
 
     Parameters
     ----------
@@ -65,20 +65,10 @@ def figures(summaries: Sequence[Summary]) -> list[tuple[str, Figure]]:
         position only, become bars, a panel for each metric and a group for each setting. A representation named
         "chance" and the setting "random order" become dotted lines. Differences between representations are left
         out, as their zero is elsewhere.
-
-    Returns
-    -------
-    list of (title, Figure)
-        They belong to no pyplot window.
     """
-    return [(title, figure) for _, title, figure in task_figures(summaries)]
-
-
-def task_figures(summaries: Sequence[Summary]) -> list[tuple[str, str, Figure]]:
-    """Return (task, title, figure) of each of `figures`."""
     summaries = [row for row in summaries if MINUS not in row.representation]
     look = looks([row.representation for row in summaries])
-    found = []
+    shown = []
     for task in dict.fromkeys(row.task for row in summaries):
         # What was not measured has no place in a picture; the tables tell it.
         rows = [r for r in summaries if r.task == task and math.isfinite(r.mean) and r.setting != RANDOM_ORDER]
@@ -86,10 +76,10 @@ def task_figures(summaries: Sequence[Summary]) -> list[tuple[str, str, Figure]]:
         curves = [row for row in rows if row.metric in curved and not math.isnan(row.x)]
         single = [row for row in rows if row.metric not in curved or math.isnan(row.x)]
         if curves:
-            found.append((task, f"{task}: curves" if single else task, curves_figure(curves, look)))
+            shown.append((task, f"{task}: curves" if single else task, curves_figure(curves, look)))
         if single:
-            found.append((task, f"{task}: single numbers" if curves else task, bars_figure(single, look)))
-    return found
+            shown.append((task, f"{task}: single numbers" if curves else task, bars_figure(single, look)))
+    return shown
 
 
 def curves_figure(rows: Sequence[Summary], look: Mapping[str, Look]) -> Figure:

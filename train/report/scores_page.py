@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,10 +24,9 @@ from vis2img.train.report.descriptions import (
     round_positions,
 )
 from vis2img.train.report.folder import PAGE, check_report_folder, write_whole
-from vis2img.train.report.page import render
+from vis2img.train.report.page import data_uri, render, to_png
 from vis2img.train.report.plots import task_figures
 
-_DPI = 110
 _MISSING = "–"
 _LONG = 12  # positions of a curve that are all printed
 
@@ -214,26 +211,14 @@ def write_report(
     check_report_folder(folder, overwrite)
     means = summaries(scores)
     files = {"scores.csv": to_csv(scores).encode(), "summary.csv": to_csv(means).encode()}
-    images, shown = _pictures(means, pictures)
-    files |= images
-    files[PAGE] = _page(title, facts, means, shown, images).encode()
+    shown: dict[str, list[tuple[str, str]]] = {}
+    for number, (task, name, figure) in enumerate([*task_figures(means), *(("", *each) for each in pictures)], 1):
+        png = to_png(figure)
+        files[f"figure-{number:02d}-{_slug(name)}.png"] = png
+        shown.setdefault(task, []).append((name, data_uri(png)))
+    files[PAGE] = _page(title, facts, means, shown).encode()
     write_whole(folder, files, overwrite)
     return folder / PAGE
-
-
-def _pictures(
-    means: Sequence[Summary], pictures: Sequence[tuple[str, Figure]]
-) -> tuple[dict[str, bytes], list[tuple[str, str, str]]]:
-    """Return PNGs by file name, and (task, title, file name) of each; the task is empty for those of the user."""
-    files, shown = {}, []
-    further = [("", name, figure) for name, figure in pictures]
-    for number, (task, title, figure) in enumerate([*task_figures(means), *further], 1):
-        name = f"figure-{number:02d}-{_slug(title)}.png"
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=_DPI)
-        files[name] = buffer.getvalue()
-        shown.append((task, title, name))
-    return files, shown
 
 
 def _slug(title: str) -> str:
@@ -241,31 +226,19 @@ def _slug(title: str) -> str:
 
 
 def _page(
-    title: str,
-    facts: Mapping[str, str],
-    means: Sequence[Summary],
-    shown: Sequence[tuple[str, str, str]],
-    images: Mapping[str, bytes],
+    title: str, facts: Mapping[str, str], means: Sequence[Summary], figures: Mapping[str, list[tuple[str, str]]]
 ) -> str:
-    def figures_of(task: str) -> list[dict[str, str]]:
-        return [
-            {"title": name, "image": "data:image/png;base64," + b64encode(images[file]).decode()}
-            for owner, name, file in shown
-            if owner == task
-        ]
-
+    """Return the page; the figures are titles and data URIs by task, those of the user under no name."""
     tables = score_tables(means)
     tasks = [
         {
             "name": task,
             "anchor": f"task-{number}",
             "about": describe(task),
-            "figures": figures_of(task),
+            "figures": figures.get(task, []),
             "tables": [table for table in tables if table.task == task],
         }
         for number, task in enumerate(dict.fromkeys(table.task for table in tables))
     ]
-    confidence = f"{100 * CONFIDENCE:.0f}%"
-    return render(
-        "tasks.html.j2", title=title, facts=facts, tasks=tasks, pictures=figures_of(""), confidence=confidence
-    )
+    confidence, further = f"{100 * CONFIDENCE:.0f}%", figures.get("", [])
+    return render("tasks.html.j2", title=title, facts=facts, tasks=tasks, pictures=further, confidence=confidence)

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from vis2img.errors import ParameterError, Vis2imgError
-from vis2img.train.report.embedding_map import map_figure, thumbnail_places, umap_figure, umap_points
+from vis2img.train.report.embedding_map import map_figure, thumbnail_places, umap_points
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def legend(figure: Figure) -> list[str]:
 
 def test_labels_are_classes_the_frequent_ones_with_a_colour(asked) -> None:
     label = np.array([f"class {i}" for i in range(10) for _ in range(i + 1)])
-    figure = umap_figure(vectors(55), label, name="class")
+    figure = map_figure(umap_points(vectors(55)), label, name="class")
     drawn = figure.axes[0].collections
     assert legend(figure) == ["other (6)", *(f"class {i} ({i + 1})" for i in range(9, 2, -1))]
     assert sum(len(c.get_offsets()) for c in drawn) == 55

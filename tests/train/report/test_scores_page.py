@@ -20,7 +20,7 @@ import vis2img.train.report.folder as report_folder
 from vis2img.errors import OutputError
 from vis2img.train.evaluate.scores import Score, Summary, summaries
 from vis2img.train.report.folder import check_report_folder
-from vis2img.train.report.plots import figures, looks
+from vis2img.train.report.plots import looks, task_figures
 from vis2img.train.report.scores_page import print_table, score_tables, to_json, write_report
 
 NAN = math.nan
@@ -55,7 +55,7 @@ def made() -> list[Score]:
 
 
 def drawn() -> dict[str, Figure]:
-    return dict(figures(summaries(made())))
+    return {title: figure for _, title, figure in task_figures(summaries(made()))}
 
 
 def test_positions_make_curves_and_single_numbers_bars() -> None:
@@ -130,7 +130,7 @@ def test_many_representations_are_told_apart_and_chance_takes_no_colour() -> Non
 
 def test_what_was_not_measured_is_left_out_of_the_picture_but_not_of_the_table() -> None:
     rows = summaries([Score("t", "a", "s", "R2", NAN, 0, NAN), Score("t", "b", "s", "R2", NAN, 0, 0.5)])
-    ((_, figure),) = figures(rows)
+    ((_, _, figure),) = task_figures(rows)
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0.5]
     (table,) = score_tables(rows)
     assert [cell.text for cell in table.rows[0][2]] == ["–", "0.500"]

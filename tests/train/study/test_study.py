@@ -19,7 +19,7 @@ from vis2img.errors import OutputError, ParameterError
 from vis2img.files import locked
 from vis2img.train.evaluate.encoders import RANDOM
 from vis2img.train.evaluate.scores import Score, differences, summaries, to_csv
-from vis2img.train.report.plots import figures
+from vis2img.train.report.plots import task_figures
 from vis2img.train.study.config import CLEAN, StudyConfig, clean_path
 from vis2img.train.study.figure import differences_figure
 from vis2img.train.study.folder import scores_path, settle
@@ -172,7 +172,7 @@ def test_the_picture_shows_the_differences_of_each_arm_with_their_intervals() ->
     wanted = [row.mean for row in summaries(rows) if "minus" in row.representation]
     assert points.get_xdata() == pytest.approx(wanted) and wanted[0] == pytest.approx(0.2 + 0.02 / 3)
     # The figures of scores leave them out: their zero is elsewhere.
-    shown = {text.get_text() for _, picture in figures(summaries(rows)) for text in picture.findobj(match=Text)}
+    shown = {text.get_text() for *_, picture in task_figures(summaries(rows)) for text in picture.findobj(match=Text)}
     assert "full" in shown and not [text for text in shown if "minus" in text]
 
 
