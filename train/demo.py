@@ -127,9 +127,9 @@ def _simulate(config: DemoConfig, report: Progress) -> None:
         raise OutputError(f"cannot write to {config.out}: {error.strerror}") from error
     for i in range(config.fields):
         report("simulating", i, config.fields)
-        wanted = observation(config, i)
-        if not wanted.out.exists():
-            simulate(wanted)
+        field = observation(config, i)
+        if not field.out.exists():
+            simulate(field)
     report("simulating", config.fields, config.fields)
 
 

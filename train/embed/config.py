@@ -59,6 +59,6 @@ class EmbedConfig:
             raise ParameterError(f"batch_size = {self.batch_size} must be at least 1")
 
     @cached_property
-    def wanted(self) -> Positions | None:
-        """The positions of the table."""
+    def places(self) -> Positions | None:
+        """The positions of the table, if there is one."""
         return None if self.positions is None else read_positions(self.positions)

@@ -47,7 +47,7 @@ class PatchChunk:
     position : float64 [n, 2]
         RA and Dec in rad; NaN if unknown.
     index : int64 [n]
-        Which tile, row of the wanted positions, or row of the file.
+        Which tile, row of the positions, or row of the file.
     names : tuple of str
     params : str
         JSON: imaging parameters; of images that do not tell them, pixel size, beam and frequency of the header.
@@ -132,8 +132,8 @@ def patch_fields(path: str, config: LoaderConfig, settings: EmbedConfig, fits_si
 
 def _observation(source: Field, views: ViewConfig, settings: EmbedConfig) -> Iterator[PatchChunk]:
     draw = evaluation_draw(source)
-    wanted = settings.wanted or _tiles(grid_positions(draw, source, views, settings.overlap))
-    yield from _cut(draw, patch_angle(source, views), views, wanted, json.dumps(draw.params.to_dict()))
+    places = settings.places or _tiles(grid_positions(draw, source, views, settings.overlap))
+    yield from _cut(draw, patch_angle(source, views), views, places, json.dumps(draw.params.to_dict()))
 
 
 def _image(path: str, config: LoaderConfig, settings: EmbedConfig, side: float | None) -> Iterator[PatchChunk]:
@@ -148,15 +148,15 @@ def _image(path: str, config: LoaderConfig, settings: EmbedConfig, side: float |
     if side > min(nx, ny) * pixsize * (1 + 1e-9):
         size = f"{format_angle(side, 3)} ({side / pixsize:.0f} pixels)"
         raise ParameterError(f"{path}: a patch of {size} does not fit into the image of {nx} x {ny} pixels")
-    wanted = settings.wanted
-    if wanted is None:
+    places = settings.places
+    if places is None:
         # The reference pixel npix // 2 is half a pixel from the middle.
         middle = pixel_to_lm((nx - 1) / 2, (ny - 1) / 2, (nx, ny), pixsize)
         extent = nx * pixsize, ny * pixsize
-        wanted = _tiles(tiles(extent, side, draw.phase_centre, middle=middle, overlap=settings.overlap))
-    seen = _not_blank(draw, side, wanted.position)
+        places = _tiles(tiles(extent, side, draw.phase_centre, middle=middle, overlap=settings.overlap))
+    seen = _not_blank(draw, side, places.position)
     filled = replace(draw, data=np.nan_to_num(draw.data, copy=False, nan=0.0))
-    for chunk in _cut(filled, side, config.views, wanted, _header_params(field.image), seen):
+    for chunk in _cut(filled, side, config.views, places, _header_params(field.image), seen):
         # One image stands for every part of the band.
         yield replace(chunk, images=np.repeat(chunk.images, config.channels, axis=-1))
 
@@ -167,13 +167,13 @@ def _header_params(image: SkyImage) -> str:
     except (ParameterError, KeyError, TypeError):
         pass  # not an image of vis2img
     major, minor = (axis / ARCSEC for axis in image.beam)
-    known = {
+    header = {
         "pixsize_arcsec": image.pixsize / ARCSEC,
         "bmaj_arcsec": major,
         "bmin_arcsec": minor,
         "freq_hz": image.freq,
     }
-    return json.dumps(known)
+    return json.dumps(header)
 
 
 def _not_blank(draw: Draw, side: float, position: np.ndarray) -> np.ndarray:
@@ -200,16 +200,16 @@ def _tiles(position: np.ndarray) -> Positions:
 
 
 def _cut(
-    draw: Draw, side: float, views: ViewConfig, wanted: Positions, params: str, rows: np.ndarray | None = None
+    draw: Draw, side: float, views: ViewConfig, places: Positions, params: str, rows: np.ndarray | None = None
 ) -> Iterator[PatchChunk]:
     """Yield the patches of ``draw`` around the positions ``rows``, of those that lie within it."""
-    rows = np.arange(len(wanted.position)) if rows is None else rows
+    rows = np.arange(len(places.position)) if rows is None else rows
     for start in range(0, len(rows), _CHUNK):
         some = rows[start : start + _CHUNK]
-        patches = cut_around(draw, side, views, wanted.position[some])
+        patches = cut_around(draw, side, views, places.position[some])
         if len(patches.rows):
             index = some[patches.rows]
-            names = tuple(wanted.names[i] for i in index)
+            names = tuple(places.names[i] for i in index)
             yield PatchChunk(patches.images, patches.position, index, names, params)
 
 

@@ -180,9 +180,9 @@ def _fits_side(config: TrainConfig, paths: Sequence[str], settings: EmbedConfig)
 
 
 def _settings_record(settings: EmbedConfig, side: float | None) -> dict[str, Any]:
-    wanted = settings.wanted
+    places = settings.places
     # Of text that is the same wherever the table of positions lies.
-    digest = None if wanted is None else _digest([*wanted.names, wanted.position.tobytes().hex()])
+    digest = None if places is None else _digest([*places.names, places.position.tobytes().hex()])
     patches = {"positions": digest, **{name: getattr(settings, name) for name in ("overlap", "patch_npix", "crop")}}
     return {"patches": {**patches, "fits_side_rad": side}, "thumbnails": settings.thumbnails}
 

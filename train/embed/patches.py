@@ -114,7 +114,7 @@ def embed_images(model: DINOModel, variables: Variables, images: np.ndarray, bat
     """Return an embedding of each image: the class token beside the maximum of the patch tokens.
 
     The class token of a network that has seen little is mostly its own initial value; what any one patch
-    token has found is not lost in the maximum. Of a residual network: the mean of its last feature map and its maximum.
+    token holds is not lost in the maximum. Of a residual network: the mean of its last feature map and its maximum.
 
     Parameters
     ----------

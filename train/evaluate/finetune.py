@@ -117,9 +117,9 @@ def _optimizer(config: FineTuneConfig) -> optax.GradientTransformation:
 
 def _batches(rng: np.random.Generator, count: int, config: FineTuneConfig) -> list[np.ndarray]:
     """Return rows [steps] of [batch_size]: every picture once before any comes again."""
-    wanted = config.steps * config.batch_size
-    order = np.concatenate([rng.permutation(count) for _ in range(-(-wanted // count))])
-    return list(order[:wanted].reshape(config.steps, config.batch_size))
+    total = config.steps * config.batch_size
+    order = np.concatenate([rng.permutation(count) for _ in range(-(-total // count))])
+    return list(order[:total].reshape(config.steps, config.batch_size))
 
 
 def _augmented(images: np.ndarray, shift: int, rng: np.random.Generator) -> np.ndarray:
@@ -144,8 +144,8 @@ def _step(
 ) -> tuple[Params, optax.OptState]:
     def loss(params: Params) -> jax.Array:
         logits = _logits(model, {"params": params["backbone"], "batch_stats": stats}, params["head"], images)
-        wanted = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[1]), config.smoothing)
-        return jnp.mean(optax.softmax_cross_entropy(logits, wanted))
+        target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[1]), config.smoothing)
+        return jnp.mean(optax.softmax_cross_entropy(logits, target))
 
     updates, state = _optimizer(config).update(jax.grad(loss)(params), state, params)
     return optax.apply_updates(params, updates), state

@@ -134,10 +134,10 @@ def _scatter(axis: Axes, points: np.ndarray, colour: np.ndarray | None, name: st
     colour = np.asarray(colour)
     if not is_classes(colour):
         values = colour.astype(np.float64)
-        known = np.isfinite(values)
-        axis.scatter(x[~known], y[~known], color=_OTHER, **style)
-        shown = axis.scatter(x[known], y[known], c=values[known], cmap="viridis", **style)
-        axis.figure.colorbar(shown, ax=axis, label=name, shrink=0.7)
+        finite = np.isfinite(values)
+        axis.scatter(x[~finite], y[~finite], color=_OTHER, **style)
+        points_of = axis.scatter(x[finite], y[finite], c=values[finite], cmap="viridis", **style)
+        axis.figure.colorbar(points_of, ax=axis, label=name, shrink=0.7)
         return None
     classes, index, counts = np.unique(colour.astype(str), return_inverse=True, return_counts=True)
     frequent = np.argsort(-counts, kind="stable")[: len(PALETTE)]
@@ -176,7 +176,7 @@ def thumbnail_places(points: np.ndarray, grid: int = GRID) -> tuple[np.ndarray, 
 
     Returns
     -------
-    chosen : int64 [k]
+    rows : int64 [k]
         Row of the point of each cell that holds any.
     cell : int64 [k, 2]
         Its column (along the first axis of the points) and row.
@@ -187,8 +187,8 @@ def thumbnail_places(points: np.ndarray, grid: int = GRID) -> tuple[np.ndarray, 
     distance = ((place - cell - 0.5) ** 2).sum(axis=1)
     number = cell[:, 1] * grid + cell[:, 0]
     order = np.lexsort((distance, number))
-    chosen = order[np.unique(number[order], return_index=True)[1]]
-    return chosen, cell[chosen]
+    rows = order[np.unique(number[order], return_index=True)[1]]
+    return rows, cell[rows]
 
 
 def _square(points: np.ndarray) -> tuple[np.ndarray, float]:
@@ -199,13 +199,13 @@ def _square(points: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _pave(axis: Axes, points: np.ndarray, thumbnails: np.ndarray, edges: list[str] | None) -> None:
-    chosen, cell = thumbnail_places(points)
-    images = thumbnails[chosen]
+    rows, cell = thumbnail_places(points)
+    images = thumbnails[rows]
     if images.ndim == 4 and images.shape[-1] != 3:
         images = images.mean(axis=-1)
     low, high = np.nanpercentile(images, _PERCENTILES) if images.ndim == 3 else (None, None)
     margin = 0.06
-    for image, index, (x, y) in zip(images, chosen, cell, strict=True):
+    for image, index, (x, y) in zip(images, rows, cell, strict=True):
         box = (x + margin, x + 1 - margin, y + margin, y + 1 - margin)
         axis.imshow(image, extent=box, origin="lower", cmap="inferno", vmin=low, vmax=high)
         if edges is not None:

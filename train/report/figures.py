@@ -84,9 +84,9 @@ def queries_figure(rows: Sequence[Summary], queries: Mapping[str, str], chance: 
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axis = figure.subplots()
     for offset, (way, label) in zip((-0.27, 0.0, 0.27), queries.items(), strict=True):
-        chosen = {row.representation: row for row in rows if row.setting.startswith(f"{way},")}
-        half = [np.nan_to_num(chosen[n].high - chosen[n].mean) for n in names]
-        bars = axis.bar(np.arange(len(names)) + offset, [chosen[n].mean for n in names], 0.26, yerr=half, label=label)
+        of_way = {row.representation: row for row in rows if row.setting.startswith(f"{way},")}
+        half = [np.nan_to_num(of_way[n].high - of_way[n].mean) for n in names]
+        bars = axis.bar(np.arange(len(names)) + offset, [of_way[n].mean for n in names], 0.26, yerr=half, label=label)
         axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
     axis.axhline(chance, color="grey", ls=":", lw=1)
     axis.set_xticks(range(len(names)), names)

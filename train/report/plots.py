@@ -149,13 +149,13 @@ def _dress_curves(axis: Axes, rows: Sequence[Summary]) -> None:
 
 def _ticks(x: np.ndarray) -> list[float]:
     """Return the positions themselves where they are few, round numbers otherwise; none too near the one before."""
-    wanted = x if len(x) <= 9 else round_positions(float(x[0]), float(x[-1]))
+    positions = x if len(x) <= 9 else round_positions(float(x[0]), float(x[-1]))
     apart = math.log(x[-1] / x[0]) / 11
-    kept: list[float] = []
-    for value in map(float, wanted):
-        if not kept or math.log(value / kept[-1]) >= apart:
-            kept.append(value)
-    return kept
+    ticks: list[float] = []
+    for value in map(float, positions):
+        if not ticks or math.log(value / ticks[-1]) >= apart:
+            ticks.append(value)
+    return ticks
 
 
 def bars_figure(rows: Sequence[Summary], look: Mapping[str, Look]) -> Figure:

@@ -82,10 +82,10 @@ def score_tables(rows: Sequence[Summary]) -> list[ScoreTable]:
         positions = [r.x for r in members]
         shares = curve and max(positions) <= 1
         # NaN is equal to nothing, itself included; its text is.
-        found = {(r.setting, repr(float(r.x)), r.representation): _cell(r) for r in members}
+        cells = {(r.setting, repr(float(r.x)), r.representation): _cell(r) for r in members}
         places = dict.fromkeys((r.setting, repr(float(r.x))) for r in members)
         lines = tuple(
-            (setting, position_text(float(x), shares), tuple(found.get((setting, x, n), _NOTHING) for n in names))
+            (setting, position_text(float(x), shares), tuple(cells.get((setting, x, n), _NOTHING) for n in names))
             for setting, x in places
         )
         tables.append(ScoreTable(task, metric, axis_name(task, positions), names, lines))

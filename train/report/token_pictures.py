@@ -63,7 +63,7 @@ def attention_figure(
     attention = np.concatenate(
         [np.asarray(attention_maps(model, variables, images[i : i + 1])) for i in range(len(images))]
     )
-    kept = mass_mask(attention, mass)
+    bright = mass_mask(attention, mass)
     heads, limits = attention.shape[1], _limits(images)
     shape = (_CELL * (heads + 1), 2 * _CELL * len(images) + 0.3)
     figure = Figure(figsize=shape, layout="constrained")
@@ -76,7 +76,7 @@ def attention_figure(
         for head in range(heads):
             _show_map(above[head + 1], attention[i, head])
             _show_image(below[head + 1], image, limits)
-            _darken(below[head + 1], ~kept[i, head])
+            _darken(below[head + 1], ~bright[i, head])
     axes[0][0].set_title("image", fontsize=_FONT)
     for head in range(heads):
         axes[0][head + 1].set_title(f"head {head + 1}", fontsize=_FONT)
@@ -98,10 +98,10 @@ def mass_mask(attention: np.ndarray, mass: float = MASS) -> np.ndarray:
     order = np.argsort(-flat, axis=-1, kind="stable")
     sorted_share = np.take_along_axis(flat, order, axis=-1) / flat.sum(axis=-1, keepdims=True)
     before = np.cumsum(sorted_share, axis=-1) - sorted_share
-    kept = np.zeros(flat.shape, bool)
+    mask = np.zeros(flat.shape, bool)
     # Sums of many shares are not exact; a patch is not needed for the last 1e-9.
-    np.put_along_axis(kept, order, before < mass - 1e-9, axis=-1)
-    return kept.reshape(attention.shape)
+    np.put_along_axis(mask, order, before < mass - 1e-9, axis=-1)
+    return mask.reshape(attention.shape)
 
 
 def token_pca_figure(model: DINOModel, variables: Variables, images: np.ndarray, *, size: int | None = None) -> Figure:
@@ -172,9 +172,9 @@ def token_components(tokens: np.ndarray, brightness: np.ndarray) -> tuple[np.nda
     if foreground.sum() < _FEWEST:
         foreground = np.ones(len(tokens), bool)
     if len(tokens) >= _FEWEST:
-        found = PCA(3, svd_solver="full").fit_transform(tokens[foreground])
-        low, high = np.percentile(found, [1, 99], axis=0)
-        colours[foreground] = np.clip((found - low) / np.maximum(high - low, 1e-12), 0, 1)
+        three = PCA(3, svd_solver="full").fit_transform(tokens[foreground])
+        low, high = np.percentile(three, [1, 99], axis=0)
+        colours[foreground] = np.clip((three - low) / np.maximum(high - low, 1e-12), 0, 1)
     return first, foreground, colours
 
 

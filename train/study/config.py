@@ -90,21 +90,21 @@ class StudyConfig:
     supervised_steps: int = 600
     """Steps of the supervised network; 0: none."""
     folds: int = 5
-    """Parts of the test fields: each is asked about by what was learnt on the others."""
+    """Parts of the test fields: each is tested by what was learnt on the others."""
     workers: int = 0
     """Worker processes that make draws; 0: one per core."""
 
     def __post_init__(self) -> None:
-        known = (*PRESETS, CLEAN)
+        arms = (*PRESETS, CLEAN)
         for arm in self.arms:
-            if arm.removesuffix(STRONG) not in known:
+            if arm.removesuffix(STRONG) not in arms:
                 raise ParameterError(
-                    f"arms: {arm} is unknown; choose from {', '.join(known)}, or one of them with {STRONG} behind"
+                    f"arms: {arm} is unknown; choose from {', '.join(arms)}, or one of them with {STRONG} behind"
                 )
         for name in ("seeds", "fields", "steps", "sources"):
             if getattr(self, name) < 1:
                 raise ParameterError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.optim.warmup_steps >= self.steps:  # told before anything is simulated
+        if self.optim.warmup_steps >= self.steps:  # before anything is simulated
             raise ParameterError(
                 f"optim.warmup_steps = {self.optim.warmup_steps} must be less than steps = {self.steps}"
             )

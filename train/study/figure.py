@@ -38,19 +38,19 @@ def differences_figure(summaries: Sequence[Summary], bases: Sequence[str]) -> Fi
     bases : list of str
         Names of arms.
     """
-    found = {
+    rows_by = {
         (*row.representation.split(MINUS), row.task, row.setting, row.metric, repr(float(row.x))): row
         for row in summaries
         if MINUS in row.representation
     }
-    arms = list(dict.fromkeys(key[0] for key in found if key[0] not in bases))
+    arms = list(dict.fromkeys(key[0] for key in rows_by if key[0] not in bases))
     figure = Figure(figsize=(2.1 * len(HEADLINES) + 1.6, 0.34 * len(arms) + 1.5), layout="constrained")
     axes = figure.subplots(1, len(HEADLINES), sharey=True, squeeze=False)[0]
     for axis, (title, *what, x) in zip(axes, HEADLINES, strict=True):
         axis.axvline(0, color="0.6", linewidth=1)
         axis.set_title(title, fontsize=9)
         for i, base in enumerate(bases):
-            rows = [(place, found.get((arm, base, *what, repr(float(x))))) for place, arm in enumerate(arms)]
+            rows = [(place, rows_by.get((arm, base, *what, repr(float(x))))) for place, arm in enumerate(arms)]
             shown = [(place - 0.12 + 0.24 * i, row) for place, row in rows if row is not None]
             axis.errorbar(
                 [row.mean for _, row in shown], [y for y, _ in shown],

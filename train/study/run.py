@@ -59,7 +59,7 @@ class Study:
         Returns
         -------
         Path or None
-            None where other processes are still at work, or this one was told to stop (``stopped``).
+            None where other processes are still at work, or this one was asked to stop (``stopped``).
 
         Raises
         ------
@@ -95,9 +95,9 @@ class Study:
     def prepare(self) -> None:
         """Simulate the fields, and make CLEAN images where an arm needs them."""
         config = self.config
-        wanted = [config.observation(i, False) for i in range(config.fields)]
-        wanted += [config.observation(i, True) for i in range(config.test_fields)]
-        result = simulate_many(wanted, progress=self.report)
+        observations = [config.observation(i, False) for i in range(config.fields)]
+        observations += [config.observation(i, True) for i in range(config.test_fields)]
+        result = simulate_many(observations, progress=self.report)
         if result.failed:
             path, why = next(iter(result.failed.items()))
             raise Vis2imgError(f"{len(result.failed)} observations failed; the first, {path}: {why}")
@@ -174,8 +174,8 @@ class Study:
                 scores += from_csv(scores_path(self.config, arm, seed).read_text())
         bases = [base for base in (BASE, f"{BASE}{STRONG}") if base in self.config.arms]
         for base in bases:
-            found = [differences(scores, arm, base) for arm in self.config.arms if arm != base]
-            scores += [score for some in found for score in some]
+            others = [arm for arm in self.config.arms if arm != base]
+            scores += [score for arm in others for score in differences(scores, arm, base)]
         picture = ("Against augmentation of images", differences_figure(summaries(scores), bases))
         return write_report(
             self.config.out / "report",
