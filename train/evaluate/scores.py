@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -162,3 +163,12 @@ def differences(scores: Sequence[Score], first: str, second: str) -> list[Score]
         for score in scores
         if score.representation == first and key(score) in other
     ]
+
+
+def to_json(rows: Sequence[Summary]) -> str:
+    """Return summaries as a JSON list of objects; what is no finite number is null."""
+
+    def plain(value: object) -> object:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps([{k: plain(v) for k, v in asdict(row).items()} for row in rows], indent=2, allow_nan=False)

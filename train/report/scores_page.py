@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -158,15 +157,6 @@ def _long(table: ScoreTable) -> Table:
                 start = [""] * len(start)
         shown.add_section()
     return shown
-
-
-def to_json(rows: Sequence[Summary]) -> str:
-    """Return summaries as a JSON list of objects; what is no finite number is null."""
-
-    def plain(value: object) -> object:
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps([{k: plain(v) for k, v in asdict(row).items()} for row in rows], indent=2, allow_nan=False)
 
 
 def write_report(

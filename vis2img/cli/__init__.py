@@ -66,9 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
     except (KeyboardInterrupt, Exception) as error:
         if debug:
-            import traceback
-
-            traceback.print_exc()
+            sys.excepthook(type(error), error, error.__traceback__)
         else:
             print(f"vis2img: error: {_one_line(error)}", file=sys.stderr)
         return _exit_code(error)

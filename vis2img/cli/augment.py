@@ -14,14 +14,20 @@ from typing import Annotated, Any
 
 import tyro
 
+from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse, value_of
 from vis2img.configs.records import to_options
 from vis2img.configs.values import advice
+from vis2img.dataset import open_ms
+from vis2img.draws.observed_field import ObservedField
 from vis2img.draws.presets import PRESETS, PriorConfig, load_prior
+from vis2img.draws.prior import ImagingPrior
 from vis2img.errors import OutputError, ParameterError, UsageError
 from vis2img.files import check_outputs
 from vis2img.imaging.params import ImagingParams
+from vis2img.machine import cores, free_bytes
 from vis2img.ms.selection import Selection
+from vis2img.random import draw_rng
 from vis2img.units import format_angle
 from vis2img.views.sheet import Sheet, SheetConfig, make_sheet, patch_side, patches_at
 
@@ -129,13 +135,6 @@ def _parse(argv: list[str], prog: str) -> tuple[AugmentCommand, str]:
 
 def _sheet(command: AugmentCommand, path: Path) -> Sheet:
     """Image the field; refuse before anything is read what does not fit."""
-    from vis2img.cli.progress import Bars
-    from vis2img.dataset import open_ms
-    from vis2img.draws.observed_field import ObservedField
-    from vis2img.draws.prior import ImagingPrior
-    from vis2img.machine import cores, free_bytes
-    from vis2img.random import draw_rng
-
     ms, config = open_ms(path), command.sheet
     prior, fixed = (
         ImagingPrior.for_ms(ms, command.selection, npix=command.npix, config=ranges)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
 from vis2img.train.demo import QUERIES, DemoConfig, run_demo
-from vis2img.train.evaluate.scores import summaries
-from vis2img.train.report.scores_page import to_json
+from vis2img.train.evaluate.scores import summaries, to_json
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import rich
 import tyro
-from rich.console import Console
 from tyro.conf import arg
 
 from vis2img.cli.progress import Bars
@@ -52,8 +52,8 @@ def run(argv: list[str], prog: str) -> int:
     command = parse(EvaluateCommand, argv, prog)
     # JAX, scikit-learn and matplotlib, which --help and a wrong command line do not wait for.
     from vis2img.train.evaluate.job import evaluate
-    from vis2img.train.evaluate.scores import summaries
-    from vis2img.train.report.scores_page import check_report_folder, print_table, to_json, write_report
+    from vis2img.train.evaluate.scores import summaries, to_json
+    from vis2img.train.report.scores_page import check_report_folder, print_table, write_report
 
     if command.output:
         check_report_folder(command.output, command.overwrite)
@@ -67,7 +67,7 @@ def run(argv: list[str], prog: str) -> int:
     if command.json:
         print(to_json(rows))
     else:
-        print_table(rows, Console())
+        print_table(rows, rich.get_console())
     if command.output:
         path = write_report(
             command.output,

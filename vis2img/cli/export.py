@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import arg
 
 from vis2img.configs.command_line import parse
+from vis2img.files import check_outputs
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,6 @@ class ExportCommand:
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(ExportCommand, argv, prog)
-    from vis2img.files import check_outputs
-
     check_outputs([command.output], command.overwrite)  # before JAX is loaded
     from vis2img.train.run.export import export_run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from vis2img.configs.command_line import parse
 from vis2img.dataset import AveragedSet, MeasurementSet, open_ms
 from vis2img.ms.metadata import Metadata
 from vis2img.units import format_angle, utc_text
+from vis2img.visibilities import SPEED_OF_LIGHT
 
 _SHOWN = 10  # fields, spectral windows: more would flood the screen
 
@@ -49,7 +51,6 @@ def run(argv: list[str], prog: str) -> int:
 def describe(meta: Metadata) -> dict[str, Any]:
     """Return everything that ``--json`` prints; angles in degrees, frequencies in Hz, lengths in m."""
     start, end = meta.time_range
-    in_use = {p.field for p in meta.partitions}
     return {
         "path": str(meta.path),
         "telescope": meta.telescope,
@@ -63,22 +64,11 @@ def describe(meta: Metadata) -> dict[str, Any]:
                 "dec_deg": math.degrees(f.phase_centre[1]),
                 "direction": direction_text(*f.phase_centre),
                 "frame": f.frame,
-                "has_data": f.id in in_use,
+                "has_data": f.id in {p.field for p in meta.partitions},
             }
             for f in meta.fields
         ],
-        "spectral_windows": [
-            {
-                "id": s.id,
-                "name": s.name,
-                "nchan": len(s.chan_freq),
-                "freq_min_hz": float(s.chan_freq.min()) if len(s.chan_freq) else None,
-                "freq_max_hz": float(s.chan_freq.max()) if len(s.chan_freq) else None,
-                "chan_width_hz": s.chan_width,
-                "has_data": s.id in {p.spw for p in meta.partitions},
-            }
-            for s in meta.spws
-        ],
+        "spectral_windows": [_spw_record(meta, i) for i in range(len(meta.spws))],
         "partitions": [
             {
                 "field": p.field,
@@ -107,6 +97,19 @@ def describe(meta: Metadata) -> dict[str, Any]:
         "suggested_pixsize_arcsec": _arcsec(meta.suggested_pixsize),
         "suggested_fov_deg": None if meta.suggested_fov is None else math.degrees(meta.suggested_fov),
         "problems": list(meta.problems),
+    }
+
+
+def _spw_record(meta: Metadata, index: int) -> dict[str, Any]:
+    s = meta.spws[index]
+    return {
+        "id": s.id,
+        "name": s.name,
+        "nchan": len(s.chan_freq),
+        "freq_min_hz": float(s.chan_freq.min()) if len(s.chan_freq) else None,
+        "freq_max_hz": float(s.chan_freq.max()) if len(s.chan_freq) else None,
+        "chan_width_hz": s.chan_width,
+        "has_data": s.id in {p.spw for p in meta.partitions},
     }
 
 
@@ -192,8 +195,6 @@ def _names(names: tuple[str, ...], width: int = 90) -> str:
 
 
 def _wrap(names: list[str]) -> list[str]:
-    import textwrap
-
     return textwrap.wrap(", ".join(names), 90, break_long_words=False, break_on_hyphens=False) or ["none"]
 
 
@@ -207,8 +208,6 @@ def _flag_text(meta: Metadata) -> str:
 
 def _uv_wavelengths(meta: Metadata) -> tuple[float, float]:
     """Return the shortest baseline at the lowest and the longest at the highest frequency, in wavelengths."""
-    from vis2img.visibilities import SPEED_OF_LIGHT
-
     used = {p.spw for p in meta.partitions} or {s.id for s in meta.spws}
     lows = [s.chan_freq.min() for s in meta.spws if s.id in used and len(s.chan_freq)]
     return meta.uv_range_m[0] * float(min(lows, default=math.nan)) / SPEED_OF_LIGHT, meta.uv_max

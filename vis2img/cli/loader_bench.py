@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tyro
 
+from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse, value_of
 from vis2img.configs.load import draft, override, read_config
 from vis2img.errors import ParameterError
@@ -67,8 +68,6 @@ def run(argv: list[str], prog: str) -> int:
     command = _parse(argv, prog)
     if command.plot:
         check_outputs([command.plot], command.overwrite)
-    from vis2img.cli.progress import Bars
-
     with Bars(quiet=command.quiet or command.json) as bars:
 
         def opened(loader: object) -> None:

@@ -5,17 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 _LINE_EVERY = 20.0  # s between plain lines where there is no terminal
 
@@ -32,40 +25,45 @@ class Bars:
     """
 
     def __init__(self, quiet: bool = False, *, brief: bool = False) -> None:
-        console = Console(stderr=True)
-        self._live = not quiet and console.is_terminal
-        self._plain = not quiet and not brief and not console.is_terminal
+        self._plain = not quiet and not brief and not sys.stderr.isatty()
         self._tasks: dict[str, TaskID] = {}
         self._printed: dict[str, float] = {}
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-            disable=not self._live,
-            transient=brief,
-        )
+        self._bars = None if quiet or not sys.stderr.isatty() else _rich_bars(transient=brief)
 
     def __enter__(self) -> Bars:
-        self._progress.start()
+        if self._bars:
+            self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._bars:
+            self._bars.stop()
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Show ``done`` of ``total`` on the bar of a stage."""
-        if self._live:
+        if self._bars:
             if stage not in self._tasks:
-                self._tasks[stage] = self._progress.add_task(stage, total=total, note=note)
-            self._progress.update(self._tasks[stage], completed=done, total=total, note=note)
+                self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
+            self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
         elif self._plain:
             now = time.monotonic()
             if done >= total or now - self._printed.get(stage, 0.0) > _LINE_EVERY:
                 self._printed[stage] = now
                 print(f"{stage}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _rich_bars(transient: bool) -> Progress:
+    from rich import console, progress
+
+    return progress.Progress(
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[note]}"),
+        console=console.Console(stderr=True),
+        transient=transient,
+    )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from vis2img.cli.progress import Bars
-from vis2img.configs.command_line import parse
-from vis2img.configs.load import load
 
 HELP = """usage: vis2img study [CONFIG.yaml] [--out DIR] [--arms ARM ...] [--seeds N] [--steps N] [--KEY VALUE ...]
 
@@ -31,15 +29,15 @@ def run(argv: list[str], prog: str) -> int:
     if argv and argv[0] in ("-h", "--help"):
         print(HELP)
         return 0
-    from vis2img.train.study.config import StudyConfig
-    from vis2img.train.study.run import Study
+    from vis2img.configs.load import draft, load, override
+    from vis2img.train.study.run import Study, StudyConfig
 
     quiet = "--quiet" in argv
     options = [option for option in argv if option != "--quiet"]
     if options and not options[0].startswith("-"):
         config = load(StudyConfig, Path(options[0]), options[1:], prog)
     else:
-        config = parse(StudyConfig, options, prog)
+        config = override(draft(StudyConfig, {}, Path()), options, prog)
     with Bars(quiet) as bars:
         study = Study(config, bars)
         report = study.run()

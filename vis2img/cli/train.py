@@ -9,6 +9,7 @@ import threading
 import typing
 from pathlib import Path
 
+from vis2img.cli.progress import Bars
 from vis2img.errors import OutputError, UsageError
 
 if typing.TYPE_CHECKING:
@@ -55,30 +56,25 @@ def run(argv: list[str], prog: str) -> int:
     words = [word for word in argv if word not in ("--quiet", "--resume")]
     if not words or words[0].startswith("--"):
         raise UsageError(f"name a configuration or a run folder first: {prog} CONFIG ({prog} --help)")
-    config = _read(Path(words[0]), words[1:], f"{prog} {words[0]}", resume)
-    from vis2img.train.run.folder import check_inputs, keep_compiled
-
-    check_inputs(config)  # before JAX is loaded
-    from vis2img.cli.progress import Bars
-    from vis2img.train.run.run import train
+    config = _prepare(Path(words[0]), words[1:], f"{prog} {words[0]}", resume)
+    from vis2img.train.run import run as job
+    from vis2img.train.run import stopping
 
     def warn(message: str) -> None:
         print(f"{prog}: warning: {message}", file=sys.stderr)
 
-    keep_compiled(Path(config.out))
     with Bars(quiet=quiet) as bars:
-        result = train(config, progress=bars, on_dashboard=_tell_dashboard, on_warning=warn)
+        result = job.train(config, progress=bars, on_dashboard=_tell_dashboard, on_warning=warn)
     state = "finished" if result.finished else "stopped, run the same command to go on"
     print(f"{result.folder}: step {result.step} of {config.steps}, {state}")
-    atexit.register(_leave_the_compiler)
+    atexit.register(_leave_the_compiler, stopping.ABANDONED)
     return 0
 
 
-def _read(path: Path, options: list[str], prog: str, resume: bool) -> TrainConfig:
-    """Return the configuration in a file, or in a run folder, with the options over it."""
+def _prepare(path: Path, options: list[str], prog: str, resume: bool) -> TrainConfig:
+    """Return the configuration in a file or a run folder, with the options over it, of a run that can start."""
     from vis2img.configs.load import load, override
-    from vis2img.train.run.config import TrainConfig
-    from vis2img.train.run.folder import read_config_of
+    from vis2img.train.run.folder import TrainConfig, check_inputs, keep_compiled, read_config_of
 
     if resume and not path.exists():
         raise OutputError(f"{path}: there is no such run folder, nor a configuration of that name")
@@ -88,14 +84,14 @@ def _read(path: Path, options: list[str], prog: str, resume: bool) -> TrainConfi
         config = load(TrainConfig, path, options, prog)
     if resume and not (Path(config.out) / "config.yaml").is_file():
         raise OutputError(f"{config.out} holds no run to go on with; leave out --resume to start one")
+    check_inputs(config)
+    keep_compiled(Path(config.out))  # this loads JAX
     return config
 
 
-def _leave_the_compiler() -> None:
+def _leave_the_compiler(name: str) -> None:
     """End the process at once where a thread still compiles for a run that was stopped: nothing ends that otherwise."""
-    from vis2img.train.run.stopping import ABANDONED
-
-    if any(thread.name == ABANDONED for thread in threading.enumerate()):
+    if any(thread.name == name for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

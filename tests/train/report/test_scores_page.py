@@ -18,10 +18,10 @@ from rich.console import Console
 
 import vis2img.train.report.folder as report_folder
 from vis2img.errors import OutputError
-from vis2img.train.evaluate.scores import Score, Summary, summaries
+from vis2img.train.evaluate.scores import Score, Summary, summaries, to_json
 from vis2img.train.report.folder import check_report_folder
 from vis2img.train.report.plots import looks, task_figures
-from vis2img.train.report.scores_page import print_table, score_tables, to_json, write_report
+from vis2img.train.report.scores_page import print_table, score_tables, write_report
 
 NAN = math.nan
 NAMES = ("imaging varies", "image-only", "CLEAN", "random weights", "pixels")
