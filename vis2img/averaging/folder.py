@@ -70,11 +70,6 @@ def prepare(out: Path, record: dict[str, Any], overwrite: bool) -> Path:
     return partial
 
 
-def abandon(out: Path) -> None:
-    """Delete what was written so far."""
-    discard(partial_path(out), out)
-
-
 def _create(partial: Path, out: Path, record: dict[str, Any]) -> None:
     import zarr
 

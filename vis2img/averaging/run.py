@@ -12,8 +12,8 @@ import dataclasses
 import json
 import threading
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,11 +23,11 @@ import numpy as np
 
 from vis2img import __version__
 from vis2img.averaging.cells import CellTable, TableFull, check_range
-from vis2img.averaging.folder import abandon, prepare
+from vis2img.averaging.folder import prepare
 from vis2img.averaging.params import AveragingParams
 from vis2img.averaging.store import FORMAT, FORMAT_VERSION, attributes_of, blocks_of, record_of, write_block
 from vis2img.errors import MeasurementSetError, ParameterError
-from vis2img.files import locked, publish
+from vis2img.files import discard, locked, publish
 from vis2img.machine import resident
 from vis2img.ms.metadata import Metadata
 from vis2img.ms.reading import PartReader
@@ -112,8 +112,29 @@ def average(
         If ``out`` is something else, was made from other data or with other parameters, or another run writes it.
     """
     began = time.perf_counter()
-    selection = selection or Selection()
-    memory = memory or resident() + _DEFAULT_MEMORY
+    selection, memory = selection or Selection(), memory or resident() + _DEFAULT_MEMORY
+    reader = _open(meta, selection, params, memory)
+    edges = _time_edges(reader.time, params.time_block)
+    record = _record(meta, selection, params, reader, edges)
+    job = _Job(reader, params, edges, nthreads, progress)
+    with locked(out):
+        folder = prepare(out, record, overwrite)
+        blocks = blocks_of(folder, record)
+        wanted = {index: path for index, path in enumerate(blocks) if not path.is_dir()}
+        if wanted:
+            job.run(wanted, memory)
+        written = [attributes_of(path) for path in blocks]
+        trouble = reader.trouble() if len(wanted) == len(blocks) else None
+        if trouble or not any(each["nvis"] for each in written):
+            discard(folder, out)
+            raise MeasurementSetError(trouble or f"{meta.path}: no usable visibility")
+        if folder != out:
+            publish([(folder, out)], overwrite)
+    return job.result(out, written, len(wanted), time.perf_counter() - began)
+
+
+def _open(meta: Metadata, selection: Selection, params: AveragingParams, memory: float) -> PartReader:
+    """Open what is averaged; refuse before anything is read what cannot be done."""
     _check_memory(memory, resident() + _LIBRARY_BYTES + _ROW_BYTES * meta.nrow, meta.nrow)
     bands = resolve(meta, selection)
     if len(bands) > 1 or len(selection.stokes) > 1:
@@ -122,35 +143,7 @@ def average(
         )
     reader = PartReader(meta, bands[0])
     check_range(params, reader.uvw, float(reader.chan_freq[-1]) / SPEED_OF_LIGHT)
-    edges = _time_edges(reader.time, params.time_block)
-    record = _record(meta, selection, params, reader, edges)
-    job = _Job(reader, params, edges, nthreads, progress)
-    with locked(out):
-        folder = prepare(out, record, overwrite)
-        blocks = blocks_of(folder, record)
-        wanted = [b for b, path in enumerate(blocks) if not path.is_dir()]
-        if wanted:
-            job.run({b: blocks[b] for b in wanted}, memory)
-        found = [attributes_of(path) for path in blocks]
-        trouble = reader.trouble() if len(wanted) == len(blocks) else None
-        if trouble or not any(b["nvis"] for b in found):
-            abandon(out)
-            raise MeasurementSetError(trouble or f"{meta.path}: no usable visibility")
-        if folder != out:
-            publish([(folder, out)], overwrite)
-    return AverageResult(
-        path=out,
-        nvis=sum(b["nvis"] for b in found),
-        ncells=sum(b["ncells"] for b in found),
-        nrow=sum(b["nrow"] for b in found),
-        nbytes=sum(p.stat().st_size for p in out.rglob("*") if p.is_file()),
-        expected_error=params.expected_error(),
-        blocks=len(blocks),
-        resumed=len(blocks) - len(wanted),
-        binned=job.binned,
-        bin_seconds=job.bin_seconds,
-        seconds=time.perf_counter() - began,
-    )
+    return reader
 
 
 def _check_memory(memory: float, held: float, nrow: int) -> None:
@@ -161,6 +154,10 @@ def _check_memory(memory: float, held: float, nrow: int) -> None:
             f"--memory {memory / 1e6:.0f}MB is too little: {held / 1e6:.0f}MB go to Python, its libraries and the "
             f"times and baselines of {nrow:,} rows; give at least {np.ceil(least / 1e7) * 10:.0f}MB"
         )
+
+
+_Block = tuple[int, np.ndarray, Path]
+"""Number of a time block, its rows, and where it is written."""
 
 
 class _Stopped(Exception):
@@ -179,7 +176,6 @@ class _Job:
         self.bin_seconds = 0.0
         self._reading, self._counting, self._stop = threading.Lock(), threading.Lock(), threading.Event()
         # Loads libraries and compiled loops, which are no part of what adding rows costs.
-        import dask  # noqa: F401
         import zarr  # noqa: F401
 
         nothing = reader.read(np.zeros(0, np.int64))[0]
@@ -196,40 +192,38 @@ class _Job:
         self.nthreads = max(1, min(self.nthreads, int(room / 4 / _READER_BYTES)))
         room -= _READER_BYTES * self.nthreads
         of_row = np.clip(np.searchsorted(edges, reader.time, side="right") - 1, 0, len(edges) - 2)
-        waiting = deque((b, np.flatnonzero(of_row == b), path) for b, path in wanted.items())
+        waiting = [(index, np.flatnonzero(of_row == index), path) for index, path in wanted.items()]
         self.total = reader.nrow
         self.done = reader.nrow - sum(len(rows) for _, rows, _ in waiting)
         side_by_side = max(1, min(self.nthreads, len(wanted), int(room / _BLOCK_BYTES)))
         while waiting:
-            self._side_by_side(waiting, side_by_side, room)
-            waiting, side_by_side = self._too_large, 1  # those alone may take all there is
+            waiting, side_by_side = self._side_by_side(waiting, side_by_side, room), 1  # alone, all there is
 
-    def _side_by_side(self, waiting: deque[tuple[int, np.ndarray, Path]], count: int, room: float) -> None:
-        """Average time blocks, ``count`` at a time within ``room`` bytes."""
-        import dask
-
+    def _side_by_side(self, waiting: list[_Block], count: int, room: float) -> list[_Block]:
+        """Average time blocks, ``count`` at a time within ``room`` bytes; return those too large for their share."""
         piece_bytes = min(_PIECE_BYTES, room / count / 4)
         self.piece_rows = max(1, int(piece_bytes / (_SAMPLE_BYTES * len(self.reader.chan_freq) + _PIECE_ROW_BYTES)))
         self.table_bytes = room / count - piece_bytes
-        self._too_large: deque[tuple[int, np.ndarray, Path]] = deque()
 
-        def one() -> None:
-            # In order of time, which disks are read fastest in; dask's tasks have no order.
-            block = waiting.popleft()
+        def one(block: _Block) -> _Block | None:
             try:
                 self._block(*block)
             except TableFull:
                 if count == 1:
                     raise
-                self._too_large.append(block)
+                return block
+            return None
 
-        tasks = [dask.delayed(one, pure=False)() for _ in waiting]
         with ThreadPoolExecutor(count) as pool:  # left only when all its threads have ended
             try:
-                dask.compute(*tasks, scheduler="threads", pool=pool)
+                # In order of time, which disks are read fastest in.
+                futures = [pool.submit(one, block) for block in waiting]
+                done = [future.result() for future in as_completed(futures)]
             except BaseException:
                 self._stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        return sorted((block for block in done if block is not None), key=lambda block: block[0])
 
     def _block(self, index: int, rows: np.ndarray, path: Path) -> None:
         """Average the rows of one time block and write it."""
@@ -267,6 +261,22 @@ class _Job:
         del table  # before the averages are copied to be written
         write_block(path, cells, what)
         self._count(0, 0, time.thread_time() - start)
+
+    def result(self, out: Path, written: Sequence[dict[str, Any]], new: int, seconds: float) -> AverageResult:
+        """Return what the run did: the attributes of all blocks, and how many of them are ``new``."""
+        return AverageResult(
+            path=out,
+            nvis=sum(each["nvis"] for each in written),
+            ncells=sum(each["ncells"] for each in written),
+            nrow=sum(each["nrow"] for each in written),
+            nbytes=sum(p.stat().st_size for p in out.rglob("*") if p.is_file()),
+            expected_error=self.params.expected_error(),
+            blocks=len(written),
+            resumed=len(written) - new,
+            binned=self.binned,
+            bin_seconds=self.bin_seconds,
+            seconds=seconds,
+        )
 
     def _count(self, rows: int, samples: int, seconds: float) -> None:
         with self._counting:
