@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 
 from vis2img.dataset import open_ms
-from vis2img.imaging.cubes import make_images
+from vis2img.imaging.cubes import make_draws
 from vis2img.imaging.fits import read_origin, read_selection
 from vis2img.ms.selection import Selection
 
@@ -143,10 +143,10 @@ def test_many_images_come_in_order_and_an_error_reaches_the_caller(make_ms) -> N
     made = make_ms(times=8, sources=SOURCES)
     ms = open_ms(made.path)
     params = [ms.imaging_params(npix=64, keep_times=0.5, sampling_seed=i) for i in range(5)]
-    images = list(make_images(ms.read(), params, workers=3))
+    images = [made for (made,) in make_draws([[ms.read()]], params, workers=3)]
     assert [image.params.sampling_seed for image in images] == list(range(5))
     with pytest.raises(Exception, match="keeps no visibility"):
-        list(make_images(ms.read(), [params[0], ms.imaging_params(npix=64, uvrange=(1e7, 2e7))], workers=2))
+        list(make_draws([[ms.read()]], [params[0], ms.imaging_params(npix=64, uvrange=(1e7, 2e7))], workers=2))
 
 
 def test_stokes_parameters_are_planes(cli, make_ms, tmp_path) -> None:

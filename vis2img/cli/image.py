@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -30,10 +30,12 @@ from vis2img.imaging.params import MIN_NPIX, ImagingParams
 from vis2img.imaging.primary_beam import check_beam, check_telescope, receiver
 from vis2img.machine import cores
 from vis2img.ms.selection import Selection
-from vis2img.products.products import Products
 from vis2img.progress import Progress
 from vis2img.units import Angle, Npix, format_angle
 from vis2img.visibilities import Visibilities
+
+if TYPE_CHECKING:
+    from vis2img.products.products import Products
 
 _FEW = 8  # blank planes named
 
@@ -125,6 +127,8 @@ class ImageCommand:
     @property
     def products(self) -> Products:
         """What is written where."""
+        from vis2img.products.products import Products  # astropy: --help does without
+
         fits = self.output or Path(f"{self.ms[0].resolve().stem}.fits")
         return Products(fits, self.psf, self.pb, not self.no_png, self.pb_cutoff, self.pb_band, self.overwrite)
 

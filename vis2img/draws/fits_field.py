@@ -18,7 +18,6 @@ from vis2img.draws.prior import ImagingPrior
 from vis2img.draws.sky_image import SkyImage, open_image, read_pixels
 from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.files import is_fits
-from vis2img.imaging.fits import read_params
 from vis2img.imaging.image import robust_noise
 from vis2img.imaging.params import ImagingParams
 from vis2img.units import Angle
@@ -100,6 +99,8 @@ class FitsField:
 
 
 def _params(image: SkyImage) -> ImagingParams:
+    from vis2img.imaging.fits import read_params  # astropy: for fields that are such images only
+
     try:
         made = read_params(image.path)
     except (ParameterError, KeyError, TypeError):

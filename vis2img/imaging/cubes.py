@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from vis2img.errors import EmptyImageError, ParameterError
 from vis2img.imaging.beam import fit_beam
-from vis2img.imaging.image import Image, Split, band_extent, make_image
+from vis2img.imaging.image import Image, Split, make_image
 from vis2img.imaging.memory import images_at_once
 from vis2img.imaging.params import ImagingParams
-from vis2img.imaging.sampling import chans_within, kept_band
+from vis2img.imaging.sampling import band_extent, chans_within, kept_band
 from vis2img.visibilities import Visibilities
-
-
-def make_images(
-    vis: Visibilities | Sequence[Visibilities], params: Sequence[ImagingParams], *, workers: int = 1, psf: bool = False
-) -> Iterator[Image]:
-    """Image the same visibilities under many parameters; :func:`make_draws` of one Stokes parameter."""
-    parts = [vis] if isinstance(vis, Visibilities) else list(vis)
-    for images in make_draws([parts], params, workers=workers, psf=psf):
-        yield images[0]
 
 
 def make_draws(
@@ -59,26 +52,25 @@ def make_draws(
     if not params:
         return
     workers = images_at_once(groups, params, workers, psf)
-    jobs = [(group, one) for one in params for group in groups]
+    jobs = (partial(make_image, group, one, psf=psf) for one in params for group in groups)
+    with ThreadPoolExecutor(workers) as pool, contextlib.closing(_in_order(pool, jobs, 2 * workers)) as images:
+        for _ in params:
+            yield [next(images) for _ in groups]
+
+
+def _in_order(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], Image]], ahead: int) -> Generator[Image]:
+    """Yield what ``jobs`` return; ``ahead`` of them are in the pool or finished at a time."""
     waiting: deque[Future[Image]] = deque()
-    made: list[Image] = []
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for group, one in jobs:
-                waiting.append(pool.submit(make_image, group, one, psf=psf))
-                if len(waiting) >= 2 * workers:
-                    made.append(waiting.popleft().result())
-                if len(made) == len(groups):
-                    yield made
-                    made = []
-            while waiting:
-                made.append(waiting.popleft().result())
-                if len(made) == len(groups):
-                    yield made
-                    made = []
-        finally:
-            for future in waiting:
-                future.cancel()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(job))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def plane_axes(
@@ -147,22 +139,22 @@ def make_cube(
     if params.phase_centre is None:
         params = replace(params, phase_centre=parts[0].phase_centre)
     axes = plane_axes([(part.chan_freq, part.origin.chan_width) for part in parts], params, channels_out)
+
     blank: list[list[Image]] = []  # intervals that wait for one that is not: nothing is made of blank ones only
     reason: EmptyImageError | None = None
     for i, interval in enumerate(_parts_of(times, intervals_out)):
         planes = []
         for j, band in enumerate(_parts_of(freqs, channels_out)):
-            piece = [chosen for part in parts if (chosen := _within(part, interval, band)) is not None]
             try:
-                if not any(np.any(part.weight) for part in piece):
-                    raise EmptyImageError("no visibility with weight is there")
-                plane = make_image(piece, params, psf=psf, nthreads=nthreads, keep_cells=channels_out > 1)
+                pieces = _within(parts, interval, band)
+                plane = make_image(pieces, params, psf=psf, nthreads=nthreads, keep_cells=channels_out > 1)
             except EmptyImageError as error:
                 reason = error
                 plane = _blank(parts, params, interval, band, psf)
             centre, width = axes[j]
             split = Split(channels_out, j, intervals_out, i)
             planes.append(replace(plane, band_centre=centre, freq=(plane.freq[0], width), split=split))
+
         blank.append(planes)
         if any(plane.nvis for plane in planes):
             yield from blank
@@ -204,11 +196,17 @@ def _parts_of(values: np.ndarray, count: int) -> list[np.ndarray]:
     return [values[a:b] for a, b in pairwise(edges)]
 
 
-def _within(part: Visibilities, times: np.ndarray, freqs: np.ndarray) -> Visibilities | None:
-    """Return what ``part`` holds between the ends of ``times`` and ``freqs``, both included."""
-    chans = chans_within(part.chan_freq, freqs)
-    rows = (part.time >= times[0]) & (part.time <= times[-1])
-    return part.subset(rows, chans) if chans.start < chans.stop and rows.any() else None
+def _within(parts: Sequence[Visibilities], times: np.ndarray, freqs: np.ndarray) -> list[Visibilities]:
+    """Return what ``parts`` hold between the ends of ``times`` and ``freqs``, both included."""
+    pieces = []
+    for part in parts:
+        chans = chans_within(part.chan_freq, freqs)
+        rows = (part.time >= times[0]) & (part.time <= times[-1])
+        if chans.start < chans.stop and rows.any():
+            pieces.append(part.subset(rows, chans))
+    if not any(np.any(piece.weight) for piece in pieces):
+        raise EmptyImageError("no visibility with weight is there")
+    return pieces
 
 
 def mean_image(planes: Iterable[Image]) -> Image:
@@ -220,7 +218,7 @@ def mean_image(planes: Iterable[Image]) -> Image:
     """
     first: Image | None = None
     data = psf = cells = None
-    cells_known = True
+    with_cells = True
     seen: list[Image] = []  # without their pixels
     for plane in planes:
         seen.append(replace(plane, data=np.zeros(0), psf=None, cells=None))
@@ -228,12 +226,14 @@ def mean_image(planes: Iterable[Image]) -> Image:
             first = plane
         if not plane.nvis:
             continue
+
         data = _add(data, plane.data, plane.weight_sum)
         psf = None if plane.psf is None else _add(psf, plane.psf, plane.weight_sum)
-        cells_known &= plane.cells is not None
+        with_cells &= plane.cells is not None
         cells = _add_cells(cells, plane.cells) if plane.cells is not None else None
     if first is None:
         raise ParameterError("a mean needs at least one plane")
+
     full = [plane for plane in seen if plane.nvis]
     whole = full or seen
     total = float(sum(plane.weight_sum for plane in full))
@@ -241,8 +241,9 @@ def mean_image(planes: Iterable[Image]) -> Image:
     high = max(plane.band_centre + plane.freq[1] / 2 for plane in seen)
     mean_freq = sum(plane.weight_sum * plane.freq[0] for plane in full) / total if full else (low + high) / 2
     beam = max(full, key=lambda plane: plane.weight_sum).beam if full else first.beam
-    if cells_known and cells is not None:
+    if with_cells and cells is not None:
         beam = fit_beam(cells[1], cells[0], first.params.density_cell)
+
     return replace(
         first,
         data=first.data if data is None else (data / total).astype(np.float32),
@@ -271,7 +272,7 @@ def _add(total: np.ndarray | None, image: np.ndarray, weight: float) -> np.ndarr
 
 
 def _add_cells(total: tuple[int, np.ndarray] | None, more: tuple[int, np.ndarray]) -> tuple[int, np.ndarray]:
-    """Add density grids whose kept parts differ."""
+    """Add density grids that begin and end at different cells."""
     first, cells = more
     if total is None:
         return first, cells.astype(np.float64)
@@ -288,8 +289,8 @@ def _add_cells(total: tuple[int, np.ndarray] | None, more: tuple[int, np.ndarray
 
 def _joined(pairs: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the union of the channels or times, and the sums of their weights."""
-    known = [pair for pair in pairs if pair is not None]
-    if not known or len(known) < len(pairs):
+    every = [pair for pair in pairs if pair is not None]
+    if not every or len(every) < len(pairs):
         return None
-    values, index = np.unique(np.concatenate([values for values, _ in known]), return_inverse=True)
-    return values, np.bincount(index, np.concatenate([weights for _, weights in known]))
+    values, index = np.unique(np.concatenate([values for values, _ in every]), return_inverse=True)
+    return values, np.bincount(index, np.concatenate([weights for _, weights in every]))

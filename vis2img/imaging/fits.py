@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from astropy.io.fits import Header, PrimaryHDU, getheader
+from astropy.wcs import WCS
 
 from vis2img import __version__
 from vis2img.errors import ParameterError
@@ -22,9 +24,6 @@ from vis2img.ms.selection import Selection
 from vis2img.units import ARCSEC, utc_text
 
 if TYPE_CHECKING:
-    from astropy.io.fits import Header
-    from astropy.wcs import WCS
-
     from vis2img.imaging.image import Image
 
 _PARAMS_MARK = "vis2img imaging parameters: "
@@ -41,15 +40,14 @@ def psf_path(path: Path) -> Path:
 
 def celestial_wcs(image: Image) -> WCS:
     """Return the two-dimensional celestial WCS (SIN projection) of ``image.data``; axis 1 is x."""
-    from astropy.wcs import WCS
-
     nx, ny = image.params.npix
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---SIN", "DEC--SIN"]
     wcs.wcs.cunit = ["deg", "deg"]
     wcs.wcs.cdelt = [-math.degrees(image.params.pixsize), math.degrees(image.params.pixsize)]
     wcs.wcs.crpix = [nx // 2 + 1, ny // 2 + 1]
-    wcs.wcs.crval = _centre_deg(image)
+    ra, dec = image.phase_centre
+    wcs.wcs.crval = [math.degrees(ra) % 360, math.degrees(dec)]
     wcs.wcs.lonpole = 180.0  # the default would be 0 at the pole itself
     radesys, equinox = _frame(image)
     if radesys:
@@ -61,34 +59,23 @@ def celestial_wcs(image: Image) -> WCS:
     return wcs
 
 
-def stokes_of(image: Image) -> str:
-    """Return the Stokes parameter of ``image``: I, Q, U or V."""
-    return str(getattr(image, "stokes", "I"))
-
-
 def plane_freq(image: Image) -> tuple[float, float]:
     """Return centre and width of the band of ``image`` in Hz: its FREQ axis, as WSClean writes it.
 
     The mean frequency weighted by the data stands in for a centre that is not known.
     """
-    centre, (mean, bandwidth) = getattr(image, "band_centre", math.nan), image.freq
-    return (centre if math.isfinite(centre) else mean), bandwidth
+    mean, bandwidth = image.freq
+    return image.band_centre if math.isfinite(image.band_centre) else mean, bandwidth
 
 
 def image_header(image: Image) -> Header:
     """Return the FITS header of ``image``: axes, beam, source and imaging parameters."""
-    from astropy.io.fits import Header
-
-    nx, ny = image.params.npix
-    pixel_deg = math.degrees(image.params.pixsize)
-    ra_deg, dec_deg = _centre_deg(image)
-    freq, bandwidth = plane_freq(image)
     header = Header()
+    sky, (freq, bandwidth) = celestial_wcs(image).wcs, plane_freq(image)
     axes = [
-        ("RA---SIN", ra_deg, -pixel_deg, nx // 2 + 1, "deg"),
-        ("DEC--SIN", dec_deg, pixel_deg, ny // 2 + 1, "deg"),
+        *zip(sky.ctype, map(float, sky.crval), map(float, sky.cdelt), sky.crpix, ("deg", "deg"), strict=True),
         ("FREQ", freq, bandwidth, 1, "Hz"),
-        ("STOKES", float(STOKES_CODES[stokes_of(image)]), 1.0, 1, ""),
+        ("STOKES", float(STOKES_CODES[image.stokes]), 1.0, 1, ""),
     ]
     for number, (ctype, crval, cdelt, crpix, cunit) in enumerate(axes, start=1):
         header[f"CTYPE{number}"] = ctype
@@ -96,6 +83,7 @@ def image_header(image: Image) -> Header:
         header[f"CRVAL{number}"] = crval
         header[f"CDELT{number}"] = cdelt
         header[f"CUNIT{number}"] = cunit
+
     header["LONPOLE"] = 180.0
     radesys, equinox = _frame(image)
     if radesys:
@@ -188,20 +176,13 @@ def read_origin(path: str | Path) -> dict[str, Any]:
 
 
 def _read_record(path: str | Path, mark: str) -> dict[str, Any]:
-    from astropy.io import fits
-
-    history = "".join(fits.getheader(path).get("HISTORY", []))
+    history = "".join(getheader(path).get("HISTORY", []))
     what = mark.removeprefix("vis2img ").rstrip(": ")
-    _, found, text = history.partition(mark.rstrip())
-    if not found:
+    _, there, text = history.partition(mark.rstrip())
+    if not there:
         raise ParameterError(f"{path} holds no vis2img {what} in its HISTORY")
     record, _ = json.JSONDecoder().raw_decode(text.lstrip())
     return dict(record)
-
-
-def _centre_deg(image: Image) -> tuple[float, float]:
-    ra, dec = image.phase_centre
-    return math.degrees(ra) % 360, math.degrees(dec)
 
 
 def _frame(image: Image) -> tuple[str | None, float | None]:
@@ -252,8 +233,6 @@ def _ascii(value: object) -> str:
 
 
 def _write_plane(path: Path, data: np.ndarray, header: Header, overwrite: bool) -> None:
-    from astropy.io.fits import PrimaryHDU
-
     hdu = PrimaryHDU(np.asarray(data, dtype=np.float32)[np.newaxis, np.newaxis], header)
     with atomic_output(path, overwrite) as temporary:
         hdu.writeto(temporary)

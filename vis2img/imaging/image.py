@@ -21,7 +21,7 @@ from vis2img.imaging.gridding import vis_to_dirty
 from vis2img.imaging.memory import check_memory, copied_bytes
 from vis2img.imaging.params import ImagingParams
 from vis2img.imaging.rotation import rotate
-from vis2img.imaging.sampling import select_parts
+from vis2img.imaging.sampling import band_extent, select_parts
 from vis2img.units import format_angle, format_direction
 from vis2img.visibilities import Origin, Visibilities, merge
 
@@ -297,22 +297,6 @@ def _transform(
         image = share if image is None else image + share
     assert image is not None
     return image
-
-
-def band_extent(bands: Sequence[tuple[np.ndarray, float]]) -> tuple[float, float]:
-    """Return middle and width in Hz of what channels cover.
-
-    Parameters
-    ----------
-    bands : sequence of (float64 [chan], float)
-        Frequencies, increasing, and width of the channels in Hz; 0: their spacing.
-    """
-    low, high = [], []
-    for freqs, width in bands:
-        width = width or (float(np.median(np.diff(freqs))) if len(freqs) > 1 else 0.0)
-        low.append(float(freqs[0]) - width / 2)
-        high.append(float(freqs[-1]) + width / 2)
-    return (min(low) + max(high)) / 2, max(high) - min(low)
 
 
 def _nothing_left(parts: list[Visibilities], params: ImagingParams, no_weight: bool) -> str:

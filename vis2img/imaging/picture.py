@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import AsinhNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
 
 from vis2img.files import atomic_output
 from vis2img.units import format_angle
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
-
     from vis2img.imaging.image import Image
 
 _FLOOR_NOISE = 4.0  # the darkest colour, in noise below the median
@@ -78,8 +80,6 @@ def draw_image(
 
 def noise_stretch(data: np.ndarray) -> Normalize:
     """Return an arcsinh stretch: linear in the noise, logarithmic in the sources."""
-    from matplotlib.colors import AsinhNorm, Normalize
-
     finite = data[np.isfinite(data)]
     if not finite.size or finite.max() <= finite.min():
         return Normalize(-1, 1)
@@ -97,9 +97,6 @@ def save_png(image: Image, path: str | Path, overwrite: bool = False) -> Path:
     OutputError
         If the file exists already, or cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     path = Path(path)
     with atomic_output(path, overwrite) as temporary:
         figure = Figure(figsize=_PNG_INCHES, dpi=_PNG_DPI)
@@ -110,8 +107,6 @@ def save_png(image: Image, path: str | Path, overwrite: bool = False) -> Path:
 
 
 def _draw_beam(ax: Any, image: Image) -> None:
-    from matplotlib.patches import Ellipse
-
     nx, ny = image.params.npix
     major, minor, angle = image.beam
     pixsize = image.params.pixsize

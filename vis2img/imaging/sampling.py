@@ -69,6 +69,22 @@ def kept_band(freqs: Float64[np.ndarray, " freq"], params: ImagingParams) -> Flo
     return freqs[first : max(first + 1, math.ceil(high * len(freqs) - 1e-9))]
 
 
+def band_extent(bands: Sequence[tuple[Float64[np.ndarray, " _"], float]]) -> tuple[float, float]:
+    """Return middle and width in Hz of what channels cover.
+
+    Parameters
+    ----------
+    bands : sequence of (float64 [chan], float)
+        Frequencies, increasing, and width of the channels in Hz; 0: their spacing.
+    """
+    low, high = [], []
+    for freqs, width in bands:
+        width = width or (float(np.median(np.diff(freqs))) if len(freqs) > 1 else 0.0)
+        low.append(float(freqs[0]) - width / 2)
+        high.append(float(freqs[-1]) + width / 2)
+    return (min(low) + max(high)) / 2, max(high) - min(low)
+
+
 def rows_kept(vis: Rows, params: ImagingParams) -> Bool[np.ndarray, " row"]:
     """Return a mask [row] of the rows that the sampling fields of ``params`` keep."""
     rng = np.random.default_rng(params.sampling_seed)

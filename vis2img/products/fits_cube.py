@@ -16,18 +16,16 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
+from astropy.io.fits import BinTableHDU, Column, Header
+from astropy.io.fits import open as open_fits
 
 from vis2img.errors import ParameterError
 from vis2img.files import atomic_output, check_outputs
-from vis2img.imaging.fits import STOKES_CODES, image_header, plane_freq, psf_path, stokes_of
-
-if TYPE_CHECKING:
-    from astropy.io.fits import BinTableHDU, Header
-
-    from vis2img.imaging.image import Image
+from vis2img.imaging.fits import STOKES_CODES, image_header, plane_freq, psf_path
+from vis2img.imaging.image import Image
 
 _BLOCK = 2880  # bytes in which FITS files grow
 _CARDS_PER_BLOCK = 36
@@ -104,7 +102,7 @@ class Cube:
         ParameterError
             If the cube has no such plane, or planes of another size.
         """
-        stokes = stokes_of(image)
+        stokes = image.stokes
         if stokes not in self._stokes or not 0 <= plane < len(self._freqs):
             raise ParameterError(f"the cube has no plane {plane} of Stokes {stokes}")
         if self._header is None:
@@ -137,8 +135,6 @@ class Cube:
 
     def beam_table(self) -> BinTableHDU | None:
         """Return the BEAMS extension, or None when all planes have one beam."""
-        from astropy.io.fits import BinTableHDU, Column
-
         beams = self._beams[self._written]
         if np.allclose(beams, beams[0], rtol=_SAME_BEAM, atol=0) and self._written.all():
             return None
@@ -165,10 +161,8 @@ class Cube:
 
     def _final_header(self, header: Header) -> Header:
         """Return the primary header, padded with blank cards to the room that was left for it."""
-        from astropy.io.fits import Header as NewHeader
-
         nstokes, nplane = self._written.shape
-        full = NewHeader([("SIMPLE", True, "conforms to FITS standard"), ("BITPIX", -32), ("NAXIS", 4)])
+        full = Header([("SIMPLE", True, "conforms to FITS standard"), ("BITPIX", -32), ("NAXIS", 4)])
         for axis, size in enumerate((*self._npix, nplane, nstokes), start=1):
             full[f"NAXIS{axis}"] = size
         full["EXTEND"] = True
@@ -215,8 +209,6 @@ def open_cube(path: str | Path, stokes: str, freqs: Sequence[float], overwrite: 
     OutputError
         If the file exists already, or cannot be written.
     """
-    from astropy.io import fits
-
     check_axes(stokes, freqs)
     with atomic_output(Path(path), overwrite) as temporary:
         with temporary.open("xb+") as file:
@@ -225,7 +217,7 @@ def open_cube(path: str | Path, stokes: str, freqs: Sequence[float], overwrite: 
             cube.finish()
         table = cube.beam_table()
         if table is not None:
-            with fits.open(temporary, mode="append", memmap=False, lazy_load_hdus=True) as hdus:
+            with open_fits(temporary, mode="append", memmap=False, lazy_load_hdus=True) as hdus:
                 hdus.append(table)
 
 
@@ -276,7 +268,7 @@ def _axes(images: Sequence[Sequence[Image | None]]) -> tuple[str, list[float]]:
     stokes = ""
     known: dict[int, float] = {}
     for row in images:
-        names = {stokes_of(image) for image in row if image is not None}
+        names = {image.stokes for image in row if image is not None}
         if len(names) != 1:
             raise ParameterError("each row of a cube holds the planes of one Stokes parameter")
         stokes += names.pop()
