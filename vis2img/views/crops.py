@@ -19,6 +19,7 @@ import numpy as np
 from vis2img.coordinates import lm_to_pixel
 from vis2img.draws.draw import Draw
 from vis2img.errors import ParameterError
+from vis2img.shapes import Float32
 from vis2img.views.resample import LINEAR, resample
 from vis2img.views.stretch import Stretch
 
@@ -78,8 +79,8 @@ def cut(
     side: float,
     size: int,
     stretch: Stretch | None = None,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
+    out: Float32[np.ndarray, "{size} {size} channel"] | None = None,
+) -> Float32[np.ndarray, "{size} {size} channel"]:
     """Return the square of angle ``side`` around direction cosines (``l``, ``m``) in ``size`` pixels.
 
     Parameters
@@ -127,7 +128,7 @@ def fits(draw: Draw, l: float, m: float, side: float) -> bool:
 
 def _inside(draw: Draw, left: float, lower: float, width: float) -> bool:
     ny, nx = draw.data.shape[1:]
-    return min(left, lower) >= -1e-6 and left + width <= nx + 1e-6 and lower + width <= ny + 1e-6
+    return bool(min(left, lower) >= -1e-6 and left + width <= nx + 1e-6 and lower + width <= ny + 1e-6)
 
 
 def _square(draw: Draw, l: float, m: float, side: float) -> tuple[float, float, float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vis2img.coordinates import lm_to_pixel
+from vis2img.shapes import Bool, Float64, Int
 
 _CELLS = 64  # of a weight map, along an axis
 _NEAR = 1 / 8  # of the side of a patch: how far from its centre a peak lies at most
@@ -25,7 +26,7 @@ class WeightMap:
         Largest abs(l) and abs(m) of a centre in rad.
     """
 
-    weight: np.ndarray
+    weight: Float64[np.ndarray, "cell cell"]
     reach: float
 
     @property
@@ -33,7 +34,9 @@ class WeightMap:
         """Solid angle that has weight, rad^2."""
         return float((self.weight > 0).mean()) * (2 * self.reach) ** 2
 
-    def allows(self, l: np.ndarray, m: np.ndarray) -> np.ndarray:
+    def allows(
+        self, l: Float64[np.ndarray, " place"] | float, m: Float64[np.ndarray, " place"] | float
+    ) -> Bool[np.ndarray, " place"] | np.bool_:
         """Return which positions have weight."""
         return self.weight[self._cell(m), self._cell(l)] > 0
 
@@ -45,7 +48,7 @@ class WeightMap:
         step = 2 * self.reach / np.array(self.weight.shape)
         return tuple((np.array([x, y]) + rng.random(2)) * step[::-1] - self.reach)
 
-    def _cell(self, offset: np.ndarray) -> np.ndarray:
+    def _cell(self, offset: np.ndarray | float) -> np.ndarray | np.int64:
         n = len(self.weight)
         return np.clip(((np.asarray(offset) / self.reach + 1) / 2 * n).astype(int), 0, n - 1)
 
@@ -97,7 +100,7 @@ def within_image(known: WeightMap, npix: tuple[int, int], pixsize: float, patch:
 
 
 def without_blanks(
-    known: WeightMap, usable: np.ndarray, npix: tuple[int, int], pixsize: float, patch: float
+    known: WeightMap, usable: Bool[np.ndarray, "cell_y cell_x"], npix: tuple[int, int], pixsize: float, patch: float
 ) -> WeightMap:
     """Return the map without the centres of patches that would show blank pixels.
 
@@ -126,7 +129,9 @@ def without_blanks(
     return WeightMap(known.weight * (blank == 0), known.reach)
 
 
-def _span(pixel: np.ndarray, half: float, npix: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+def _span(
+    pixel: Float64[np.ndarray, " centre"], half: float, npix: int, cells: int
+) -> tuple[Int[np.ndarray, " centre"], Int[np.ndarray, " centre"]]:
     """Return the first of an image's cells, and the one behind the last, that squares around pixels touch.
 
     The resampler looks some pixels beyond a square: at most those of two pixels of an output of 16.
@@ -139,7 +144,7 @@ def _span(pixel: np.ndarray, half: float, npix: int, cells: int) -> tuple[np.nda
 
 
 def random_position(
-    rng: np.random.Generator, allowed: WeightMap, patch: float, peaks: np.ndarray, near_peaks: float
+    rng: np.random.Generator, allowed: WeightMap, patch: float, peaks: Float64[np.ndarray, "peak 2"], near_peaks: float
 ) -> tuple[float, float]:
     """Return the centre (l, m) of a patch: by the weight map, or near a bright peak.
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from vis2img.errors import ParameterError
+from vis2img.shapes import Float32, Float64, Num
 from vis2img.views.resample import ASINH, LINEAR, POWER
 
 _UNIT_SIGMA = 5.0  # how many times the noise a pixel must be to become about 1
@@ -39,7 +40,9 @@ class Stretch:
         return LINEAR, 1.0, 1 / (_UNIT_SIGMA * noise), 1.0
 
 
-def stretched(data: np.ndarray, noise: np.ndarray | float, stretch: Stretch) -> np.ndarray:
+def stretched(
+    data: Num[np.ndarray, "*place channel"], noise: Float64[np.ndarray, " _"] | float, stretch: Stretch
+) -> Float32[np.ndarray, "*place channel"]:
     """Return pixel values of flux densities; a faint pixel of 5 sigma becomes about 1.
 
     Parameters
