@@ -28,7 +28,6 @@ from vis2img.imaging.fits import plane_freq, psf_path, write_image
 from vis2img.imaging.image import Image
 from vis2img.imaging.primary_beam import correct, primary_beam, receiver
 from vis2img.products.fits_cube import fit_one_file, open_cube, write_cube
-from vis2img.visibilities import Origin
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ class Products:
     pb_band: str | None = None
     overwrite: bool = False
 
-    def name(self, suffix: str) -> Path:
-        """Return ``NAME-suffix.fits``, and ``NAME.fits`` for an empty suffix."""
-        return self.fits.with_name(f"{self.fits.stem}-{suffix}{self.fits.suffix}") if suffix else self.fits
+    def name(self, *suffixes: str) -> Path:
+        """Return ``NAME-suffix-suffix.fits``, without the suffixes that are empty."""
+        return self.fits.with_name("-".join(filter(None, (self.fits.stem, *suffixes))) + self.fits.suffix)
 
     def files(self, suffixes: Sequence[str], stokes: str = "I", freqs: Sequence[float] = (math.nan,)) -> list[Path]:
         """Return all files that will be written.
@@ -75,16 +74,15 @@ class Products:
         freqs : sequence of float
             Centres of the planes in Hz; one of any value where there is no cube.
         """
-        found = []
+        paths = []
         for suffix in suffixes:
             kinds = [("", freqs, self.psf)]
             kinds += [("MFS", freqs[:1], self.psf)] if len(freqs) > 1 else []
             kinds += [(kind, freqs, False) for kind in ("pb", "pbcor") if self.pb]
             for kind, centres, psf in kinds:
-                targets = _targets(self.name("-".join(filter(None, (suffix, kind)))), stokes, centres)
-                for path in dict.fromkeys(path for row in targets for path in row):
-                    found += [path, psf_path(path)] if psf else [path]
-        return [*found, self.fits.with_suffix(".png")] if self.png else found
+                for path in _distinct(_targets(self.name(suffix, kind), stokes, centres)):
+                    paths += [path, psf_path(path)] if psf else [path]
+        return [*paths, self.fits.with_suffix(".png")] if self.png else paths
 
     def write(self, planes: Sequence[Sequence[Image]], suffix: str = "") -> list[Path]:
         """Write images [stokes][plane], and what goes with them; return the files.
@@ -98,8 +96,7 @@ class Products:
         """
         written = self._write_stack(planes, self.name(suffix))
         if len(planes[0]) > 1:
-            mean = [[mean_image(row)] for row in planes]
-            written += self._write_stack(mean, self.name("-".join(filter(None, (suffix, "MFS")))))
+            written += self._write_stack([[mean_image(row)] for row in planes], self.name(suffix, "MFS"))
         return written + self._write_beams(planes, suffix) if self.pb else written
 
     def write_png(self, image: Image) -> list[Path]:
@@ -114,7 +111,7 @@ class Products:
         targets = _targets(path, *_axes(planes))
         if len(planes) * len(planes[0]) > 1 and targets[0][0] == path:
             return write_cube(planes, path, overwrite=self.overwrite)
-        check_outputs([target for row in targets for target in row], self.overwrite)
+        check_outputs(_distinct(targets), self.overwrite)
         return [
             written
             for images, paths in zip(planes, targets, strict=True)
@@ -124,9 +121,9 @@ class Products:
 
     def _write_beams(self, planes: Sequence[Sequence[Image]], suffix: str) -> list[Path]:
         """Write primary beams and corrected images plane by plane: neither is held of all planes."""
-        names = [self.name("-".join(filter(None, (suffix, kind)))) for kind in ("pb", "pbcor")]
-        files = [dict.fromkeys(path for row in _targets(name, *_axes(planes)) for path in row) for name in names]
-        check_outputs([path for group in files for path in group], self.overwrite)
+        names = [self.name(suffix, kind) for kind in ("pb", "pbcor")]
+        files = [path for name in names for path in _distinct(_targets(name, *_axes(planes)))]
+        check_outputs(files, self.overwrite)
         with contextlib.ExitStack() as stack:
             put_beam, put_corrected = (stack.enter_context(self._sink(planes, name)) for name in names)
             for images in planes:
@@ -135,7 +132,7 @@ class Products:
                     put_beam(replace(image, data=beam, psf=None, unit=""), plane)
                     corrected = correct(image.data, beam, self.pb_cutoff)
                     put_corrected(replace(image, data=corrected, psf=None), plane)
-        return [path for group in files for path in group]
+        return files
 
     @contextlib.contextmanager
     def _sink(self, planes: Sequence[Sequence[Image]], path: Path) -> Iterator[Callable[[Image, int], object]]:
@@ -167,6 +164,10 @@ def _targets(path: Path, stokes: str, freqs: Sequence[float]) -> list[list[Path]
     ]
 
 
+def _distinct(targets: Sequence[Sequence[Path]]) -> list[Path]:
+    return list(dict.fromkeys(path for row in targets for path in row))
+
+
 def beam_of(image: Image, band: str | None = None) -> np.ndarray:
     """Return the primary beam of ``image`` [y, x]: the mean over its channels and times, weighted as the image.
 
@@ -189,22 +190,13 @@ def beam_of(image: Image, band: str | None = None) -> np.ndarray:
     pointing = image.origin.pointing
     if pointing is None or not all(map(math.isfinite, pointing)):
         pointing = image.phase_centre
+    if band is None and image.origin.band is not None:
+        band = receiver(*image.origin.band)
     turns = None
     if image.times is not None:
         times, weights = image.times
         turns = parallactic_angles(times, pointing), weights
     return primary_beam(
         image.origin.telescope, image.channels, pointing, image.phase_centre, image.params.npix, image.params.pixsize,
-        image.stokes, turns=turns, band=band or band_of(image.origin),
+        image.stokes, turns=turns, band=band,
     )  # fmt: skip
-
-
-def band_of(origin: Origin) -> str | None:
-    """Return the receiver that fits all channels of the measurement set of ``origin``, None if it does not tell.
-
-    Raises
-    ------
-    ParameterError
-        If there is none.
-    """
-    return None if origin.band is None else receiver(*origin.band)
