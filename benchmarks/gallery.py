@@ -22,7 +22,10 @@ from PIL import Image
 from vis2img.dataset import open_ms
 from vis2img.imaging.params import ImagingParams
 from vis2img.simulate.run import SimulateConfig, simulate
-from vis2img.simulate.sky import ALL_CLASSES, SkySource, differential_counts, draw_population
+from vis2img.simulate.sky.counts import differential_counts
+from vis2img.simulate.sky.draw import ALL_CLASSES
+from vis2img.simulate.sky.population import draw_population
+from vis2img.simulate.sky.source import SkySource
 from vis2img.simulate.truth.truth import Truth
 
 ARCSEC = math.pi / 180 / 3600

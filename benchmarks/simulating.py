@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import vis2img.simulate.corruptions as corruptions
 import vis2img.simulate.observe as observe
 import vis2img.simulate.predict as predict
 from vis2img.simulate.run import SimulateConfig, simulate
@@ -54,7 +55,7 @@ def main() -> None:
         (observe, "write_empty"),
         (observe, "predict"),
         (predict, "dirty_to_vis"),
-        (observe, "_corrupted"),
+        (corruptions.Corruptions, "data"),
         (observe, "_put"),
     ):
         timed(module, name, seconds)
@@ -91,7 +92,7 @@ def main() -> None:
         "simms: empty measurement set": seconds["write_empty"],
         "ducc0: degridding": seconds.get("dirty_to_vis", 0.0),
         "rest of the prediction: images, spectra, direct sums": seconds["predict"] - seconds.get("dirty_to_vis", 0.0),
-        "gains, bandpass, noise": seconds["_corrupted"],
+        "gains, bandpass, noise": seconds["data"],
         "casacore: columns": seconds["_put"],
     }
     rows["rest: drawing the sky, catalogue, flags"] = total - sum(rows.values())

@@ -1,21 +1,21 @@
 """Gains, noise and missing antennas have the statistics that are asked for, and replay."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vis2img.simulate.config import SimulateConfig
 from vis2img.simulate.corruptions import add_noise, draw_gains, draw_missing
-
-FREQ = 1e9 + 10e6 * np.arange(32)
 
 
 def gains(seed=0, **changes):
     values = {
-        "dtime": 10.0, "amplitude": 0.05, "phase": math.radians(4), "timescale": 200.0, "ripple": 0.02,
-        "ripple_period": 80e6,
+        "ntimes": 4000, "dtime": 10.0, "start_freq": 1e9, "chan_width": 10e6, "nchan": 32, "gain_amplitude": 0.05,
+        "gain_phase": math.radians(4), "gain_timescale": 200.0, "bandpass_ripple": 0.02, "ripple_period": 80e6,
     }  # fmt: skip
-    return draw_gains(np.random.default_rng(seed), 4000, 6, FREQ, **{**values, **changes})
+    return draw_gains(np.random.default_rng(seed), SimulateConfig(out=Path("x.ms"), **{**values, **changes}), 6)
 
 
 def test_gains_have_their_spread_and_timescale():
@@ -50,7 +50,7 @@ def test_baselines_take_the_gain_of_one_and_the_conjugate_of_the_other():
 
 
 def test_no_errors_are_no_change():
-    g = gains(amplitude=0.0, phase=0.0, ripple=0.0)
+    g = gains(gain_amplitude=0.0, gain_phase=0.0, bandpass_ripple=0.0)
     np.testing.assert_array_equal(g.of_baselines(3, np.array([[0], [4]]), 0), 1)
 
 

@@ -16,8 +16,8 @@ from casacore.tables import table
 
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.simulate.run import SimulateConfig, simulate
-from vis2img.simulate.sky import SkyComponent
 from vis2img.simulate.sky.catalogue import read_catalogue
+from vis2img.simulate.sky.source import SkyComponent
 
 pytest.importorskip("simms")
 

@@ -15,7 +15,7 @@ pytest.importorskip("simms", reason="the demonstration simulates its data")
 from vis2img.coordinates import direction_cosines
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader.fields import fields_of, patch_angle
-from vis2img.simulate.sky import SkyComponent, SkyCutout, SkySource, single_component_source
+from vis2img.simulate.sky.source import SkyComponent, SkyCutout, SkySource, single_component_source
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.demo import DemoConfig, run_demo
 from vis2img.train.embed.patches import cut_patches, evaluation_draw

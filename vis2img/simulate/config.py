@@ -15,7 +15,7 @@ import numpy as np
 
 from vis2img.errors import ParameterError
 from vis2img.simulate.instruments import band_named, sefd_at
-from vis2img.simulate.sky import ALL_CLASSES, CLASSES
+from vis2img.simulate.sky.draw import ALL_CLASSES, CLASSES
 from vis2img.units import ARCSEC, Angle, Direction
 
 _DEFAULT_CENTRE = (math.radians(60), math.radians(-30))

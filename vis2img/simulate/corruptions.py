@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vis2img.errors import ParameterError
+from vis2img.simulate.config import SimulateConfig
+
 _RFI_SHARE = 2 / 3  # of the flags; the rest are antennas that drop out
 
 
@@ -35,44 +38,89 @@ class Gains:
         return gain[:, np.newaxis] * (self.by_chan[first] * self.by_chan[second].conj())
 
 
-def draw_gains(
-    rng: np.random.Generator,
-    ntimes: int,
-    nant: int,
-    chan_freq: np.ndarray,
-    *,
-    dtime: float,
-    amplitude: float,
-    phase: float,
-    timescale: float,
-    ripple: float,
-    ripple_period: float,
-) -> Gains:
-    """Draw gains ``(1 + a) exp(i p)`` and a bandpass ``1 + ripple cos(2 pi nu / period + phase)``.
+@dataclass(frozen=True, eq=False)
+class Corruptions:
+    """All that is put on the data of an observation.
 
     Parameters
     ----------
-    chan_freq : float64 [chan]
-        Hz.
-    dtime, timescale : float
-        Integration time and the time over which gains stay alike, s: ``a`` and ``p`` are stationary first-order
-        autoregressive (Ornstein-Uhlenbeck) processes.
-    amplitude : float
-        Standard deviation of ``a``.
-    phase : float
-        Standard deviation of ``p`` in rad.
-    ripple : float
-        Amplitude of the standing wave in the bandpass of each antenna, at a phase of its own.
-    ripple_period : float
-        Hz.
+    rfi : bool [time, chan]
+    dropped : bool [time, baseline]
+    missing : int [k]
+        Antennas that are away throughout; ``dropped`` holds them too.
+    gains : Gains or None
+    sigma : float64 [chan]
+        Noise in Jy.
+    noise_seed : int
     """
-    steps = rng.standard_normal((ntimes, nant, 2, 2))
-    memory = math.exp(-dtime / timescale)
-    for i in range(1, ntimes):
+
+    rfi: np.ndarray
+    dropped: np.ndarray
+    missing: np.ndarray
+    gains: Gains | None
+    sigma: np.ndarray
+    noise_seed: int
+
+    def data(self, time: int, vis: np.ndarray, antennas: np.ndarray, ncorr: int) -> np.ndarray:
+        """Return the data [baseline, chan, corr] of one time; ``vis`` [baseline, chan] is the sky's."""
+        data = np.zeros((*vis.shape, ncorr), np.complex64)
+        for feed, corr in enumerate((0, ncorr - 1)):
+            data[..., corr] = vis if self.gains is None else vis * self.gains.of_baselines(time, antennas, feed)
+        if self.sigma.any():
+            add_noise(data, self.sigma, [self.noise_seed, time])
+        return data
+
+    def flagged(self, time: int) -> np.ndarray:
+        """Return the flags [baseline, chan] of one time."""
+        return self.rfi[time] | self.dropped[time, :, np.newaxis]
+
+    def images(self) -> dict[str, np.ndarray]:
+        """Return what is told of them beside the catalogue.
+
+        RFI uint8 [time, chan]; DROPPED uint8 [time, baseline]; if there are gains, GAINS float32 [time, antenna,
+        feed, 2] (real and imaginary part) and BANDPASS float32 [antenna, chan].
+        """
+        images = {"RFI": self.rfi.astype(np.uint8), "DROPPED": self.dropped.astype(np.uint8)}
+        if self.gains is not None:
+            by_time = self.gains.by_time
+            images["GAINS"] = np.stack([by_time.real, by_time.imag], axis=-1)
+            images["BANDPASS"] = np.ascontiguousarray(self.gains.by_chan.real)
+        return images
+
+
+def draw_corruptions(config: SimulateConfig, antennas: np.ndarray, nant: int, seeds: list[int]) -> Corruptions:
+    """Draw gains and flags for ``antennas`` int [2, baseline]; ``seeds`` are those of noise, flags and gains.
+
+    Raises
+    ------
+    ParameterError
+        If too few of the ``nant`` antennas would be left.
+    """
+    if config.missing_antennas > nant - 2:
+        raise ParameterError(f"missing_antennas = {config.missing_antennas}: {config.telescope} has {nant}")
+    noise_seed, flag_seed, gain_seed = seeds
+    rng = np.random.default_rng(flag_seed)
+    rfi, dropped = draw_flags(rng, config.flag_fraction, config.ntimes, config.nchan, antennas)
+    missing = draw_missing(rng, nant, config.missing_antennas)
+    dropped |= np.isin(antennas, missing).any(axis=0)
+    off = config.gain_amplitude or config.gain_phase or config.bandpass_ripple
+    gains = draw_gains(np.random.default_rng(gain_seed), config, nant) if off else None
+    return Corruptions(rfi, dropped, missing, gains, config.sigma, noise_seed)
+
+
+def draw_gains(rng: np.random.Generator, config: SimulateConfig, nant: int) -> Gains:
+    """Draw gains ``(1 + a) exp(i p)`` and a bandpass ``1 + ripple cos(2 pi nu / period + phase)`` of ``nant`` antennas.
+
+    ``a`` and ``p`` are stationary first-order autoregressive (Ornstein-Uhlenbeck) processes of the amplitude, phase and
+    timescale of ``config``; the standing wave has a phase of its own for each antenna.
+    """
+    steps = rng.standard_normal((config.ntimes, nant, 2, 2))
+    memory = math.exp(-config.dtime / config.gain_timescale)
+    for i in range(1, config.ntimes):
         steps[i] = memory * steps[i - 1] + math.sqrt(1 - memory**2) * steps[i]
-    by_time = (1 + amplitude * steps[..., 0]) * np.exp(1j * phase * steps[..., 1])
-    turns = chan_freq / ripple_period + rng.uniform(0, 1, (nant, 1))
-    by_chan = 1 + ripple * np.cos(2 * math.pi * turns)
+    by_time = (1 + config.gain_amplitude * steps[..., 0]) * np.exp(1j * config.gain_phase * steps[..., 1])
+    turns = config.chan_freq / config.ripple_period + rng.uniform(0, 1, (nant, 1))
+    by_chan = 1 + config.bandpass_ripple * np.cos(2 * math.pi * turns)
     return Gains(by_time.astype(np.complex64), by_chan.astype(np.complex64))
 
 

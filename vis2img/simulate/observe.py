@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,15 @@ import erfa
 import numpy as np
 
 from vis2img.coordinates import direction_cosines, parallactic_angles, uvw_basis
-from vis2img.errors import ParameterError
 from vis2img.ms.tables import table
 from vis2img.progress import Progress
 from vis2img.simulate.config import SimulateConfig
-from vis2img.simulate.corruptions import Gains, add_noise, draw_flags, draw_gains, draw_missing
+from vis2img.simulate.corruptions import draw_corruptions
 from vis2img.simulate.empty_ms import write_empty
 from vis2img.simulate.instruments import Beam, layout_of, power_beam, telescope
 from vis2img.simulate.predict import predict
-from vis2img.simulate.sky import SkySource
+from vis2img.simulate.predict_plan import PredictionOptions
+from vis2img.simulate.sky.source import SkySource
 from vis2img.units import mjd_seconds
 from vis2img.visibilities import SPEED_OF_LIGHT
 
@@ -50,13 +49,21 @@ class Observed:
     power : float64 [source]
         Primary beam at each source.
     errors : dict of arrays
-        RFI uint8 [time, chan]; DROPPED uint8 [time, baseline]; if there are gains, GAINS float32 [time, antenna,
-        feed, 2] (real and imaginary part) and BANDPASS float32 [antenna, chan].
+        See :meth:`vis2img.simulate.corruptions.Corruptions.images`.
     """
 
     record: dict[str, Any]
     power: np.ndarray
     errors: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class _Array:
+    """Antennas int [2, baseline], their positions [antenna, 3] in m (ITRF), and the dish diameter in m."""
+
+    antennas: np.ndarray
+    position: np.ndarray
+    dish: float
 
 
 def observe(
@@ -72,8 +79,7 @@ def observe(
         Must not exist.
     seeds : list of int
         Of noise, flags and gains.
-    report : callable
-        Progress.
+    report : Progress
     nthreads : int
         Threads of the prediction.
 
@@ -86,7 +92,22 @@ def observe(
     """
     report("writing the measurement set", 0, 1)
     start, site = write_empty(config, ms)
-    return _fill(config, sources, ms, start, site, seeds, report, nthreads)
+    array = _array(config, ms)
+    times = (np.arange(config.ntimes) + 0.5) * config.dtime + mjd_seconds(start)
+    angles = parallactic_angles(times, config.phase_centre, site)
+    corruptions = draw_corruptions(config, array.antennas, len(array.position), seeds)
+
+    nbl, ncorr = array.antennas.shape[1], len(config.correlations.split(","))
+    with contextlib.closing(table(str(ms), readonly=False, ack=False)) as main:
+        for i, uvw, vis in _sky_by_time(config, sources, array, times, angles, report, nthreads):
+            data = corruptions.data(i, vis, array.antennas, ncorr)
+            _put(main, i * nbl, float(times[i]), uvw, data, corruptions.flagged(i), corruptions.sigma)
+    _complete_subtables(config, ms, times)
+
+    names = layout_of(config.telescope)["antnames"]
+    missing = [str(names[i]) for i in corruptions.missing]
+    record = {"start_time": start.isoformat(), "missing": missing, "sigma": corruptions.sigma.tolist()}
+    return Observed(record, _power(config, sources, array, angles), corruptions.images())
 
 
 def baselines_towards(
@@ -114,57 +135,31 @@ def baselines_towards(
     return np.einsum("tik,bk->tbi", axes, position[antennas[1]] - position[antennas[0]])
 
 
-def _fill(
+def _sky_by_time(
     config: SimulateConfig,
     sources: list[SkySource],
-    ms: Path,
-    start: datetime,
-    site: tuple[float, float],
-    seeds: list[int],
+    array: _Array,
+    times: np.ndarray,
+    angles: np.ndarray,
     report: Progress,
     nthreads: int,
-) -> Observed:
-    """Write data, times, weights and flags, a block of times after the other; rows are in order of time."""
-    noise_seed, *others = seeds
-    flag_rng, gain_rng = map(np.random.default_rng, others)
-    mid_times = (np.arange(config.ntimes) + 0.5) * config.dtime + mjd_seconds(start)
-    antennas, position, dish = _array(config, ms)
-    nbl, nant = antennas.shape[1], len(position)
-    if config.missing_antennas > nant - 2:
-        raise ParameterError(f"missing_antennas = {config.missing_antennas}: {config.telescope} has {nant}")
-    rfi, dropped = draw_flags(flag_rng, config.flag_fraction, config.ntimes, config.nchan, antennas)
-    missing = draw_missing(flag_rng, nant, config.missing_antennas)
-    dropped |= np.isin(antennas, missing).any(axis=0)
-    gains = _gains(config, gain_rng, nant)
-    angles = parallactic_angles(mid_times, config.phase_centre, site)
-    beam = _beam(config, dish, angles)
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield (time, UVW [baseline, 3], visibilities [baseline, chan]), predicted a block of times after the other."""
+    nbl = array.antennas.shape[1]
     # Alike for all blocks, so that their grids are.
-    longest = np.linalg.norm(position[antennas[0]] - position[antennas[1]], axis=1).max()
+    longest = np.linalg.norm(np.subtract(*array.position[array.antennas]), axis=1).max()
     uv_max = float(longest) * config.chan_freq[-1] / SPEED_OF_LIGHT
-    most, sigma = max(1, _BLOCK_SAMPLES // (nbl * config.nchan)), config.sigma
-    with contextlib.closing(table(str(ms), readonly=False, ack=False)) as main:
-        for times in _blocks(angles if beam else np.zeros(config.ntimes), most):
-            report("predicting visibilities", times.start, config.ntimes)
-            uvw = baselines_towards(position, antennas, mid_times[times.start : times.stop], config.phase_centre)
-            vis = predict(
-                sources, uvw.reshape(-1, 3), config.chan_freq, config.phase_centre,
-                uv_max=uv_max, beam=beam(times) if beam else None, spectra_error=_SPECTRA_ERROR, nthreads=nthreads,
-            )  # fmt: skip
-            report("predicting visibilities", times.stop, config.ntimes)
-            for i in times:
-                at = i - times.start
-                data = vis[at * nbl : (at + 1) * nbl]
-                data = _corrupted(config, data, i, antennas, gains, sigma, noise_seed)
-                flagged = rfi[i] | dropped[i, :, np.newaxis]
-                _put(main, i * nbl, float(mid_times[i]), uvw[at], data, flagged, sigma)
-    _complete_subtables(config, ms, mid_times)
-    names = layout_of(config.telescope)["antnames"]
-    record = {"start_time": start.isoformat(), "missing": [str(names[i]) for i in missing]}
-    errors = {"RFI": rfi.astype(np.uint8), "DROPPED": dropped.astype(np.uint8)}
-    if gains is not None:
-        parts = np.stack([gains.by_time.real, gains.by_time.imag], axis=-1)
-        errors |= {"GAINS": parts, "BANDPASS": np.ascontiguousarray(gains.by_chan.real)}
-    return Observed({**record, "sigma": sigma.tolist()}, _power(config, sources, beam), errors)
+    options = PredictionOptions(uv_max, spectra_error=_SPECTRA_ERROR, nthreads=nthreads)
+    most = max(1, _BLOCK_SAMPLES // (nbl * config.nchan))
+
+    for block in _blocks(angles if config.primary_beam else np.zeros(config.ntimes), most):
+        report("predicting visibilities", block.start, config.ntimes)
+        some = slice(block.start, block.stop)
+        uvw = baselines_towards(array.position, array.antennas, times[some], config.phase_centre)
+        beam = _beam(config, array, angles[some])
+        vis = predict(sources, uvw.reshape(-1, 3), config.chan_freq, config.phase_centre, options, beam).vis
+        report("predicting visibilities", block.stop, config.ntimes)
+        yield from zip(block, uvw, vis.reshape(len(block), nbl, config.nchan), strict=True)
 
 
 def _blocks(angles: np.ndarray, most: int) -> list[range]:
@@ -178,66 +173,28 @@ def _blocks(angles: np.ndarray, most: int) -> list[range]:
     return [range(a, b) for a, b in pairwise(edges)]
 
 
-def _array(config: SimulateConfig, ms: Path) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return antennas int [2, baseline], their positions [antenna, 3] in m (ITRF), and the dish diameter in m."""
+def _array(config: SimulateConfig, ms: Path) -> _Array:
     with contextlib.closing(table(str(ms), ack=False)) as main:
         nbl = main.nrows() // config.ntimes
         antennas = np.stack([main.getcol("ANTENNA1", 0, nbl), main.getcol("ANTENNA2", 0, nbl)])
     with contextlib.closing(table(f"{ms}::ANTENNA", ack=False)) as antenna:
         dish = telescope(config.telescope).dish or float(np.median(antenna.getcol("DISH_DIAMETER")))
-        return antennas, antenna.getcol("POSITION"), dish
+        return _Array(antennas, antenna.getcol("POSITION"), dish)
 
 
-def _power(config: SimulateConfig, sources: list[SkySource], beam: Callable[[range], Beam] | None) -> np.ndarray:
+def _beam(config: SimulateConfig, array: _Array, angles: np.ndarray) -> Beam | None:
+    """Return the primary beam, the mean over parallactic ``angles``; None without."""
+    return power_beam(config.telescope, config.chan_freq, array.dish, angles) if config.primary_beam else None
+
+
+def _power(config: SimulateConfig, sources: list[SkySource], array: _Array, angles: np.ndarray) -> np.ndarray:
     """Return the primary beam at the middle of each source and of the band, the mean over the observation."""
+    beam = _beam(config, array, angles)
     if beam is None:
         return np.ones(len(sources))
     places = np.array([(source.ra, source.dec) for source in sources])
     l, m, _ = direction_cosines(places[:, 0], places[:, 1], config.phase_centre).T
-    return beam(range(config.ntimes))(l, m, np.array([config.mid_freq]))[:, 0]
-
-
-def _gains(config: SimulateConfig, rng: np.random.Generator, nant: int) -> Gains | None:
-    if not (config.gain_amplitude or config.gain_phase or config.bandpass_ripple):
-        return None
-    return draw_gains(
-        rng,
-        config.ntimes,
-        nant,
-        config.chan_freq,
-        dtime=config.dtime,
-        amplitude=config.gain_amplitude,
-        phase=config.gain_phase,
-        timescale=config.gain_timescale,
-        ripple=config.bandpass_ripple,
-        ripple_period=config.ripple_period,
-    )
-
-
-def _beam(config: SimulateConfig, dish: float, angles: np.ndarray) -> Callable[[range], Beam] | None:
-    """Return the primary beam during a range of times, whose parallactic ``angles`` are given; None without."""
-    if not config.primary_beam:
-        return None
-    return lambda times: power_beam(config.telescope, config.chan_freq, dish, angles[times.start : times.stop])
-
-
-def _corrupted(
-    config: SimulateConfig,
-    vis: np.ndarray,
-    time: int,
-    antennas: np.ndarray,
-    gains: Gains | None,
-    sigma: np.ndarray,
-    seed: int,
-) -> np.ndarray:
-    """Return the data [baseline, chan, corr] of one time; ``vis`` [baseline, chan] is the sky's."""
-    ncorr = len(config.correlations.split(","))
-    data = np.zeros((*vis.shape, ncorr), np.complex64)
-    for feed, corr in enumerate((0, ncorr - 1)):
-        data[..., corr] = vis if gains is None else vis * gains.of_baselines(time, antennas, feed)
-    if sigma.any():
-        add_noise(data, sigma, [seed, time])
-    return data
+    return beam(l, m, np.array([config.mid_freq]))[:, 0]
 
 
 def _put(

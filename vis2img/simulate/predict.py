@@ -14,17 +14,15 @@ everything where there is little of it, is summed up source by source.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from vis2img.errors import ParameterError
 from vis2img.imaging.gridding import dirty_to_vis
-from vis2img.progress import Progress, no_progress
+from vis2img.machine import free_bytes
 from vis2img.simulate.predict_kernels import direct_sum
 from vis2img.simulate.predict_plan import Coverage, Part, PredictionOptions, choose_items, choose_parts
 from vis2img.simulate.rasterise import Grid, Sky, cutout_points, rasterise, sky_of
@@ -52,8 +50,6 @@ class Prediction:
         Spectral terms in each part of the band.
     n_gridded, n_direct : int
         Components and cutouts that went through the grid, and those that were summed up.
-    seconds : dict
-        Wall time of ``sky`` (spectra and images), ``gridding`` (in ducc0) and ``direct``.
     """
 
     vis: np.ndarray
@@ -61,7 +57,6 @@ class Prediction:
     terms: tuple[int, ...]
     n_gridded: int
     n_direct: int
-    seconds: dict[str, float]
 
 
 def predict(
@@ -69,18 +64,10 @@ def predict(
     uvw: np.ndarray,
     chan_freq: np.ndarray,
     phase_centre: tuple[float, float],
-    *,
-    uv_max: float | None = None,
-    npix: int | None = None,
-    fov: float | None = None,
+    options: PredictionOptions,
     beam: Beam | None = None,
-    spectra_error: float = 1e-3,
-    epsilon: float = 1e-5,
-    nthreads: int = 2,
-    method: Literal["auto", "grid", "direct"] = "auto",
-    progress: Progress = no_progress,
-) -> np.ndarray:
-    """Return the visibilities of an unpolarised sky.
+) -> Prediction:
+    """Predict the visibilities of an unpolarised sky.
 
     Parameters
     ----------
@@ -91,28 +78,13 @@ def predict(
         Frequencies in Hz, increasing.
     phase_centre : (float, float)
         RA and Dec in rad.
-    uv_max : float, optional
-        Largest |u| or |v| in wavelengths that the grid is made for, so that parts of an observation share one.
-        Default: that of ``uvw``.
-    npix, fov : int, float, optional
-        Side of the grid in pixels (even) and in rad. Default: what is cheapest for these sources.
+    options : PredictionOptions
     beam : callable, optional
         See :data:`Beam`; it is taken at the middle of each component and cutout.
-    spectra_error : float
-        Error of the spectra in any channel, rms over sources relative to the rms of their fluxes.
-    epsilon : float
-        Accuracy of degridding and of the images, relative L2; 1e-5 at best.
-    nthreads : int
-        Threads. The same rows, channels and sources are treated alike whatever it is.
-    method : {"auto", "grid", "direct"}
-        Degrid, sum up source by source, or whichever is cheaper; both agree to ``spectra_error`` and ``epsilon``.
-    progress : callable, optional
-        Told of each stage.
 
     Returns
     -------
-    complex64 [row, chan]
-        Stokes I in Jy. ``nthreads`` changes no digit of it that ``epsilon`` leaves standing.
+    Prediction
 
     Raises
     ------
@@ -120,41 +92,22 @@ def predict(
         If an argument is out of range, a source lies 90 degrees or more from the phase centre, or the images
         would not fit the memory.
     """
-    options = PredictionOptions(uv_max, npix, fov, spectra_error, epsilon, nthreads, method)
-    return predict_with(options, sources, uvw, chan_freq, phase_centre, beam=beam, progress=progress).vis
-
-
-def predict_with(
-    options: PredictionOptions,
-    sources: Sequence[SkySource],
-    uvw: np.ndarray,
-    chan_freq: np.ndarray,
-    phase_centre: tuple[float, float],
-    *,
-    beam: Beam | None = None,
-    progress: Progress = no_progress,
-) -> Prediction:
-    """Return what :func:`predict` returns, and how it was made."""
     uvw, chan_freq = np.ascontiguousarray(uvw, np.float64), np.ascontiguousarray(chan_freq, np.float64)
     coverage = Coverage(uvw, chan_freq, options.uv_max)
-    progress("sky", 0, 1)
-    clock = time.perf_counter()
     sky = sky_of(sources, phase_centre)
     spectra = _spectra(sky, coverage.freq, beam)
     gridded = choose_items(sky, spectra, coverage, options)
-    vis = np.zeros((len(coverage.uvw), len(coverage.freq)), np.complex64)
     parts = choose_parts(sky, spectra, gridded, coverage, options) if gridded.any() else []
-    seconds = {"sky": time.perf_counter() - clock, "gridding": 0.0, "direct": 0.0}
+
+    vis = np.zeros((len(coverage.uvw), len(coverage.freq)), np.complex64)
     inner = sky.subset(gridded)
-    for i, part in enumerate(parts):
-        _add_gridded(inner, spectra[gridded], coverage, part, options.nthreads, vis, seconds)
-        progress("gridding", i + 1, len(parts))
-    clock = time.perf_counter()
-    _add_direct(sky.subset(~gridded), spectra[~gridded], coverage, options.nthreads, vis, progress)
-    seconds["direct"] = time.perf_counter() - clock
-    kept = int(gridded.sum())
+    for part in parts:
+        _add_gridded(inner, spectra[gridded], coverage, part, options.nthreads, vis)
+    _add_direct(sky.subset(~gridded), spectra[~gridded], coverage, options.nthreads, vis)
+
+    n_gridded = int(gridded.sum())
     grids, terms = tuple(part.grid for part in parts), tuple(len(part.basis) for part in parts)
-    return Prediction(vis, grids, terms, kept, len(gridded) - kept, seconds)
+    return Prediction(vis, grids, terms, n_gridded, len(gridded) - n_gridded)
 
 
 def _spectra(sky: Sky, freq: np.ndarray, beam: Beam | None) -> np.ndarray:
@@ -169,40 +122,32 @@ def _spectra(sky: Sky, freq: np.ndarray, beam: Beam | None) -> np.ndarray:
     return spectra
 
 
-def _add_gridded(
-    sky: Sky, spectra: np.ndarray, coverage: Coverage, part: Part, nthreads: int, vis: np.ndarray,
-    seconds: dict[str, float],
-) -> None:  # fmt: skip
+def _add_gridded(sky: Sky, spectra: np.ndarray, coverage: Coverage, part: Part, nthreads: int, vis: np.ndarray) -> None:
     """Add the visibilities of ``sky`` in the channels of ``part`` to ``vis``, by way of an image."""
     freq = coverage.freq[part.chans]
     # The images, ducc0's copies of one of them, and what it returns.
     room = (4 * len(part.basis) + 48) * part.grid.npix**2 + 8 * len(coverage.uvw) * len(freq)
     _check_memory(room, f"a grid of {part.grid.npix} pixels a side")
-    clock = time.perf_counter()
     flux = spectra[:, part.chans] @ part.project
     images = rasterise(sky, flux, part.grid, coverage.spacing, nthreads)
-    seconds["sky"] += time.perf_counter() - clock
     power = (flux**2).sum(axis=0) * (part.basis**2).sum(axis=1)  # what each term adds, falling fast
     for image, spectrum, share in zip(images, part.basis, np.sqrt(power / max(power.max(), 1e-300)), strict=True):
-        clock = time.perf_counter()
         epsilon = min(part.grid.accuracy / max(share, 1e-9), _LEAST_ACCURATE)
         seen = dirty_to_vis(coverage.uvw, freq, image, part.grid.pixsize, epsilon=epsilon, nthreads=nthreads)
-        seconds["gridding"] += time.perf_counter() - clock
         seen *= spectrum.astype(np.float32)
         vis[:, part.chans] += seen
 
 
-def _add_direct(
-    sky: Sky, spectra: np.ndarray, coverage: Coverage, nthreads: int, vis: np.ndarray,
-    progress: Progress,
-) -> None:  # fmt: skip
+def _add_direct(sky: Sky, spectra: np.ndarray, coverage: Coverage, nthreads: int, vis: np.ndarray) -> None:
     """Add the visibilities of ``sky`` to ``vis`` by the sum itself; cutouts pixel by pixel."""
     freq, uvw = coverage.freq, coverage.uvw
     if not vis.size or not len(spectra):
         return
+
     even = bool(np.abs(freq - np.linspace(freq[0], freq[-1], len(freq))).max() <= 1e-11 * freq[-1])
     step = max(1, _BLOCK_SAMPLES // len(freq))
     starts = range(0, len(uvw), step)
+
     extended = np.any(sky.axes != 0, axis=(1, 2))
     blocks = []
     for which in (np.flatnonzero(~extended), np.flatnonzero(extended)):
@@ -211,8 +156,9 @@ def _add_direct(
     for i, cutout in enumerate(sky.cutouts):
         lmn, share = cutout_points(cutout, sky.turns[i], coverage.spacing)
         blocks.append((lmn, np.empty((0, 2, 3)), np.full(len(lmn), sky.ncomponent + i), share))
+
     with ThreadPoolExecutor(nthreads) as pool:
-        for number, (lmn, axes, item, share) in enumerate(blocks):
+        for lmn, axes, item, share in blocks:
             for first in range(0, len(lmn), _BLOCK_ITEMS):
                 some = slice(first, first + _BLOCK_ITEMS)
                 place = lmn[some] - np.array([0.0, 0.0, 1.0])
@@ -224,12 +170,9 @@ def _add_direct(
                     direct_sum(uvw[rows], freq, even, place, blur, flux, vis[rows])
 
                 list(pool.map(add, starts))
-            progress("direct", number + 1, len(blocks))
 
 
 def _check_memory(needed: int, what: str) -> None:
-    import psutil
-
-    free = psutil.virtual_memory().available
+    free = free_bytes()
     if needed > free:
         raise ParameterError(f"{what} would take {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from scipy.fft import next_fast_len
 
 from vis2img.errors import ParameterError
 from vis2img.simulate.rasterise import MIN_OVERSAMPLING, Grid, Sky, kernel_of, sigmas_of
@@ -72,7 +73,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class PredictionOptions:
-    """How to predict; see :func:`predict`.
+    """How to predict.
 
     Raises
     ------
@@ -81,12 +82,20 @@ class PredictionOptions:
     """
 
     uv_max: float | None = None
+    """Largest |u| or |v| in wavelengths that the grid is made for, so that parts of an observation share one; default:
+    that of the baselines."""
     npix: int | None = None
+    """Side of the grid in pixels (even); default, as of ``fov``: what is cheapest for these sources."""
     fov: float | None = None
+    """Side of the grid in rad."""
     spectra_error: float = 1e-3
+    """Error of the spectra in any channel, rms over sources relative to the rms of their fluxes."""
     epsilon: float = 1e-5
+    """Accuracy of degridding and of the images, relative L2; 1e-5 at best."""
     nthreads: int = 2
+    """Threads; they change no digit that ``epsilon`` leaves standing."""
     method: Literal["auto", "grid", "direct"] = "auto"
+    """Degrid, sum up source by source, or whichever is cheaper; both agree to ``spectra_error`` and ``epsilon``."""
 
     def __post_init__(self) -> None:
         if self.uv_max is not None and not 0 <= self.uv_max < math.inf:
@@ -226,6 +235,4 @@ def choose_parts(
 
 def _good_size(npix: int) -> int:
     """Return the next even size from ``npix`` with no prime factor above 5."""
-    from scipy.fft import next_fast_len
-
     return 2 * int(next_fast_len((npix + 1) // 2, real=True))

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from scipy.interpolate import make_interp_spline
 
 from vis2img.coordinates import lm_to_pixel, pixel_to_lm, uvw_basis
 from vis2img.errors import ParameterError
@@ -154,8 +155,6 @@ def cutout_points(cutout: SkyCutout, turn: np.ndarray, spacing: float) -> tuple[
 
 def _finer(pixels: np.ndarray, fine: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return ``pixels`` [y, x] ``fine`` times finer along each axis, and the x and y of the result in old pixels."""
-    from scipy.interpolate import make_interp_spline
-
     padded = np.pad(pixels, _MARGIN)
     places = []
     for axis in (0, 1):

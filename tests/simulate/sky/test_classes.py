@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.skies import ARCSEC, offsets, render
-from vis2img.simulate.sky import ALL_CLASSES, CLASSES, draw_sky, draw_source
+from vis2img.simulate.sky.draw import ALL_CLASSES, CLASSES, draw_sky, draw_source
 
 SEEDS = range(25)
 SIZE = 100 * ARCSEC

@@ -9,8 +9,9 @@ from scipy.integrate import quad
 
 from tests.helpers.places import DATA
 from vis2img.errors import ParameterError
-from vis2img.simulate.sky import ALL_CLASSES, differential_counts, draw_fluxes, draw_population, number_between
-from vis2img.simulate.sky.counts import star_forming_fraction
+from vis2img.simulate.sky.counts import differential_counts, draw_fluxes, number_between, star_forming_fraction
+from vis2img.simulate.sky.draw import ALL_CLASSES
+from vis2img.simulate.sky.population import draw_population
 
 SKY = DATA / "sky"
 DEG = math.pi / 180

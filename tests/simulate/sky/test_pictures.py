@@ -11,7 +11,7 @@ from astropy.io import fits
 from tests.helpers.places import DATA
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.pictures.classes import class_from_label
-from vis2img.simulate.sky import ALL_CLASSES
+from vis2img.simulate.sky.draw import ALL_CLASSES
 from vis2img.simulate.sky.pictures import CutoutTemplate, cutout_source, isolate, read_cutouts
 
 ARCSEC = 4.84813681109536e-06

@@ -9,8 +9,9 @@ from astropy.table import Table
 
 from tests.helpers.skies import ARCSEC, offsets, render
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
-from vis2img.simulate.sky import ALL_CLASSES, CLASSES, SkyComponent, SkyCutout, SkySource, draw_sky, draw_source
 from vis2img.simulate.sky.catalogue import read_catalogue, read_user_catalogue, write_catalogue
+from vis2img.simulate.sky.draw import ALL_CLASSES, CLASSES, draw_sky, draw_source
+from vis2img.simulate.sky.source import SkyComponent, SkyCutout, SkySource
 
 CENTRE = (1.1, -0.6)
 

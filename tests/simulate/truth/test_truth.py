@@ -13,9 +13,10 @@ from astropy.table import Table
 from astropy.wcs import WCS
 
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
-from vis2img.simulate.sky import SkyComponent, SkyCutout, SkySource, single_component_source
 from vis2img.simulate.sky.catalogue import write_catalogue
-from vis2img.simulate.truth.truth import Truth, write_masks
+from vis2img.simulate.sky.source import SkyComponent, SkyCutout, SkySource, single_component_source
+from vis2img.simulate.truth.masks_file import write_masks
+from vis2img.simulate.truth.truth import Truth
 
 ARCSEC = 4.84813681109536e-06
 RA, DEC = math.radians(60), math.radians(-30)

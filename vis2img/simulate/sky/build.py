@@ -11,12 +11,13 @@ import numpy as np
 from vis2img.coordinates import direction_cosines, sky_position
 from vis2img.errors import ParameterError
 from vis2img.simulate.config import SimulateConfig
-from vis2img.simulate.sky import UNLABELLED, SkyComponent, SkySource, draw_population, draw_sky, single_component_source
 from vis2img.simulate.sky.catalogue import read_user_catalogue
 from vis2img.simulate.sky.counts import COUNTS_FREQ, COUNTS_INDEX
-from vis2img.simulate.sky.draw import power_law
+from vis2img.simulate.sky.draw import draw_sky, power_law
 from vis2img.simulate.sky.layout import free_place
 from vis2img.simulate.sky.pictures import CutoutSet, cutout_source, read_cutouts
+from vis2img.simulate.sky.population import draw_population
+from vis2img.simulate.sky.source import UNLABELLED, SkyComponent, SkySource, single_component_source
 
 _OUTSIDE = (0.75, 1.2)  # of the field of view, from its centre: beyond the corners and beyond the grid's margin
 _BRIGHTEST = 0.999  # Jy at 1.4 GHz, the upper end of the published counts
@@ -83,7 +84,8 @@ def _pictures(config: SimulateConfig, rng: np.random.Generator, others: list[Sky
     sizes = np.array([s.size for s in others])
     result: list[SkySource] = []
     for one_flux, one_size in zip(flux.tolist(), size.tolist(), strict=True):
-        place = _free_place(config, rng, places, sizes, one_size)
+        apart = (sizes + one_size) / math.sqrt(2) + config.min_separation
+        place = free_place(rng, config.fov, one_size, places, apart, f"{config.n_cutouts} cutouts")
         places, sizes = np.vstack([places, place]), np.append(sizes, one_size)
         ra, dec = map(float, sky_position(place[0], place[1], config.phase_centre))
         result.append(_picture(templates, order, (ra, dec, one_flux, one_size, rng.uniform(0, 2 * math.pi)), config))
@@ -113,19 +115,6 @@ def _picture(
         except ParameterError as error:
             reason = str(error)
     raise ParameterError(f"too few of the cutouts hold a source: {reason or 'the files are empty'}")
-
-
-def _free_place(
-    config: SimulateConfig, rng: np.random.Generator, places: np.ndarray, sizes: np.ndarray, size: float
-) -> np.ndarray:
-    """Return (l, m) where a source of ``size`` keeps the least gap from those at ``places`` [n, 2]."""
-    place = free_place(rng, (config.fov - size) / 2, places, (sizes + size) / math.sqrt(2) + config.min_separation)
-    if place is None:
-        raise ParameterError(
-            f"no room for {config.n_cutouts} cutouts in a field of {math.degrees(config.fov):.3g} degrees; "
-            "use fewer or smaller ones, a smaller min_separation or a larger fov"
-        )
-    return place
 
 
 def _outside(config: SimulateConfig, rng: np.random.Generator) -> list[SkyComponent]:

@@ -16,8 +16,8 @@ import numpy as np
 
 from vis2img.coordinates import sky_position
 from vis2img.errors import ParameterError
-from vis2img.simulate.sky import classes as sky_classes
-from vis2img.simulate.sky import diffuse as sky_diffuse
+from vis2img.simulate.sky.classes import bent, ddrg, fri, frii, hybrid, nat, wat
+from vis2img.simulate.sky.diffuse import halo, relic, ring
 from vis2img.simulate.sky.layout import Part, free_place
 from vis2img.simulate.sky.source import UNLABELLED, SkyComponent, SkySource, single_component_source
 from vis2img.units import ARCSEC
@@ -25,16 +25,7 @@ from vis2img.units import ARCSEC
 COUNTS_SLOPE = 1.7  # -dlnN/dlnS near 1 mJy to 0.1 Jy at 1.4 GHz (counts compiled by de Zotti et al. 2010)
 
 _LAYOUTS: dict[str, Callable[[np.random.Generator], list[Part]]] = {
-    "fri": sky_classes.fri,
-    "frii": sky_classes.frii,
-    "bent": sky_classes.bent,
-    "hybrid": sky_classes.hybrid,
-    "wat": sky_classes.wat,
-    "nat": sky_classes.nat,
-    "ddrg": sky_classes.ddrg,
-    "ring": sky_diffuse.ring,
-    "halo": sky_diffuse.halo,
-    "relic": sky_diffuse.relic,
+    layout.__name__: layout for layout in (fri, frii, bent, hybrid, wat, nat, ddrg, ring, halo, relic)
 }
 _FLAT = frozenset({"wat", "nat", "ring", "halo", "relic"})  # defined by what is seen on the sky
 CLASSES = ("compact", "fri", "frii", "bent")  # the default mix
@@ -138,18 +129,12 @@ def power_law(rng: np.random.Generator, flux_range: tuple[float, float], n: int)
 
 def _place(rng: np.random.Generator, sizes: np.ndarray, fov: float, gap: float) -> np.ndarray:
     """Return (l, m) [n, 2] in rad, uniform in a square of side ``fov``, any two extents ``gap`` apart."""
-    placed = np.zeros((len(sizes), 2))
+    places = np.zeros((len(sizes), 2))
     order = np.argsort(-sizes)  # the large ones first, while there is room
     for rank, i in enumerate(order):
-        done = order[:rank]
-        place = free_place(rng, (fov - sizes[i]) / 2, placed[done], (sizes[done] + sizes[i]) / 2 + gap)
-        if place is None:
-            raise ParameterError(
-                f"no room for {len(sizes)} sources in a field of {math.degrees(fov):.3g} degrees (stopped at "
-                f"{rank}); use fewer or smaller sources, a smaller min_separation or a larger fov"
-            )
-        placed[i] = place
-    return placed
+        done, what = order[:rank], f"{len(sizes)} sources (stopped at {rank})"
+        places[i] = free_place(rng, fov, sizes[i], places[done], (sizes[done] + sizes[i]) / 2 + gap, what)
+    return places
 
 
 def draw_sky(

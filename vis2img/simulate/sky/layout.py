@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vis2img.errors import ParameterError
+
 NODES = 5  # components per jet, lobe or tail
 _TRIES = 2000  # per source
 
@@ -42,16 +44,25 @@ def fading(rng: np.random.Generator, s: np.ndarray, decay: float, total: float) 
     return flux * total / flux.sum()
 
 
-def free_place(rng: np.random.Generator, half: float, placed: np.ndarray, gaps: np.ndarray) -> np.ndarray | None:
-    """Return (l, m) within ``half`` of the middle, at least ``gaps`` [n] from those ``placed`` [n, 2].
+def free_place(
+    rng: np.random.Generator, fov: float, size: float, places: np.ndarray, apart: np.ndarray, what: str
+) -> np.ndarray:
+    """Return (l, m) of a source of ``size`` inside a square of side ``fov``, ``apart`` [n] from ``places`` [n, 2].
 
-    None if none is found: random packing stalls well before a field is full.
+    Raises
+    ------
+    ParameterError
+        If there is no room; ``what`` says for what. Random packing stalls well before a field is full.
     """
+    half = (fov - size) / 2
     for _ in range(_TRIES if half > 0 else 0):
         trial = rng.uniform(-half, half, 2)
-        if np.all(np.hypot(*(placed - trial).T) >= gaps):
+        if np.all(np.hypot(*(places - trial).T) >= apart):
             return trial
-    return None
+    raise ParameterError(
+        f"no room for {what} in a field of {np.degrees(fov):.3g} degrees; "
+        "use fewer or smaller ones, a smaller min_separation or a larger fov"
+    )
 
 
 def loguniform(rng: np.random.Generator, low: float, high: float) -> float:

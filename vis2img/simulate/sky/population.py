@@ -2,7 +2,7 @@
 
 - Fluxes: :mod:`vis2img.simulate.sky.counts`, which also splits them into star-forming galaxies ("sfg") and AGN.
 - Largest angular sizes of AGN: median 2 arcsec (S / mJy)^0.30, the fraction larger than theta being
-  2^-(theta / median)^0.62 (Windhorst et al. 1990, at 1.4 GHz). Those beyond ``resolved_above`` get a class with
+  2^-(theta / median)^0.62 (Windhorst et al. 1990, at 1.4 GHz). Those beyond 10 arcsec get a class with
   structure, so that their fraction rises with flux: 6% at 0.1 mJy, 15% at 1 mJy, 45% at 0.1 Jy for 10 arcsec. The
   others are "compact": one Gaussian of at most 3 arcsec.
 - Star-forming galaxies: inclined discs of thickness 0.2, their FWHM log-normal (0.25 dex, chosen here) around
@@ -33,6 +33,7 @@ RESOLVED_CLASSES: Mapping[str, float] = MappingProxyType(
 """Shares of the classes among resolved AGN: of the order that LOFAR found (Mingo et al. 2019), not fits to it."""
 
 _MAX_SIZE = 600 * ARCSEC  # the law of sizes has a tail beyond any known sample
+_RESOLVED = 10 * ARCSEC  # largest angular size from which an AGN gets a class with structure
 _MAX_COMPACT = 3 * ARCSEC
 _CLUSTER_RADIUS = 60 * ARCSEC  # standard deviation along each axis
 _FLAT_FRACTION = 0.3
@@ -47,7 +48,6 @@ def draw_population(
     ref_freq: float = COUNTS_FREQ,
     *,
     resolved_classes: Mapping[str, float] = RESOLVED_CLASSES,
-    resolved_above: float = 10 * ARCSEC,
     clustering: float = 0.0,
 ) -> list[SkySource]:
     """Draw all sources of a square field, as many as the counts have between two fluxes.
@@ -63,8 +63,6 @@ def draw_population(
         In Jy at ``ref_freq`` (Hz).
     resolved_classes : mapping of str to float
         Relative shares of the classes of resolved AGN.
-    resolved_above : float
-        Largest angular size from which an AGN gets such a class, rad.
     clustering : float
         Fraction of the sources that lie around another, of the rest, with a scatter of 1 arcmin along each axis (a
         Neyman-Scott process with Poisson groups). A toy: no published correlation function is matched.
@@ -85,7 +83,7 @@ def draw_population(
     n = len(flux)
     l, m = _positions(rng, n, fov, clustering)
     ra, dec = sky_position(l, m, phase_centre)
-    shapes = _shapes(rng, flux, ref_freq, resolved_above)
+    shapes = _shapes(rng, flux, ref_freq)
     label = rng.choice(len(names), n, p=shares) if names else np.zeros(n, int)
 
     # Python numbers once, not a conversion at every use: it halves the time of the loop.
@@ -100,7 +98,7 @@ def draw_population(
     return sources
 
 
-def _shapes(rng: np.random.Generator, flux: np.ndarray, ref_freq: float, resolved_above: float) -> list[np.ndarray]:
+def _shapes(rng: np.random.Generator, flux: np.ndarray, ref_freq: float) -> list[np.ndarray]:
     """Draw sizes, which are resolved, which form stars, and axes, position angles and spectra of the others, [n]."""
     n = len(flux)
     median = 2 * ARCSEC * (flux * (COUNTS_FREQ / ref_freq) ** COUNTS_INDEX * 1e3) ** 0.30
@@ -116,7 +114,7 @@ def _shapes(rng: np.random.Generator, flux: np.ndarray, ref_freq: float, resolve
     cosine = rng.random(n)
     ratio = np.where(star_forming, np.sqrt(0.2**2 + (1 - 0.2**2) * cosine**2), 0.3 + 0.7 * cosine)
     pa = rng.uniform(0.0, math.pi, n)
-    resolved = ~star_forming & (size > resolved_above)
+    resolved = ~star_forming & (size > _RESOLVED)
     return [size, resolved, star_forming, major, major * ratio, pa, index]
 
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy.coordinates import FK5, ICRS, SkyCoord
+from astropy.wcs import WCS
+from astropy.wcs.utils import wcs_to_celestial_frame
 
 from vis2img.coordinates import direction_vectors, lm_to_pixel, uvw_basis
 from vis2img.errors import ParameterError
 from vis2img.units import SIGMA_OF_FWHM
-
-if TYPE_CHECKING:
-    from astropy.wcs import WCS
 
 Beam = float | tuple[float, float, float]
 _DELTA = 1e-6  # rad, the step of numerical derivatives: 0.2 arcsec
@@ -99,9 +98,6 @@ def _frame_change(wcs: WCS) -> tuple[Callable[..., tuple[np.ndarray, np.ndarray]
 
     J2000 counts as ICRS, here as in the measurement sets that are simulated: they differ by 0.02 arcsec.
     """
-    from astropy.coordinates import FK5, ICRS, SkyCoord
-    from astropy.wcs.utils import wcs_to_celestial_frame
-
     frame = wcs_to_celestial_frame(wcs)
     same = isinstance(frame, ICRS) or (isinstance(frame, FK5) and frame.equinox.jyear == 2000.0)
 

@@ -5,7 +5,7 @@
     view.labels, view.counts, view.boxes(), view.segmentation(), view.brightness()
 
 Sources are found in a k-d tree of unit vectors, so that the poles and right ascension 0 are like any other place.
-:mod:`vis2img.simulate.truth.frames` projects them, and :mod:`vis2img.simulate.truth.masks` draws them.
+:mod:`vis2img.simulate.truth.frames` projects them, and :mod:`vis2img.simulate.truth.render` draws them.
 """
 
 from __future__ import annotations
@@ -16,53 +16,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
+from astropy.table import Table
+from astropy.wcs import WCS
+from scipy.spatial import cKDTree
 
-from vis2img.coordinates import direction_vectors
 from vis2img.errors import ParameterError, Vis2imgError
-from vis2img.simulate.sky import UNLABELLED, SkyCutout, SkySource
 from vis2img.simulate.sky.catalogue import read_catalogue, source_columns
-from vis2img.simulate.truth.frames import (
-    SIGMA_OF_FWHM,
-    Beam,
-    Frame,
-    beam_covariance,
-    fwhm_covariance,
-    patch_frame,
-    project,
-    wcs_frame,
-)
-from vis2img.simulate.truth.masks import BOX_SIGMAS, BOX_TAIL, Parts, TruthView, write_masks
+from vis2img.simulate.sky.source import UNLABELLED, SkySource
+from vis2img.simulate.truth.frames import Beam, Frame, beam_covariance, patch_frame, project, wcs_frame
+from vis2img.simulate.truth.parts import BOX_SIGMAS, Parts, SkyParts, boxes, sky_parts
+from vis2img.simulate.truth.view import TruthView
+from vis2img.units import SIGMA_OF_FWHM
 
 if TYPE_CHECKING:
-    from astropy.table import Table
-    from astropy.wcs import WCS
-
     from vis2img.imaging.image import Image
-
-__all__ = ["Truth", "TruthView", "write_masks"]
 
 APPARENT = "apparent_flux_jy"
 
 
-@dataclass(frozen=True, eq=False)
-class _Sky:
-    """All parts of all sources as columns, in the order of the sources; k parts, n sources."""
+class What(TypedDict, total=False):
+    """What of the truth is looked at, and how."""
 
-    owner: np.ndarray  # [k]
-    first: np.ndarray  # [n + 1] first part of each source
-    ra: np.ndarray
-    dec: np.ndarray
-    flux: np.ndarray
-    ref_freq: np.ndarray
-    spectral_index: np.ndarray
-    covariance: np.ndarray  # [k, 2, 2] (east, north), rad^2
-    corners: np.ndarray  # [k, 4, 2] (east, north) of the box of a cutout, rad; 0 for Gaussians
-    cutout: list[SkyCutout | None]
-    vector: np.ndarray  # [n, 3] to the sources
-    radius: np.ndarray  # [n] of the circle around the box of a source, rad
+    freq: float | None
+    """Frequency of fluxes and brightness in Hz; default: that of the catalogue."""
+    classes: Sequence[str] | None
+    """Only sources of these classes; '' stands for those without a label."""
+    min_flux: float
+    """Least flux of a source in Jy, at ``freq``."""
+    beam: Beam
+    """FWHM of a Gaussian, or major and minor FWHM and position angle (rad), that blurs what is seen."""
+    apparent: bool
+    """Dim each source by the primary beam, as the column ``apparent_flux_jy`` says."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,20 +110,9 @@ class Truth:
         ``spectral_index`` is that of the whole source at its reference frequency: the mean over its parts, weighted
         by flux. Columns of the catalogue beyond these follow, for example ``apparent_flux_jy``.
         """
-        from astropy.table import Table
-
         return Table(source_columns(self.sources) | self.columns)
 
-    def at(
-        self,
-        wcs: WCS,
-        shape: tuple[int, int],
-        freq: float | None = None,
-        classes: Sequence[str] | None = None,
-        min_flux: float = 0.0,
-        beam: Beam = 0.0,
-        apparent: bool = False,
-    ) -> TruthView:
+    def at(self, wcs: WCS, shape: tuple[int, int], **what: Unpack[What]) -> TruthView:
         """Return what lies in an image.
 
         Parameters
@@ -145,48 +121,26 @@ class Truth:
             Celestial, of any projection, pixel scale and angle; of a cube, its celestial part counts.
         shape : (int, int)
             (ny, nx).
-        freq : float, optional
-            Frequency of fluxes and brightness in Hz; default: that of the catalogue.
-        classes : sequence of str, optional
-            Only sources of these classes; '' stands for those without a label.
-        min_flux : float
-            Least flux of a source in Jy, at ``freq``.
-        beam : float or (float, float, float)
-            FWHM of a Gaussian, or major and minor FWHM and position angle (rad), that blurs what is seen.
-        apparent : bool
-            Dim each source by the primary beam, as the column ``apparent_flux_jy`` says.
+        **what
+            See :class:`What`.
 
         Raises
         ------
         ParameterError
             If the WCS is not celestial, a value is out of range, or the apparent flux is not known.
         """
-        return self._view(wcs_frame(wcs, shape), freq, classes, min_flux, beam, apparent)
+        return self._view(wcs_frame(wcs, shape), **what)
 
-    def at_image(
-        self,
-        image: Image,
-        freq: float | None = None,
-        classes: Sequence[str] | None = None,
-        min_flux: float = 0.0,
-        beam: Beam | None = None,
-        apparent: bool = False,
-    ) -> TruthView:
+    def at_image(self, image: Image, **what: Unpack[What]) -> TruthView:
         """Return what lies in ``image``, by default at its mean frequency and with its beam; see :meth:`at`."""
-        freq = image.freq[0] if freq is None else freq
-        beam = image.beam if beam is None else beam
-        return self.at(image.wcs, image.data.shape, freq, classes, min_flux, beam, apparent)
+        if what.get("freq") is None:
+            what["freq"] = image.freq[0]
+        if what.get("beam") is None:
+            what["beam"] = image.beam
+        return self.at(image.wcs, image.data.shape, **what)
 
     def at_patch(
-        self,
-        centre: tuple[float, float],
-        pixsize: float,
-        npix: int | tuple[int, int],
-        freq: float | None = None,
-        classes: Sequence[str] | None = None,
-        min_flux: float = 0.0,
-        beam: Beam = 0.0,
-        apparent: bool = False,
+        self, centre: tuple[float, float], pixsize: float, npix: int | tuple[int, int], **what: Unpack[What]
     ) -> TruthView:
         """Return what lies in a patch around ``centre`` (RA, Dec in rad), north up in the SIN projection.
 
@@ -199,16 +153,14 @@ class Truth:
             If these numbers cannot be in rad, or the patch is wider than the hemisphere.
         """
         sides = (npix, npix) if isinstance(npix, int | np.integer) else npix
-        return self._view(patch_frame(centre, pixsize, sides), freq, classes, min_flux, beam, apparent)
+        return self._view(patch_frame(centre, pixsize, sides), **what)
 
     @cached_property
-    def _sky(self) -> _Sky:
-        return _columns(self.sources)
+    def _sky(self) -> SkyParts:
+        return sky_parts(self.sources)
 
     @cached_property
-    def _tree(self) -> Any:
-        from scipy.spatial import cKDTree
-
+    def _tree(self) -> cKDTree:
         return cKDTree(self._sky.vector)
 
     @cached_property
@@ -224,45 +176,50 @@ class Truth:
     def _view(
         self,
         frame: Frame,
-        freq: float | None,
-        classes: Sequence[str] | None,
-        min_flux: float,
-        beam: Beam,
-        apparent: bool,
+        freq: float | None = None,
+        classes: Sequence[str] | None = None,
+        min_flux: float = 0.0,
+        beam: Beam = 0.0,
+        apparent: bool = False,
     ) -> TruthView:
         sky, (labels, class_names) = self._sky, self._labels
         blur = beam_covariance(frame, beam)
         numbers = self._near(frame, beam)
         if classes is not None:
-            known = {classes} if isinstance(classes, str) else set(classes)
-            numbers = numbers[[label in known for label in labels[numbers]]]
+            wanted = {classes} if isinstance(classes, str) else set(classes)
+            numbers = numbers[[label in wanted for label in labels[numbers]]]
+
+        # All parts of these sources, in their order.
         counts = sky.first[numbers + 1] - sky.first[numbers]
         owner = np.repeat(np.arange(len(numbers)), counts)
         k = np.arange(len(owner)) + np.repeat(sky.first[numbers] - (np.cumsum(counts) - counts), counts)
         scale = np.ones(len(k)) if freq is None else (freq / sky.ref_freq[k]) ** sky.spectral_index[k]
         if apparent:
             scale = scale * self._dimming[numbers][owner]
+        flux = scale * sky.flux[k]
+        total = np.bincount(owner, flux, len(numbers))
+
         xy, turn = project(frame, sky.ra[k], sky.dec[k])
         covariance = turn @ sky.covariance[k] @ np.swapaxes(turn, 1, 2) + blur
-        box = _boxes(xy, turn, covariance, sky.corners[k], owner, len(numbers))
-        total = np.bincount(owner, scale * sky.flux[k], len(numbers))
+        box = boxes(xy, turn, covariance, sky.corners[k], owner, len(numbers))
         (ny, nx) = frame.shape
         # Comparisons with the NaN of what the projection cannot show are false.
         meets = (box[:, 2] > -0.5) & (box[:, 0] < nx - 0.5) & (box[:, 3] > -0.5) & (box[:, 1] < ny - 0.5)
-        kept = np.flatnonzero(meets & (total >= min_flux))
-        middle = frame.project(sky.vector[numbers[kept]])
-        chosen = np.isin(owner, kept)
+        inside = np.flatnonzero(meets & (total >= min_flux))
+
+        of = np.isin(owner, inside)
         parts = Parts(
-            np.searchsorted(kept, owner[chosen]),
-            xy[chosen],
-            covariance[chosen],
-            sky.flux[k][chosen],
-            scale[chosen],
-            [sky.cutout[i] for i in k[chosen]],
-            turn[chosen],
+            owner=np.searchsorted(inside, owner[of]),
+            xy=xy[of],
+            covariance=covariance[of],
+            flux=flux[of],
+            scale=scale[of],
+            cutout=[sky.cutout[i] for i in k[of]],
+            turn=turn[of],
         )
-        sources = [self.sources[i] for i in numbers[kept]]
-        return TruthView(frame.shape, sources, middle[:, 0], middle[:, 1], total[kept], class_names, box[kept], parts)
+        x, y = frame.project(sky.vector[numbers[inside]]).T
+        sources = [self.sources[i] for i in numbers[inside]]
+        return TruthView(frame.shape, sources, x, y, total[inside], class_names, box[inside], parts)
 
     def _near(self, frame: Frame, beam: Beam) -> np.ndarray:
         """Return the numbers of the sources that may reach into the circle around ``frame``, ascending."""
@@ -278,68 +235,8 @@ class Truth:
 
 def _more_columns(catalogue: Path, sources: list[SkySource]) -> dict[str, np.ndarray]:
     """Return the columns of SOURCES that :meth:`Truth.table` does not make itself, in the order of ``sources``."""
-    from astropy.table import Table
-
     made = source_columns([])
     table = Table.read(catalogue, hdu="SOURCES", character_as_bytes=False)
     row = {int(number): i for i, number in enumerate(table["source_id"])}
     order = [row[source.source_id] for source in sources]
     return {name: np.asarray(table[name])[order] for name in table.colnames if name not in made}
-
-
-def _cutout_corners(cutout: SkyCutout) -> np.ndarray:
-    """Return [4, 2] (east, north), rad, of the box that leaves ``BOX_TAIL`` of the flux out on each side."""
-    bright, sides = np.maximum(cutout.pixels, 0).astype(float), []
-    for axis in (0, 1):  # x, then y
-        share = np.append(0.0, np.cumsum(bright.sum(axis=axis)))
-        edges = np.interp(np.array([BOX_TAIL, 1 - BOX_TAIL]) * share[-1], share, np.arange(len(share)) - 0.5)
-        edges += (-0.5, 0.5)  # linear interpolation spreads a pixel by half a pixel
-        sides.append((edges - bright.shape[1 - axis] // 2) * cutout.pixsize)
-    west, up = (side.ravel() for side in np.meshgrid(*sides))
-    sin, cos = math.sin(cutout.pa), math.cos(cutout.pa)
-    return np.stack([-west * cos + up * sin, west * sin + up * cos], axis=-1)
-
-
-def _columns(sources: list[SkySource]) -> _Sky:
-    rows: list[tuple[float, ...]] = []
-    cutouts: list[SkyCutout | None] = []
-    first = [0]
-    for i, source in enumerate(sources):
-        for c in source.components:
-            rows.append((i, c.ra, c.dec, c.flux, c.ref_freq, c.spectral_index, c.major, c.minor, c.pa))
-            cutouts.append(None)
-        if source.cutout is not None:
-            p = source.cutout
-            rows.append((i, p.ra, p.dec, p.flux, p.ref_freq, p.spectral_index, 0.0, 0.0, p.pa))
-            cutouts.append(p)
-        first.append(len(rows))
-    table = np.array(rows, dtype=float).reshape(-1, 9).T
-    owner, ra, dec = table[0].astype(int), table[1], table[2]
-    corners = np.zeros((len(rows), 4, 2))
-    for k, cutout in enumerate(cutouts):
-        if cutout is not None:
-            corners[k] = _cutout_corners(cutout)
-    vector = direction_vectors(np.array([s.ra for s in sources]), np.array([s.dec for s in sources]))
-    chord = np.linalg.norm(direction_vectors(ra, dec) - vector[owner], axis=1)
-    reach = 2 * np.arcsin(np.minimum(chord / 2, 1)) + np.linalg.norm(corners, axis=2).max(axis=1, initial=0)
-    radius = np.zeros(len(sources))
-    np.maximum.at(radius, owner, reach + BOX_SIGMAS * SIGMA_OF_FWHM * table[6])
-    covariance = fwhm_covariance(table[6], table[7], table[8])
-    flux, ref_freq, index = table[3], table[4], table[5]
-    bounds = np.array(first)
-    return _Sky(owner, bounds, ra, dec, flux, ref_freq, index, covariance, corners, cutouts, vector, radius)
-
-
-def _boxes(
-    xy: np.ndarray, turn: np.ndarray, covariance: np.ndarray, corners: np.ndarray, owner: np.ndarray, n: int
-) -> np.ndarray:
-    """Return the boxes (x0, y0, x1, y1) [n, 4] around the parts of each source."""
-    if not n:
-        return np.zeros((0, 4))
-    half = BOX_SIGMAS * np.sqrt(covariance[:, [0, 1], [0, 1]])
-    at = corners @ np.swapaxes(turn, 1, 2)  # (k, corner, xy)
-    first = np.searchsorted(owner, np.arange(n))
-    low = np.minimum.reduceat(xy + at.min(axis=1) - half, first)
-    high = np.maximum.reduceat(xy + at.max(axis=1) + half, first)
-    middle = (low + high) / 2
-    return np.concatenate([np.minimum(low, middle - 0.5), np.maximum(high, middle + 0.5)], axis=1)
