@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vis2img.train.demo import QUERIES, DemoConfig, run_demo
+from vis2img.train.demo import QUERIES, run_demo
+from vis2img.train.demo_config import DemoConfig
 from vis2img.train.evaluate.scores import half_width, summaries
 
 

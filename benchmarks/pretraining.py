@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from vis2img.train.demo import QUERIES, DemoConfig, observation, train_config
+from vis2img.train.demo import QUERIES
+from vis2img.train.demo_config import DemoConfig, observation, train_config
 from vis2img.train.evaluate.encoders import Encoder, network_encoder, pixel_encoder, random_encoders
 from vis2img.train.evaluate.field_tasks import QueryWays
 from vis2img.train.evaluate.scores import half_width

@@ -13,7 +13,7 @@ from vis2img.configs.load import load
 from vis2img.configs.records import to_record
 from vis2img.errors import ParameterError
 from vis2img.train import config
-from vis2img.train.demo import DemoConfig, train_config
+from vis2img.train.demo_config import DemoConfig, train_config
 from vis2img.train.run.config import TrainConfig
 from vis2img.views.crops import ViewConfig
 from vis2img.views.pixel_changes import CutoutAugment

@@ -17,7 +17,8 @@ from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader.fields import fields_of, patch_angle
 from vis2img.simulate.sky.source import SkyComponent, SkyCutout, SkySource, single_component_source
 from vis2img.simulate.truth.truth import Truth
-from vis2img.train.demo import DemoConfig, run_demo
+from vis2img.train.demo import run_demo
+from vis2img.train.demo_config import DemoConfig
 from vis2img.train.embed.patches import cut_patches, evaluation_draw
 from vis2img.train.evaluate.field_tasks import FieldTasks
 from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, field_patches, linked_fields, read_truths

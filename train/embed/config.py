@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vis2img.errors import ParameterError
-from vis2img.train.embed.positions import Positions, read_positions
+from vis2img.errors import OutputError, ParameterError
+
+if TYPE_CHECKING:
+    from vis2img.train.embed.positions import Positions
+
+SUFFIX = ".parquet"
 
 
 @dataclass(frozen=True)
@@ -61,4 +66,18 @@ class EmbedConfig:
     @cached_property
     def places(self) -> Positions | None:
         """The positions of the table, if there is one."""
+        from vis2img.train.embed.positions import read_positions  # it loads astropy, which --help does not wait for
+
         return None if self.positions is None else read_positions(self.positions)
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse names of tables that do not end in ``.parquet``.
+
+    Raises
+    ------
+    OutputError
+        With the name to use instead.
+    """
+    if path.suffix.lower() != SUFFIX:
+        raise OutputError(f"{path}: embeddings are written as Parquet; use -o {path.with_suffix(SUFFIX)}")

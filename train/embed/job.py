@@ -27,10 +27,10 @@ from vis2img.files import check_outputs
 from vis2img.loader.config import ENGINE_KEYS
 from vis2img.models.dino_head import DINOModel
 from vis2img.progress import Progress, no_progress
-from vis2img.train.embed.config import EmbedConfig
+from vis2img.train.embed.config import EmbedConfig, check_suffix
 from vis2img.train.embed.inputs import PatchChunk, PatchField, expand_inputs, patch_fields, run_patch_angle
 from vis2img.train.embed.patches import Variables, embed_images
-from vis2img.train.embed.table import EmbeddingTable, check_suffix, merge_embeddings, thumbnail, write_embeddings
+from vis2img.train.embed.table import EmbeddingTable, merge_embeddings, thumbnail, write_embeddings
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.run import load_run
 from vis2img.train.state import backbone_variables

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vis2img.errors import OutputError, ParameterError, Vis2imgError
+from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.files import atomic_output
+from vis2img.train.embed.config import SUFFIX, check_suffix
 
 THUMBNAIL_SIZE = 48  # pixels
-SUFFIX = ".parquet"
 _FAINTEST, _BRIGHTEST = -0.6, 2.0  # stretched values: -3 sigma, and at least 10 sigma or so
 _NO_METADATA = ("ARROW:schema", "pandas")  # what libraries keep for themselves
 _ROW_GROUP = 8192  # rows
@@ -68,18 +68,6 @@ class EmbeddingTable:
         """Return the rows at ``index`` (numbers or booleans)."""
         columns = {name: values[index] for name, values in self.columns.items()}
         return EmbeddingTable(self.vector[index], columns, self.metadata)
-
-
-def check_suffix(path: Path) -> None:
-    """Refuse names of tables that do not end in ``.parquet``.
-
-    Raises
-    ------
-    OutputError
-        With the name to use instead.
-    """
-    if path.suffix.lower() != SUFFIX:
-        raise OutputError(f"{path}: embeddings are written as Parquet; use -o {path.with_suffix(SUFFIX)}")
 
 
 def write_embeddings(table: EmbeddingTable, path: Path, overwrite: bool = False) -> None:

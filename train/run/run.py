@@ -27,12 +27,12 @@ from vis2img.train.run.folder import check_inputs, open_folder, read_config_of, 
 from vis2img.train.run.fragile import fragile
 from vis2img.train.run.loop import Loop, RunResult, full_rate
 from vis2img.train.run.metrics_log import read_metrics
-from vis2img.train.run.stopping import StopRequest
+from vis2img.train.run.stopping import ABANDONED, StopRequest
 from vis2img.train.state import TrainState, backbone_variables, build_model, create_state
 from vis2img.train.weights.pretrained import load_pretrained
 
 _COMPILING = "the first step compiles now, which takes a while"
-__all__ = ["RunResult", "load_run", "read_metrics", "train"]
+__all__ = ["ABANDONED", "RunResult", "load_run", "read_metrics", "train"]
 
 
 def train(

@@ -23,7 +23,7 @@ from vis2img.errors import ParameterError
 from vis2img.loader.config import LoaderConfig
 from vis2img.simulate.config import SimulateConfig
 from vis2img.train.config import ModelConfig, OptimConfig
-from vis2img.train.demo import DemoConfig, observation
+from vis2img.train.demo_config import DemoConfig, observation
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.presets import preset
 from vis2img.units import ARCSEC, Angle

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
-from vis2img.train.demo import QUERIES, DemoConfig, run_demo
-from vis2img.train.evaluate.scores import summaries, to_json
+from vis2img.train.demo_config import DemoConfig
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,9 @@ class DemoCommand(DemoConfig):
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(DemoCommand, argv, prog)
+    from vis2img.train.demo import QUERIES, run_demo
+    from vis2img.train.evaluate.scores import summaries, to_json
+
     with Bars(command.quiet or command.json) as bars:
         path, scores = run_demo(command, bars)
     rows = summaries(scores)

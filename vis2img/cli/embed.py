@@ -13,8 +13,7 @@ from tyro.conf import arg
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
 from vis2img.files import check_outputs
-from vis2img.train.embed.config import EmbedConfig
-from vis2img.train.embed.table import check_suffix
+from vis2img.train.embed.config import EmbedConfig, check_suffix
 
 
 @dataclass(frozen=True)

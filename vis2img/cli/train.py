@@ -57,17 +57,16 @@ def run(argv: list[str], prog: str) -> int:
     if not words or words[0].startswith("--"):
         raise UsageError(f"name a configuration or a run folder first: {prog} CONFIG ({prog} --help)")
     config = _prepare(Path(words[0]), words[1:], f"{prog} {words[0]}", resume)
-    from vis2img.train.run import run as job
-    from vis2img.train.run import stopping
+    from vis2img.train.run.run import ABANDONED, train
 
     def warn(message: str) -> None:
         print(f"{prog}: warning: {message}", file=sys.stderr)
 
     with Bars(quiet=quiet) as bars:
-        result = job.train(config, progress=bars, on_dashboard=_tell_dashboard, on_warning=warn)
+        result = train(config, progress=bars, on_dashboard=_tell_dashboard, on_warning=warn)
     state = "finished" if result.finished else "stopped, run the same command to go on"
     print(f"{result.folder}: step {result.step} of {config.steps}, {state}")
-    atexit.register(_leave_the_compiler, stopping.ABANDONED)
+    atexit.register(_leave_the_compiler, ABANDONED)
     return 0
 
 

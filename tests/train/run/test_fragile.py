@@ -10,7 +10,7 @@ import pytest
 
 from vis2img.loader.config import LoaderConfig
 from vis2img.train.config import ModelConfig, OptimConfig
-from vis2img.train.demo import DemoConfig, train_config
+from vis2img.train.demo_config import DemoConfig, train_config
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.fragile import fragile
 from vis2img.views.crops import ViewConfig
