@@ -144,14 +144,13 @@ def make_cube(
     reason: EmptyImageError | None = None
     for i, interval in enumerate(_parts_of(times, intervals_out)):
         planes = []
-        for j, band in enumerate(_parts_of(freqs, channels_out)):
+        for j, (band, (centre, width)) in enumerate(zip(_parts_of(freqs, channels_out), axes, strict=True)):
             try:
                 pieces = _within(parts, interval, band)
                 plane = make_image(pieces, params, psf=psf, nthreads=nthreads, keep_cells=channels_out > 1)
             except EmptyImageError as error:
                 reason = error
                 plane = _blank(parts, params, interval, band, psf)
-            centre, width = axes[j]
             split = Split(channels_out, j, intervals_out, i)
             planes.append(replace(plane, band_centre=centre, freq=(plane.freq[0], width), split=split))
 
