@@ -216,9 +216,11 @@ def test_a_batch_that_python_2_wrote_is_read(tmp_path: Path) -> None:
         b"}(" + b"".join(word(old(k)) + word(v) for k, v in ((b"data", data), (b"labels", [1]))) +
         word(old(b"filenames")) + word([old(b"a.png")]) + b"u"
     )  # fmt: skip
-    found = read_batches([write(tmp_path / "data_batch_1", batch)])
+    found = read_batches(tmp_path, [write(tmp_path / "data_batch_1", batch)])
     assert found.images.tolist() == np.frombuffer(pixels, np.uint8).reshape(1, 16, 16).tolist()
-    assert found.names == ("a.png",) and found.label.tolist() == [1] and found.label_names == () and found.named
+    assert (
+        found.names == ("a.png",) and found.columns["label"].tolist() == [1] and found.label_names == () and found.named
+    )
 
 
 GOOD = {"data": np.zeros((2, 256), np.uint8), "labels": [0, 1], "filenames": ["a", "b"]}
@@ -269,7 +271,7 @@ def test_one_channel_may_be_an_axis_and_no_batch_is_lost(tmp_path: Path) -> None
         (tmp_path / name).write_bytes(pickle.dumps({"data": data, "labels": [0, 1]}))
     files = batch_files(tmp_path)
     assert [file.name for file in files] == ["data_batch_01", "data_batch_1"]
-    found = read_batches(files)
+    found = read_batches(tmp_path, files)
     assert found.images.shape == (4, 8, 8) and not found.named and found.names[3] == "data_batch_1 row 1"
 
 

@@ -22,7 +22,7 @@ from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.imaging.fits import read_params
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import fields_of, patch_angle
-from vis2img.pictures.fits_images import fits_files
+from vis2img.pictures.cutouts import fits_files
 from vis2img.pictures.formats import read_raw
 from vis2img.pictures.labels import network_images
 from vis2img.train.embed.config import EmbedConfig

@@ -16,9 +16,8 @@ import numpy as np
 
 from vis2img.errors import Vis2imgError, first_line
 from vis2img.files import is_fits
-from vis2img.pictures.cutouts import RawCutouts
-from vis2img.pictures.fits_images import fits_files, fits_image
-from vis2img.pictures.published import batch_files, read_batches, values_in_names
+from vis2img.pictures.cutouts import RawCutouts, fits_files, fits_image
+from vis2img.pictures.published import batch_files, read_batches
 
 LABELS_FILE = "labels.csv"
 _ARRAYS = ("images", "images_i16", "images_u8")
@@ -87,7 +86,7 @@ def read_raw(path: str | Path) -> RawCutouts:
         return _fits(path, [path], {})
     batches = batch_files(path)
     if batches:
-        return _batches(path, batches)
+        return read_batches(path, batches)
     if path.is_file():
         raise Vis2imgError(
             f"{path}: labelled images are an .npz file, a table (.csv), batches, or a folder of FITS files"
@@ -165,22 +164,6 @@ def _array(path: Path, file: Any, name: str) -> np.ndarray:
             raise Vis2imgError(f"{path}: the column {name} holds Python objects; save numbers or text")
     values = np.asarray(file[name])
     return np.char.decode(values, "latin1") if values.dtype.kind == "S" else values
-
-
-def _batches(path: Path, files: list[Path]) -> RawCutouts:
-    batches = read_batches(files)
-    rows = tuple(f"{path} picture {i} ({name})" for i, name in enumerate(batches.names))
-    columns = {"label": batches.label, "label10": batches.label, **values_in_names(batches.names)}
-    return RawCutouts(
-        path=path,
-        images=batches.images,
-        names=batches.names,
-        rows=rows,
-        columns=columns,
-        pixsize=np.zeros(len(rows)),
-        label_names=batches.label_names,
-        named=batches.named,
-    )
 
 
 def _folder(path: Path) -> RawCutouts:

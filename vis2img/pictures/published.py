@@ -6,7 +6,7 @@ Format: Krizhevsky 2009 (CIFAR-10); MiraBest: Porter & Scaife 2023, RASTI 2, 293
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from vis2img.errors import Vis2imgError
 from vis2img.pictures.array_pickles import as_text, one_line, read_pickle
+from vis2img.pictures.cutouts import RawCutouts
 
 _BATCH = re.compile(r"data_batch_(\d+)")
 _TEST = "test_batch"
@@ -21,30 +22,6 @@ _META = "batches.meta"
 _LABELS = ("labels", "fine_labels")
 # 100_010.451-009.284_0.0529_0080.60: code, RA and Dec in deg, redshift, largest angular size in arcsec
 _NAME = re.compile(r"\d{3}_(\d+\.?\d*)([+-]\d+\.?\d*)_(\d+\.?\d*)_(\d+\.?\d*?)(?:\.[A-Za-z]+)?")
-
-
-@dataclass(frozen=True, eq=False)
-class Batches:
-    """Cutouts of one or several batches.
-
-    Parameters
-    ----------
-    images : uint8 [n, y, x]
-        Or other real numbers, as the files hold them.
-    label : int64 [n]
-    label_names : tuple of str
-        Of the labels; empty if no file tells them.
-    names : tuple of str
-        Of the pictures [n]; batch and row where a batch holds no ``filenames``.
-    named : bool
-        Whether every batch holds ``filenames``.
-    """
-
-    images: np.ndarray
-    label: np.ndarray
-    label_names: tuple[str, ...]
-    names: tuple[str, ...]
-    named: bool = True
 
 
 def batch_files(path: Path) -> list[Path]:
@@ -58,23 +35,33 @@ def batch_files(path: Path) -> list[Path]:
     return [file for _, file in sorted(numbered)]
 
 
-def read_batches(files: list[Path]) -> Batches:
-    """Read batches: dictionaries of ``data`` (uint8 [n, side * side], or pictures), ``labels`` and ``filenames``.
+def read_batches(path: Path, files: Sequence[Path]) -> RawCutouts:
+    """Read batches of a folder: dictionaries of ``data`` (uint8 [n, side * side], or pictures), labels and filenames.
 
     The names of the labels come from ``batches.meta`` beside the first file; there are none where there is none.
+    Without ``filenames``, batch and row name a picture.
 
     Raises
     ------
     Vis2imgError
         If a file is refused or damaged, or its arrays disagree; the message names file, array and row.
     """
-    parts = [_read_batch(path) for path in files]
+    parts = [_read_batch(file) for file in files]
     shapes = {images.shape[1:] for images, *_ in parts}
     if len(shapes) > 1:
         raise Vis2imgError(f"{files[0].parent}: the batches hold pictures of different shapes, {sorted(shapes)}")
-    images, labels, names, named = zip(*parts, strict=True)
-    label_names = _label_names(files[0].parent / _META)
-    return Batches(np.concatenate(images), np.concatenate(labels), label_names, sum(names, ()), all(named))
+    images, labels, batch_names, named = zip(*parts, strict=True)
+    names, label = sum(batch_names, ()), np.concatenate(labels)
+    return RawCutouts(
+        path=path,
+        images=np.concatenate(images),
+        names=names,
+        rows=tuple(f"{path} picture {i} ({name})" for i, name in enumerate(names)),
+        columns={"label": label, "label10": label, **_values_in_names(names)},
+        pixsize=np.zeros(len(names)),
+        label_names=_label_names(files[0].parent / _META),
+        named=all(named),
+    )
 
 
 def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], bool]:
@@ -148,7 +135,7 @@ def _label_names(path: Path) -> tuple[str, ...]:
     return _texts(path, "label_names", names)
 
 
-def values_in_names(names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _values_in_names(names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Return ra, dec (deg), redshift and size_arcsec [n] as MiraBest's file names tell them; NaN where one does not."""
     numbers = np.full((len(names), 4), np.nan)
     for i, name in enumerate(names):
