@@ -33,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vis2img.cluster.engine import Engine
 from vis2img.coordinates import sky_position
 from vis2img.draws.observed_field import ObservedField
 from vis2img.imaging.image import make_image
@@ -151,7 +152,7 @@ def workers(options: argparse.Namespace) -> None:
     seen: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(options.repeat):
         for count in seen:
-            with cluster(count) as address, Loader(config_of(options, scheduler=address, workers=count)) as loader:
+            with cluster(count) as address, Loader(config_of(options, engine=Engine(address, count))) as loader:
                 loader.next_batch()
                 start, before = time.perf_counter(), loader.report()["fresh_draws"]
                 while loader.report()["fresh_draws"] < before + options.draws:
@@ -164,7 +165,7 @@ def workers(options: argparse.Namespace) -> None:
 
 def kills(options: argparse.Namespace) -> None:
     """Compare the batches of a synchronous run whose workers are killed with those of an undisturbed one."""
-    config = config_of(options, mode="sync", refresh_every=4, batch_size=8, workers=2)
+    config = config_of(options, mode="sync", refresh_every=4, batch_size=8, engine=Engine(workers=2))
     disturbed, killed, repeated = _digests(config, options.seconds, kill_every=options.every)
     print(
         f"{len(disturbed)} batches in {options.seconds:.0f} s, {killed} workers killed, {repeated} draws repeated",
@@ -186,7 +187,7 @@ def _digests(
 
         def kill() -> None:
             while not stop.wait(kill_every):
-                pids = list(loader.pool.client.run(os.getpid, on_error="ignore").values())
+                pids = list(loader.source.pool.requests.client.run(os.getpid, on_error="ignore").values())
                 if pids:
                     os.kill(random.choice(pids), signal.SIGKILL)
                     killed[0] += 1
@@ -199,7 +200,7 @@ def _digests(
             digest = hashlib.sha256()
             for array in vars(batch).values():
                 digest.update(np.ascontiguousarray(array))
-            keys = zip(batch.field.tolist(), batch.draw_index.tolist(), batch.position.tolist(), strict=True)
+            keys = zip(batch.item.tolist(), batch.draw_index.tolist(), batch.position.tolist(), strict=True)
             found.append((digest.hexdigest(), tuple((f, *i, *p) for f, i, p in keys)))
         stop.set()
         return found, killed[0], loader.report()["repeated_draws"]

@@ -80,7 +80,7 @@ def fits_draw(path: Path, fov: float = math.inf) -> Draw:
 def config(ms: tuple[Path | str, ...], **changes: object) -> LoaderConfig:
     values = {
         "batch_size": 6, "views": VIEWS, "imaging": "image-only", "mode": "sync", "refresh_every": 2,
-        "draws_per_field": 2, "pb_limit": 0.0, "workers": 1,
+        "draws_per_field": 2, "pb_limit": 0.0, "engine": Engine(workers=1),
     }  # fmt: skip
     return LoaderConfig(ms=tuple(map(str, ms)), **{**values, **changes})
 
@@ -216,7 +216,7 @@ def test_patches_lie_in_an_image_that_is_not_square(write, workers) -> None:
     path = write((160, 48))
     with Loader(config((path,), batch_size=32), seed=0, connection=workers) as loader:
         batches = [loader.next_batch() for _ in range(4)]  # a view beyond the edge would be refused
-        weight = loader.located.maps[0].weight
+        weight = loader.source.located.maps[0].weight
     box = np.concatenate([batch.box.reshape(-1, 3) for batch in batches]) / (5 * ARCSEC)
     assert np.abs(box[:, 0]).max() > 40  # as far along x as the image reaches
     assert (np.abs(box[:, 1]) + box[:, 2] / 2).max() < 24

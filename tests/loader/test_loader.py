@@ -51,7 +51,7 @@ def config(ms: tuple[str, ...], **changes: object) -> LoaderConfig:
         "mode": "sync",
         "refresh_every": 2,
         "draws_per_field": 2,
-        "workers": 1,
+        "engine": Engine(workers=1),
     }
     return LoaderConfig(ms=ms, **{**values, **changes})
 
@@ -73,17 +73,18 @@ def test_batches_have_fixed_shapes_and_patches_lie_in_the_field(sets, workers) -
     with Loader(config(sets), seed=1, connection=workers) as loader:
         iterator = iter(loader)
         batches = [next(iterator) for _ in range(5)]
-        centre = loader.pool.held[0].draw.phase_centre
-        fov = loader.sources[0].prior.fov
-        records, report = loader.draw_records(), loader.report()
+        centre = loader.source.pool.entries[0].draw.phase_centre
+        fov = loader.source.fields[0].prior.fov
+        records, report = loader.source.records(), loader.report()
     for batch in batches:
         assert batch.global_views.shape == (2, 6, 16, 16, 1) and batch.global_views.dtype == np.float32
         assert batch.local_views.shape == (2, 6, 8, 8, 1) and len(batch) == 6
         assert np.isfinite(batch.global_views).all() and batch.global_views.std() > 0.05
+        assert not batch.angle.any() and np.isfinite(batch.position).all()
         assert batch.draw_index.shape == (6, 4) and batch.turns.shape == (4, 6) and batch.box.shape == (6, 4, 3)
         offsets = direction_cosines(batch.position[:, 0], batch.position[:, 1], centre)[:, :2]
         assert np.abs(offsets).max() < fov / 2
-    assert {int(f) for batch in batches for f in batch.field} == {0, 1}
+    assert {int(f) for batch in batches for f in batch.item} == {0, 1}
     # Two draws of each of two fields fill the pool; batches 2 and 4 take one more each.
     assert max(batch.draw_index.max() for batch in batches) == 2
     assert len(records) == 4 and {"weighting", "pixsize", "field", "index", "channels"} <= set(records[0])
@@ -121,7 +122,7 @@ def test_a_run_goes_on_exactly_though_draws_fail(make_ms, workers) -> None:
         for _ in range(14):
             batches.append(loader.next_batch())
             states.append(loader.state())
-        failed = [loader.pool.tally.empty]
+        failed = [loader.source.pool.tally.empty]
     assert failed[0] >= 1  # else this tests nothing
     for start in range(0, 13, 2):
         with Loader(wanted, seed=2, state=json.loads(json.dumps(states[start])), connection=workers) as loader:
@@ -130,17 +131,18 @@ def test_a_run_goes_on_exactly_though_draws_fail(make_ms, workers) -> None:
 
 
 def test_a_killed_worker_is_replaced_and_no_sample_is_lost_or_doubled(sets) -> None:
-    wanted = config(sets, refresh_every=1, workers=2)
+    wanted = config(sets, refresh_every=1, engine=Engine(workers=2))
     with Loader(wanted, seed=3) as loader:
         undisturbed = [loader.next_batch() for _ in range(12)]
     disturbed, killed = [], []
     with Loader(wanted, seed=3) as loader:
+        client = loader.source.pool.requests.client
         for number in range(12):
             disturbed.append(loader.next_batch())
             if number in (1, 4, 7):
-                wait_for(lambda: any(loader.pool.client.processing().values()))
+                wait_for(lambda: any(client.processing().values()))
                 # None answers while both are on their way back from an earlier death.
-                killed.append(wait_for(lambda: list(loader.pool.client.run(os.getpid, on_error="ignore").values()))[0])
+                killed.append(wait_for(lambda: list(client.run(os.getpid, on_error="ignore").values()))[0])
                 os.kill(killed[-1], signal.SIGKILL)
         assert loader.report()["repeated_draws"] >= 1  # at least one was at work when it died
     assert len(set(killed)) == 3
@@ -151,13 +153,13 @@ def test_the_asynchronous_pool_is_refreshed_and_tells_its_age(sets, workers) -> 
     with Loader(config(sets, mode="async"), seed=1, connection=workers) as loader:
         loader.next_batch()
         deadline = time.monotonic() + 60
-        while loader.state()["next_draw"] <= 3 * loader.pool.capacity and time.monotonic() < deadline:
+        while loader.state()["next_draw"] <= 3 * loader.source.pool.capacity and time.monotonic() < deadline:
             loader.next_batch()
             time.sleep(0.02)
         report = loader.report()
         state = loader.state()
     # Closed, as the pool goes on by itself while it is open.
-    capacity, indices = loader.pool.capacity, [held.draw.index for held in loader.pool.held]
+    capacity, indices = loader.source.pool.capacity, [entry.draw.index for entry in loader.source.pool.entries]
     assert report["fresh_draws"] > 3 * capacity and state["next_draw"] > 3 * capacity
     assert 0 < report["draw_age"] < 60 and report["draw_reuse"] > 0
     assert min(indices) > 0 and len(indices) == capacity
@@ -165,8 +167,8 @@ def test_the_asynchronous_pool_is_refreshed_and_tells_its_age(sets, workers) -> 
         loader.next_batch()
         assert loader.batches == state["batches"] + 1
         # Draws of the two fields take turns; the pool goes on where that of the batch delivered last was.
-        assert min(held.draw.index for held in loader.pool.held) >= (state["next_draw"] - capacity) // 2 > 0
-        assert max(held.draw.index for held in loader.pool.held) >= (state["next_draw"] - 1) // 2
+        assert min(entry.draw.index for entry in loader.source.pool.entries) >= (state["next_draw"] - capacity) // 2 > 0
+        assert max(entry.draw.index for entry in loader.source.pool.entries) >= (state["next_draw"] - 1) // 2
 
 
 def test_hosts_share_a_run_without_a_sample_twice(sets, workers) -> None:
@@ -176,7 +178,7 @@ def test_hosts_share_a_run_without_a_sample_twice(sets, workers) -> None:
             batches = [loader.next_batch() for _ in range(4)]
         assert all(len(batch) == 3 for batch in batches)
         seen.append({tuple(p) for batch in batches for p in batch.position.tolist()})
-        draws = {(int(f), int(i)) for b in batches for f, d in zip(b.field, b.draw_index, strict=True) for i in d}
+        draws = {(int(f), int(i)) for b in batches for f, d in zip(b.item, b.draw_index, strict=True) for i in d}
         assert {index % 2 for _, index in draws} == {host}
     assert len(seen[0]) == len(seen[1]) == 12 and not seen[0] & seen[1]
     with pytest.raises(ParameterError, match="multiple"):
@@ -185,7 +187,7 @@ def test_hosts_share_a_run_without_a_sample_twice(sets, workers) -> None:
 
 def test_samples_come_by_weight(sets, workers) -> None:
     with Loader(config(sets, weights=(1.0, 4.0), batch_size=200), seed=1, connection=workers) as loader:
-        field = loader.next_batch().field
+        field = loader.next_batch().item
     assert 0.7 < field.mean() < 0.9
     with pytest.raises(ParameterError, match="weights"):
         config(sets, weights=(1.0,))
@@ -195,9 +197,9 @@ def test_more_fields_than_the_pool_holds_are_visited_in_turns(make_ms, workers) 
     ms = tuple(str(make_ms(name=f"m{i}", antennas=6, times=3, seed=i).path) for i in range(5))
     with Loader(config(ms, fields_at_once=2, refresh_every=1), seed=1, connection=workers) as loader:
         batches = [loader.next_batch() for _ in range(12)]
-        assert len(loader.pool.held) == 4
-    assert all(1 <= len(set(batch.field.tolist())) <= 3 for batch in batches)
-    assert {int(f) for batch in batches for f in batch.field} == set(range(5))
+        assert len(loader.source.pool.entries) == 4
+    assert all(1 <= len(set(batch.item.tolist())) <= 3 for batch in batches)
+    assert {int(f) for batch in batches for f in batch.item} == set(range(5))
 
 
 def test_a_set_that_cannot_be_imaged_is_skipped_and_named_once(make_ms, sets, tmp_path, workers, caplog) -> None:
@@ -208,16 +210,16 @@ def test_a_set_that_cannot_be_imaged_is_skipped_and_named_once(make_ms, sets, tm
     with Loader(config((str(bad.path), sets[0], str(broken))), seed=1, connection=workers) as loader:
         batches = [loader.next_batch() for _ in range(4)]
         unused = loader.unused()
-    assert {int(f) for batch in batches for f in batch.field} == {1}
+    assert {int(f) for batch in batches for f in batch.item} == {1}
     assert set(unused) == {str(bad.path), str(broken)} and "flagged" in unused[str(bad.path)]
     for name in ("bad.ms", "broken.ms"):
         assert len([r for r in caplog.records if name in r.message]) == 1
     # Without an order there are no empty places that would push draws out.
     with Loader(config((str(bad.path), sets[0]), mode="async"), seed=1, connection=workers) as loader:
         for _ in range(10):
-            assert set(loader.next_batch().field.tolist()) == {1}
+            assert set(loader.next_batch().item.tolist()) == {1}
             time.sleep(0.02)
-        assert len(loader.pool.held) >= 3
+        assert len(loader.source.pool.entries) >= 3
     with Loader(config((str(bad.path),)), seed=1, connection=workers) as loader:
         for _ in range(2):
             with pytest.raises(MeasurementSetError, match="flagged"):
@@ -249,8 +251,8 @@ def test_every_field_and_band_can_be_a_source(real_ms, workers) -> None:
     path = str(real_ms("casaformats_simple"))
     views = replace(VIEWS, patch_npix=16)
     with Loader(config((path,), bands="each", views=views), seed=0, connection=workers) as loader:
-        assert [source.selection.spw for source in loader.sources] == [0, 1]
-        assert loader.sources[0].name.endswith("spw 0")
+        assert [field.selection.spw for field in loader.source.fields] == [0, 1]
+        assert loader.source.fields[0].name.endswith("spw 0")
 
 
 def test_a_view_is_the_crop_of_the_image_that_the_command_line_makes(sets, workers, cli, tmp_path) -> None:
@@ -260,8 +262,8 @@ def test_a_view_is_the_crop_of_the_image_that_the_command_line_makes(sets, worke
     views = replace(VIEWS, stretch=Stretch("linear"), global_scale=(0.5, 1.0))
     with Loader(config(sets[1:], views=views), seed=4, connection=workers) as loader:
         batch = loader.next_batch()
-        source = loader.sources[0]
-        noise = {held.draw.index: float(held.draw.noise[0]) for held in loader.pool.held}
+        source = loader.source.fields[0]
+        noise = {entry.draw.index: float(entry.draw.noise[0]) for entry in loader.source.pool.entries}
     sample, view = 2, 1
     index = int(batch.draw_index[sample, view])
     p = source.prior.draw(draw_rng(4, 0, index))

@@ -6,6 +6,7 @@ from itertools import islice
 
 import numpy as np
 
+from vis2img.loader.batches import Share
 from vis2img.loader.schedule import Schedule
 
 
@@ -14,14 +15,14 @@ def first(schedule: Schedule, count: int, start: int = 0) -> list[tuple[int, int
 
 
 def test_few_fields_take_turns() -> None:
-    schedule = Schedule([1.0, 5.0, 1.0], 4, 16, seed=0)
+    schedule = Schedule([1.0, 5.0, 1.0], 4, 16, Share(1, seed=0))
     assert schedule.capacity == 12 and not schedule.visits
     assert first(schedule, 7) == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (0, 2)]
     assert first(schedule, 5, start=4) == first(schedule, 9)[4:]
 
 
 def test_many_fields_are_visited_by_their_weights_with_all_their_draws() -> None:
-    schedule = Schedule([1.0, 2.0, 1.0, 4.0], 3, 2, seed=1)
+    schedule = Schedule([1.0, 2.0, 1.0, 4.0], 3, 2, Share(1, seed=1))
     assert schedule.capacity == 6 and schedule.visits
     draws = first(schedule, 3 * 800)
     visited = np.array([field for field, _ in draws[::3]])
@@ -29,13 +30,13 @@ def test_many_fields_are_visited_by_their_weights_with_all_their_draws() -> None
     assert np.abs(np.bincount(visited) / 800 - np.array([1, 2, 1, 4]) / 8).max() < 0.01
     assert len(set(draws)) == len(draws)
     assert first(schedule, 20, start=100) == draws[100:120]
-    assert first(Schedule([1.0, 2.0, 1.0, 4.0], 3, 2, seed=2), 60) != draws[:60]
+    assert first(Schedule([1.0, 2.0, 1.0, 4.0], 3, 2, Share(1, seed=2)), 60) != draws[:60]
 
 
 def test_hosts_take_every_draw_between_them_and_none_twice() -> None:
     for at_once in (8, 2):
-        whole = Schedule([1.0] * 5, 2, at_once, seed=3)
-        shares = [first(Schedule([1.0] * 5, 2, at_once, seed=3, share=(host, 3)), 100) for host in range(3)]
+        whole = Schedule([1.0] * 5, 2, at_once, Share(1, seed=3))
+        shares = [first(Schedule([1.0] * 5, 2, at_once, Share(3, 3, host, 3)), 100) for host in range(3)]
         together = [draw for share in shares for draw in share]
         assert len(set(together)) == 300
         assert set(first(whole, 250)) <= set(together)

@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from tests.helpers.draws import ARCSEC, draw_of, gaussian_draw
-from vis2img.loader.batches import Plan, cut_batch
+from vis2img.loader.draw_source import Plan, cut_batch
 from vis2img.views.crops import Crop, ViewConfig, cut
-from vis2img.views.pixel_changes import CutoutAugment, ViewChange, cut_changed
+from vis2img.views.pixel_changes import CutoutAugment, ViewChange, change_pixels, cut_changed
 from vis2img.views.stretch import Stretch
 
 LINEAR = Stretch(kind="linear")
@@ -60,11 +61,56 @@ def test_noise_and_gain_are_those_asked_for_in_each_channel():
 
 def test_batches_vary_only_when_told_and_the_same_way_again(crop):
     views = ViewConfig(global_size=SIZE, local_size=24, n_local=1)
-    plan = Plan([[crop] * 3] * 2, [(crop.l, crop.m)] * 2, {}, (1, 2, 3))
+    plan = Plan([[crop] * 3] * 2, [(crop.l, crop.m)] * 2, (1, 2, 3))
     augment = CutoutAugment(noise=(0.5, 1.0))
     plain, once, again = (cut_batch(plan, views, 1, how) for how in (None, augment, augment))
     np.testing.assert_array_equal(once.global_views, again.global_views)
     np.testing.assert_array_equal(once.local_views, again.local_views)
     assert np.abs(plain.global_views[0, 0] - plain.global_views[1, 1]).max() == 0
+    assert not plain.angle.any() and once.angle.all() and len(np.unique(once.angle)) == once.angle.size
     assert np.abs(once.global_views[0, 0] - once.global_views[1, 0]).max() > 0.1  # each view by itself
     assert np.abs(once.global_views[0, 0] - once.global_views[0, 1]).max() > 0.1  # and each sample
+
+
+def test_pixels_change_as_they_are_asked_to() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(32, 32)).astype(np.float32)
+
+    def changed(**what: object) -> np.ndarray:
+        view = base.copy()
+        change = ViewChange(**what)
+        assert change.of_pixels
+        change_pixels(view, change, change.blur, np.random.default_rng(1))
+        return view
+
+    np.testing.assert_allclose(changed(gain=2.0), 2 * base, rtol=1e-6)
+    np.testing.assert_allclose(changed(offset=-0.5), base - 0.5, atol=1e-6)
+    np.testing.assert_array_equal(changed(clip=1.0), np.where(base < 1, 0, base))
+    blurred = ndimage.gaussian_filter(base, 1.7, mode="nearest", truncate=6 / 1.7 + 0.01)
+    np.testing.assert_allclose(changed(blur=1.7), blurred, atol=1e-3)
+    added = changed(noise=3.0) - base
+    assert np.std(added) == pytest.approx(3.0, rel=0.1) and abs(added.mean()) < 0.4
+    erased = changed(erase=(0.25, 0.5, 0.25, 0.125))
+    assert (erased[16:20, 8:16] == 0).all() and (erased != base).sum() == 32
+    assert not ViewChange(angle=1.0).of_pixels
+
+
+def test_augmentations_are_drawn_from_their_ranges() -> None:
+    augment = CutoutAugment(
+        noise=(0.5, 1.0), gain=(0.5, 2.0), offset=(-1, 1), blur=(1, 2), blur_probability=0.5, clip=(3, 3),
+        clip_probability=0.25, erase=(0.1, 0.2), erase_probability=1.0,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    drawn = [augment.draw(rng) for _ in range(800)]
+    assert 0.5 <= min(c.noise for c in drawn) < 0.52 and 0.98 < max(c.noise for c in drawn) <= 1
+    logs = np.log2([c.gain for c in drawn])
+    assert np.abs(logs).max() <= 1 and abs(logs.mean()) < 0.08  # log-uniform
+    assert np.mean([c.blur > 0 for c in drawn]) == pytest.approx(0.5, abs=0.06)
+    assert {c.clip for c in drawn} == {0.0, 3.0} and np.mean([c.clip > 0 for c in drawn]) == pytest.approx(
+        0.25, abs=0.05
+    )
+    for c in drawn:
+        left, lower, width, height = c.erase
+        assert 0.1 - 1e-9 <= width * height <= 0.2 + 1e-9 and 0.5 - 1e-9 <= width / height <= 2 + 1e-9
+        assert left >= 0 and lower >= 0 and left + width <= 1 and lower + height <= 1
+    assert CutoutAugment(rotate=False).draw(rng) == ViewChange()

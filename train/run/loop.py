@@ -14,7 +14,6 @@ import numpy as np
 
 from vis2img.errors import Vis2imgError
 from vis2img.loader.loader import Loader
-from vis2img.loader.picture_loader import CutoutLoader
 from vis2img.progress import Progress
 from vis2img.train.hosts import any_host, gather, is_first
 from vis2img.train.parallel import ParallelStep, make_parallel_step, replicate, shard, unreplicate
@@ -53,7 +52,7 @@ class Loop:
     folder : Path
         Of the run.
     store : CheckpointStore
-    loader : Loader or CutoutLoader
+    loader : Loader
     full_rate : float
         Of :func:`full_rate`.
     stop : StopRequest
@@ -68,7 +67,7 @@ class Loop:
         config: TrainConfig,
         folder: Path,
         store: CheckpointStore,
-        loader: Loader | CutoutLoader,
+        loader: Loader,
         full_rate: float,
         stop: StopRequest,
         progress: Progress,

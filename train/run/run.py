@@ -17,7 +17,6 @@ import jax
 from vis2img.cluster.engine import Connection, connect
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader.loader import Loader
-from vis2img.loader.picture_loader import CutoutLoader
 from vis2img.progress import Progress, no_progress
 from vis2img.train.hosts import is_first, start_hosts
 from vis2img.train.parallel import AXIS
@@ -107,30 +106,25 @@ def _train(
         else:
             state, extra = _initial(template, config), {}
         fastest = full_rate(config, model)  # while the workers have nothing to do yet
-        with _open_loader(config, connection, _loader_state(extra, folder), progress) as loader:
+        with Loader(
+            config.data,
+            config.seed,
+            connection=connection,
+            state=_loader_state(extra, folder),
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+            progress=_before_compiling(progress) if is_first() else no_progress,
+        ) as loader:
             return Loop(config, folder, store, loader, fastest, stop, progress, on_warning).run(state, model)
 
 
-def _open_loader(
-    config: TrainConfig,
-    connection: Connection | None,
-    state: dict[str, Any] | None,
-    progress: Progress,
-) -> Loader | CutoutLoader:
-    """Return the loader of measurement sets or of pictures; what the loop asks of them is alike."""
+def _before_compiling(progress: Progress) -> Progress:
+    """Return progress that says at the end of a stage what comes next."""
 
-    def filling(stage: str, done: int, total: int, note: str = "") -> None:
+    def tell(stage: str, done: int, total: int, note: str = "") -> None:
         progress(stage, done, total, note or ("" if done < total else _COMPILING))
 
-    options: dict[str, Any] = {
-        "state": state,
-        "host": jax.process_index(),
-        "hosts": jax.process_count(),
-        "progress": filling if is_first() else no_progress,
-    }
-    if config.data.cutouts:
-        return CutoutLoader(config.data, config.seed, **options)
-    return Loader(config.data, config.seed, connection=connection, **options)
+    return tell
 
 
 def _initial(state: TrainState, config: TrainConfig) -> TrainState:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vis2img.cluster.engine import Engine
 from vis2img.dataset import open_ms
 from vis2img.draws.presets import PRESETS
 from vis2img.errors import ParameterError
@@ -174,7 +175,7 @@ class StudyConfig:
             augment_fields=strong,
             augment=self.strong if strong else CutoutAugment(),
             views=self.views,
-            workers=self.workers,
+            engine=Engine(workers=self.workers),
         )
 
     @property

@@ -15,8 +15,9 @@ from vis2img.configs.command_line import parse, value_of
 from vis2img.configs.load import draft, override, read_config
 from vis2img.errors import ParameterError
 from vis2img.files import check_outputs
-from vis2img.loader.bench import Measured, draw_plot, measure
+from vis2img.loader.bench import Figures, draw_plot, measure
 from vis2img.loader.config import LoaderConfig
+from vis2img.loader.loader import Loader
 from vis2img.units import format_bytes
 
 
@@ -70,10 +71,9 @@ def run(argv: list[str], prog: str) -> int:
         check_outputs([command.plot], command.overwrite)
     with Bars(quiet=command.quiet or command.json) as bars:
 
-        def opened(loader: object) -> None:
-            link = getattr(loader, "dashboard_link", None)
-            if link and not command.json:
-                print(f"dashboard: {link}", file=sys.stderr)
+        def tell_dashboard(loader: Loader) -> None:
+            if loader.dashboard_link and not command.json:
+                print(f"dashboard: {loader.dashboard_link}", file=sys.stderr)
 
         found = measure(
             command.loader(),
@@ -81,7 +81,7 @@ def run(argv: list[str], prog: str) -> int:
             rate=command.rate,
             seed=command.seed,
             progress=bars,
-            opened=opened,
+            on_open=tell_dashboard,
         )
     if command.plot:
         draw_plot(found.series, command.plot, command.overwrite)
@@ -101,7 +101,7 @@ def _parse(argv: list[str], prog: str) -> LoaderBenchCommand:
     return override(draft(LoaderBenchCommand, {}, Path(file), vars(data)), argv, prog)
 
 
-def report(found: Measured, command: LoaderBenchCommand) -> str:
+def report(found: Figures, command: LoaderBenchCommand) -> str:
     """Return the figures as a table for people."""
     fresh = f"{found.fresh_draws:.3g} draws/s of {found.views_per_draw:.0f} views: {found.fresh_views:.0f} views/s"
     samples = found.delivered_views / command.views.n_views

@@ -22,6 +22,7 @@ from vis2img.cluster.checks import catch_dask_logs, check_scheduler, check_worke
 from vis2img.cluster.process import ClusterProcess
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.machine import cores, memory_limit
+from vis2img.units import Memory
 
 log = logging.getLogger("vis2img.cluster")
 _ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+|.+\.json")
@@ -42,18 +43,19 @@ class Engine:
     """
 
     scheduler: str | None = None
-    """None: workers on this machine; slurm: one Slurm job per worker; else the address of a Dask scheduler
-    (tcp://host:8786, tls://..) or its scheduler file (scheduler.json)."""
+    """slurm: a Slurm job for each worker; the address of a Dask scheduler (tcp://host:8786, tls://..), or its scheduler
+    file (scheduler.json); default: workers on this machine."""
     workers: int = 0
     """Worker processes. 0: as many as the cores allow; at a scheduler that is there: its workers, whose number is
     waited for otherwise. For Slurm it must be given."""
     threads: int = 1
-    """Threads of each worker, in ducc0 and numba."""
-    worker_memory: int = 0
-    """Bytes that a worker may reach before it is started anew. 0: three quarters of the machine's memory over its
+    """Threads of each worker, in ducc0 and numba; one, and more workers, is fastest. They change the last digits of
+    images."""
+    worker_memory: Memory = 0
+    """Memory that a worker may reach before it is started anew. 0: three quarters of the machine's memory over its
     workers. A Slurm job asks for so much, or for what ~/.config/dask/jobqueue.yaml says."""
     dashboard: bool = False
-    """Serve Dask's dashboard."""
+    """Serve Dask's dashboard of the workers (needs bokeh)."""
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.threads < 1 or self.worker_memory < 0:
@@ -192,7 +194,7 @@ def connect(engine: Engine, *, patience: float = _PATIENCE) -> Connection:
 
 def _start(engine: Engine) -> ClusterProcess:
     """Start a scheduler and its workers."""
-    workers, memory = engine.processes(), engine.worker_memory
+    workers, memory = engine.processes(), int(engine.worker_memory)
     if engine.scheduler is None and not memory:
         memory = max(int(_WORKER_SHARE * memory_limit()) // workers, _LEAST_MEMORY)
     kind = engine.scheduler or "local"

@@ -1,24 +1,15 @@
-"""Batches: the samples of a batch are chosen first, in order, and cut later, by any thread.
-
-What a batch holds follows from the seed, the host, its number and the draws that the pool holds at that moment.
-"""
+"""Batches, and the contract of what they are cut from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, Protocol
 
 import numpy as np
 
-from vis2img.coordinates import sky_position
-from vis2img.draws.draw import Draw
-from vis2img.loader.fields import FieldSet
-from vis2img.loader.pool import DrawPool, Held
-from vis2img.random import batch_rng, changes_rng
-from vis2img.views.crops import Crop, ViewConfig, cut, plan_crops
-from vis2img.views.pixel_changes import CutoutAugment, cut_changed
-from vis2img.views.positions import WeightMap, random_position, without_blanks
+from vis2img.errors import ParameterError
+from vis2img.views.crops import ViewConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,138 +19,142 @@ class Batch:
     Parameters
     ----------
     global_views : float32 [n_global, batch, size, size, channel]
-        Stretched views; see :class:`vis2img.views.stretch.Stretch`. Not turned yet: ``turns`` says how.
+        Stretched views; see :class:`vis2img.views.stretch.Stretch`. Flips and quarter turns are not carried out yet:
+        ``turns`` says which.
     local_views : float32 [n_local, batch, size, size, channel]
         Smaller crops of the same patches.
     turns : int8 [n_global + n_local, batch]
         Flip and turn of each view, 0 to 7, see :func:`vis2img.views.crops.turned`; carried out on the accelerator by
         :func:`vis2img.train.objectives.augment.turn_views`.
+    item : int32 [batch]
+        Which field or picture of the source.
     position : float64 [batch, 2]
-        RA and Dec of the patch centres in rad.
-    field : int32 [batch]
-        Which source of the loader.
+        RA and Dec of the patch centres in rad; NaN of pictures.
     draw_index : int32 [batch, n_global + n_local]
-        Which draw of the field each view was cut from; with (seed, field) it replays.
+        Which draw of the field each view was cut from; with (seed, field) it replays. Of pictures 0.
+    angle : float64 [batch, n_global + n_local]
+        By which each view was turned about its middle, or that of its picture, besides; rad.
     box : float64 [batch, n_global + n_local, 3]
-        Centre (l, m) and side of each view, rad, about the phase centre of its draw.
+        Centre and side of each view before that turn: (l, m) about the phase centre of its draw, rad; of pictures
+        (x, y) from the middle, pixels.
     """
 
     global_views: np.ndarray
     local_views: np.ndarray
     turns: np.ndarray
+    item: np.ndarray
     position: np.ndarray
-    field: np.ndarray
     draw_index: np.ndarray
+    angle: np.ndarray
     box: np.ndarray
 
+    @classmethod
+    def empty(cls, views: ViewConfig, size: int, channels: int) -> Batch:
+        """Return a batch of ``size`` samples whose views are still to be cut."""
+        count = views.n_views
+        return cls(
+            global_views=np.empty((views.n_global, size, views.global_size, views.global_size, channels), np.float32),
+            local_views=np.empty((views.n_local, size, views.local_size, views.local_size, channels), np.float32),
+            turns=np.zeros((count, size), np.int8),
+            item=np.zeros(size, np.int32),
+            position=np.full((size, 2), np.nan),
+            draw_index=np.zeros((size, count), np.int32),
+            angle=np.zeros((size, count)),
+            box=np.zeros((size, count, 3)),
+        )
+
     def __len__(self) -> int:
-        return len(self.field)
+        return len(self.item)
+
+    def view(self, number: int, sample: int) -> np.ndarray:
+        """Return view ``number`` of a sample, global ones first: float32 [size, size, channel] of this batch."""
+        n_global = len(self.global_views)
+        view = self.global_views[number, sample] if number < n_global else self.local_views[number - n_global, sample]
+        return np.asarray(view)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what a training step takes: "global", "local" and "turns", views first."""
         return {"global": self.global_views, "local": self.local_views, "turns": self.turns}
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What a batch will hold: the crops of each sample, and the patch that they show."""
+@dataclass(frozen=True)
+class Share:
+    """What a host gives of a run: every random choice follows from the seed, and no sample comes from two hosts.
 
-    crops: list[list[Crop]]
-    patches: list[tuple[float, float]]
-    state: dict[str, Any]
-    """Of the loader when this batch has been delivered."""
-    batch: tuple[int, int, int] = (0, 0, 0)
-    """Seed, host and number, from which follows what varies in the views besides."""
-
-
-class Planner:
-    """Chooses samples.
-
-    Parameters
-    ----------
-    sources : FieldSet
-    views : ViewConfig
-    near_peaks : float
-        Share of the patches placed near a peak.
-    seed : int
-    host : int
-        Which host this is; hosts choose differently.
-    weighted : bool
-        Choose fields by their weights; else alike, as where the pool holds them in proportion.
+    Raises
+    ------
+    ParameterError
+        If a batch cannot be shared alike.
     """
 
-    def __init__(
-        self, sources: FieldSet, views: ViewConfig, near_peaks: float, seed: int, host: int, weighted: bool
-    ) -> None:
-        self._sources, self._views, self._near_peaks = sources, views, near_peaks
-        self._seed, self._host, self._weighted = seed, host, weighted
-        self._maps: WeakKeyDictionary[Draw, WeightMap] = WeakKeyDictionary()
+    batch_size: int
+    """Samples of a batch, over all hosts."""
+    seed: int = 0
+    host: int = 0
+    hosts: int = 1
 
-    def plan(self, pool: DrawPool, number: int, size: int, state: dict[str, Any]) -> Plan:
-        """Choose the ``size`` samples of batch ``number`` from the draws in ``pool``, and count their use."""
-        batch = self._seed, self._host, number
-        rng = batch_rng(*batch)
-        fields = pool.fields()
-        names = list(fields)
-        weights = np.array([self._sources.weights[f] if self._weighted else 1.0 for f in names])
-        chosen = rng.choice(len(names), size=size, p=weights / weights.sum())
-        samples = [self._sample(rng, fields[names[i]]) for i in chosen]
-        crops, patches = map(list, zip(*samples, strict=True))
-        return Plan(crops, patches, state, batch)
+    def __post_init__(self) -> None:
+        if self.batch_size % self.hosts:
+            raise ParameterError(f"batch_size = {self.batch_size} is not a multiple of the {self.hosts} hosts")
 
-    def _sample(self, rng: np.random.Generator, held: list[Held]) -> tuple[list[Crop], tuple[float, float]]:
-        draws = [each.draw for each in held]
-        field = draws[0].field
-        patch = self._sources.patches[field]
-        seen = draws[int(rng.integers(len(draws)))]
-        l, m = random_position(rng, self._common(draws), patch, seen.peaks, self._near_peaks)
-        crops = plan_crops(rng, draws, l, m, patch, self._views)
-        by_draw = {id(each.draw): each for each in held}
-        for crop in crops:
-            by_draw[id(crop.draw)].uses += 1
-        return crops, (l, m)
-
-    def _common(self, draws: list[Draw]) -> WeightMap:
-        """Return where a patch may lie in all of ``draws`` of a field; if nowhere, where it may without looking."""
-        known = self._sources.maps[draws[0].field]
-        maps = [found for draw in draws if (found := self._map(draw)) is not known]
-        weight = known.weight * np.prod([found.weight > 0 for found in maps], axis=0)
-        return WeightMap(weight, known.reach) if maps and weight.any() else known
-
-    def _map(self, draw: Draw) -> WeightMap:
-        known = self._sources.maps[draw.field]
-        if draw.usable.all():
-            return known
-        if draw not in self._maps:
-            params, patch = draw.params, self._sources.patches[draw.field]
-            self._maps[draw] = without_blanks(known, draw.usable, params.npix, params.pixsize, patch)
-        return self._maps[draw]
+    @property
+    def size(self) -> int:
+        """Samples of a batch of this host."""
+        return self.batch_size // self.hosts
 
 
-def cut_batch(plan: Plan, views: ViewConfig, channels: int, augment: CutoutAugment | None = None) -> Batch:
-    """Cut what was planned, and vary the pictures if ``augment`` says how; many threads may do so at a time."""
-    size = len(plan.crops)
-    globals_ = np.empty((views.n_global, size, views.global_size, views.global_size, channels), np.float32)
-    locals_ = np.empty((views.n_local, size, views.local_size, views.local_size, channels), np.float32)
-    positions = []
-    for sample, crops in enumerate(plan.crops):
-        rng = changes_rng(*plan.batch, sample) if augment else None
-        for number, crop in enumerate(crops):
-            is_global = number < views.n_global
-            out: Any = globals_[number, sample] if is_global else locals_[number - views.n_global, sample]
-            if augment and rng:
-                cut_changed(crop, out.shape[0], views.stretch, augment.draw(rng), rng, out)
-            else:
-                cut(crop.draw, crop.l, crop.m, crop.side, out.shape[0], views.stretch, out)
-        l, m = np.array(plan.patches[sample])
-        positions.append(sky_position(l, m, crops[0].draw.phase_centre))
-    every = [[(c.l, c.m, c.side) for c in crops] for crops in plan.crops]
-    return Batch(
-        global_views=globals_,
-        local_views=locals_,
-        turns=np.array([[c.turn for c in crops] for crops in plan.crops], np.int8).T.copy(),
-        position=np.array(positions, dtype=np.float64).reshape(-1, 2),
-        field=np.array([crops[0].draw.field for crops in plan.crops], dtype=np.int32),
-        draw_index=np.array([[c.draw.index for c in crops] for crops in plan.crops], dtype=np.int32),
-        box=np.array(every, dtype=np.float64),
-    )
+class Source(Protocol):
+    """What a loader takes samples of: draws of fields, or pictures.
+
+    Batches are planned by one thread, in order of their numbers, and cut by many. What a batch holds follows from the
+    seed, the share of the host and its number; where draws enter as soon as they are ready, from those that are there,
+    too.
+    """
+
+    @property
+    def dashboard_link(self) -> str | None:
+        """Address of Dask's dashboard, if there is one."""
+
+    def prepare(self) -> None:
+        """Wait until batches can be planned.
+
+        Raises
+        ------
+        Vis2imgError
+            If nothing can be used.
+        """
+
+    def plan(self, number: int) -> Callable[[], Batch]:
+        """Choose the samples of batch ``number``; return what cuts them, once, in any thread.
+
+        Raises
+        ------
+        Vis2imgError
+            If what the samples are cut from is lost, or the source was stopped.
+        """
+
+    def idle(self) -> None:
+        """Do what there is to do between plans; called some times a second while no batch is taken."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what another source needs to go on behind the batch planned last; plain values for JSON."""
+
+    def report(self, batches: int) -> dict[str, float]:
+        """Return what can be told of a run in which so many batches were delivered, those before a restart included.
+
+        Returns
+        -------
+        dict
+            ``fresh_draws``, draws or pictures taken in; ``repeated_draws`` (their workers died or had no memory);
+            ``draw_age`` [s] and ``draw_reuse`` [views] of a draw or picture; ``bytes_read`` and ``draw_seconds`` that
+            it took; of pictures ``epochs``.
+        """
+
+    def unused(self) -> dict[str, str]:
+        """Return what gives no samples, and why."""
+
+    def stop(self) -> None:
+        """Make a thread that waits in :meth:`plan` give up."""
+
+    def close(self) -> None:
+        """Give back workers and memory; nothing is called after it but :meth:`report` and :meth:`unused`."""

@@ -6,13 +6,17 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from vis2img.loader.batches import Planner, cut_batch
+import psutil
+
+from vis2img.errors import ParameterError
+from vis2img.files import atomic_output
 from vis2img.loader.config import LoaderConfig
+from vis2img.loader.draw_source import DrawSource, cut_batch
 from vis2img.loader.loader import Loader
 from vis2img.progress import Progress, no_progress
 
@@ -31,7 +35,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Figures:
     """The figures of a run; rates are per second of the time after the pool was full."""
 
     seconds: float
@@ -75,9 +79,9 @@ def measure(
     rate: float = 300.0,
     seed: int = 0,
     progress: Progress = no_progress,
-    opened: Callable[[Loader], None] | None = None,
-) -> Measured:
-    """Run a loader before a consumer that sleeps as long as a training step would take.
+    on_open: Callable[[Loader], None] | None = None,
+) -> Figures:
+    """Run a loader of fields before a consumer that sleeps as long as a training step would take.
 
     Parameters
     ----------
@@ -89,7 +93,7 @@ def measure(
     seed : int
     progress : callable, optional
         Called with (stage, done, total, note).
-    opened : callable, optional
+    on_open : callable, optional
         Called with the loader when it is open.
 
     Raises
@@ -97,45 +101,70 @@ def measure(
     Vis2imgError
         As :class:`vis2img.loader.loader.Loader`.
     """
+    if config.cutouts:
+        raise ParameterError("cutouts need no workers: there is nothing to image, and nothing to measure")
     start = time.perf_counter()
     with Loader(config, seed, progress=progress) as loader:
-        if opened:
-            opened(loader)
+        if on_open:
+            on_open(loader)
         with _watch(loader, start) as series:
-            began = time.perf_counter()
-            loader.next_batch()
-            full = time.perf_counter()
-            before = loader.report()
-            batches = _consume(loader, seconds, rate, progress)
-            elapsed = time.perf_counter() - full
-            after = loader.report()
-            cut = _cutting(loader)
-        change = {name: (after[name] - before[name]) / elapsed for name in after}
-        held = [each.draw for each in loader.pool.held]
-        per_draw = sum(_patches(loader, draw.field) for draw in held) / len(held)
-        views = config.views.n_views
-        return Measured(
-            seconds=elapsed,
-            fill_seconds=full - began,
-            pool_draws=len(held),
-            pool_bytes=sum(draw.data.nbytes for draw in held),
-            fields=len(loader.sources),
-            workers=len(loader.pool.client.nthreads()),
-            views_per_draw=per_draw,
-            fresh_draws=change["fresh_draws"],
-            fresh_views=change["fresh_draws"] * per_draw,
-            delivered_views=batches * config.batch_size * views / elapsed,
-            cut_views=cut,
-            read_bytes=change["bytes_read"],
-            input_wait=change["input_wait"],
-            draw_age=after["draw_age"],
-            draw_reuse=after["draw_reuse"],
-            repeated_draws=int(after["repeated_draws"]),
-            most_bytes=max(map(sum, zip(series.loader_bytes, series.worker_bytes, strict=True)), default=0),
-            unused=loader.unused(),
-            dashboard=loader.dashboard_link,
-            series=series,
-        )
+            run = _run(loader, seconds, rate, progress)
+        return _figures(loader, run, series)
+
+
+class _Run(NamedTuple):
+    """Seconds until the pool was full and after it, the reports at both ends, and what was counted."""
+
+    fill_seconds: float
+    seconds: float
+    before: dict[str, float]
+    after: dict[str, float]
+    batches: int
+    cut_views: float
+
+
+def _run(loader: Loader, seconds: float, rate: float, progress: Progress) -> _Run:
+    start = time.perf_counter()
+    loader.next_batch()
+    full = time.perf_counter()
+    before = loader.report()
+    batches = _consume(loader, seconds, rate, progress)
+    elapsed, after = time.perf_counter() - full, loader.report()
+    return _Run(full - start, elapsed, before, after, batches, _cutting(_draws(loader)))
+
+
+def _draws(loader: Loader) -> DrawSource:
+    assert isinstance(loader.source, DrawSource)
+    return loader.source
+
+
+def _figures(loader: Loader, run: _Run, series: Series) -> Figures:
+    source, config = _draws(loader), loader.config
+    change = {name: (run.after[name] - run.before[name]) / run.seconds for name in run.after}
+    draws = [entry.draw for entry in source.pool.entries]
+    per_draw = sum(_patches(source, draw.field) for draw in draws) / len(draws)
+    return Figures(
+        seconds=run.seconds,
+        fill_seconds=run.fill_seconds,
+        pool_draws=len(draws),
+        pool_bytes=sum(draw.data.nbytes for draw in draws),
+        fields=len(source.fields),
+        workers=len(source.pool.requests.client.nthreads()),
+        views_per_draw=per_draw,
+        fresh_draws=change["fresh_draws"],
+        fresh_views=change["fresh_draws"] * per_draw,
+        delivered_views=run.batches * config.batch_size * config.views.n_views / run.seconds,
+        cut_views=run.cut_views,
+        read_bytes=change["bytes_read"],
+        input_wait=change["input_wait"],
+        draw_age=run.after["draw_age"],
+        draw_reuse=run.after["draw_reuse"],
+        repeated_draws=int(run.after["repeated_draws"]),
+        most_bytes=max(map(sum, zip(series.loader_bytes, series.worker_bytes, strict=True)), default=0),
+        unused=loader.unused(),
+        dashboard=loader.dashboard_link,
+        series=series,
+    )
 
 
 def _consume(loader: Loader, seconds: float, rate: float, progress: Progress) -> int:
@@ -152,37 +181,33 @@ def _consume(loader: Loader, seconds: float, rate: float, progress: Progress) ->
     return batches
 
 
-def _cutting(loader: Loader) -> float:
+def _cutting(source: DrawSource) -> float:
     """Return how many views one thread cuts in a second of processor time."""
-    config, views, number = loader.config, loader.config.views, 0
-    planner = Planner(loader.located, views, config.near_peaks, loader.seed, 0, weighted=True)
+    config, number = source.config, 0
     start, began = time.thread_time(), time.perf_counter()
     while time.perf_counter() - began < _CUT_SECONDS:
-        plan = planner.plan(loader.pool, number, config.batch_size, {})
-        cut_batch(plan, views, config.channels)
+        cut_batch(source.planner.plan(source.pool, number), config.views, config.channels)
         number += 1
-    return number * config.batch_size * views.n_views / (time.thread_time() - start)
+    return number * config.batch_size * config.views.n_views / (time.thread_time() - start)
 
 
-def _patches(loader: Loader, source: int) -> float:
+def _patches(source: DrawSource, field: int) -> float:
     """Return how many patches lie beside each other where patches may be."""
-    side = loader.located.patches[source]
-    return (math.sqrt(loader.located.maps[source].area) + side) ** 2 / side**2
+    side = source.located.patches[field]
+    return (math.sqrt(source.located.maps[field].area) + side) ** 2 / side**2
 
 
 @contextlib.contextmanager
-def _watch(loader: Loader, start: float) -> Any:
+def _watch(loader: Loader, start: float) -> Iterator[Series]:
     """Note once a second what loader and workers hold."""
-    import psutil
-
     series, stop, own = Series(), threading.Event(), psutil.Process()
 
     def look() -> None:
         while not stop.wait(1.0):
-            children = sum(_held(child) for child in own.children(recursive=True))
+            children = sum(_memory(child) for child in own.children(recursive=True))
             report = loader.report()
             series.time.append(time.perf_counter() - start)
-            series.loader_bytes.append(_held(own))
+            series.loader_bytes.append(_memory(own))
             series.worker_bytes.append(children)
             series.fresh_draws.append(report["fresh_draws"])
             series.input_wait.append(report["input_wait"])
@@ -196,10 +221,8 @@ def _watch(loader: Loader, start: float) -> Any:
         watcher.join()
 
 
-def _held(process: Any) -> int:
+def _memory(process: psutil.Process) -> int:
     """Return the memory of a process, its share of what it shares; 0 if it is no more."""
-    import psutil
-
     with contextlib.suppress(psutil.Error):
         full = process.memory_full_info()
         return int(getattr(full, "pss", 0) or full.rss)
@@ -215,8 +238,6 @@ def draw_plot(series: Series, path: Path, overwrite: bool = False) -> None:
         If it cannot be written.
     """
     from matplotlib.figure import Figure
-
-    from vis2img.files import atomic_output
 
     figure = Figure(figsize=(8, 6), layout="constrained")
     memory, work = figure.subplots(2, 1, sharex=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from vis2img.cluster.engine import Engine
+from vis2img.configs.values import FLAT
 from vis2img.draws.observed_field import DRAW_MEMORY
 from vis2img.draws.presets import load_prior
 from vis2img.errors import ParameterError
@@ -20,23 +21,22 @@ ENGINE_KEYS = ("workers", "scheduler", "worker_memory", "dashboard", "prefetch",
 
 
 @dataclass(frozen=True)
-class LoaderConfig:
-    """Which measurement sets or pictures, imaged how, and how views are cut from them."""
+class FieldsConfig:
+    """Which fields, how they are imaged and where patches lie in them; of pictures nothing of it matters."""
 
     ms: tuple[str, ...] = ()
     """Measurement sets, averaged data (vis2img average), or FITS images, to train on; each is read-only. An image is a
     field that is always the same: views of it are crops, flips and turns."""
-    cutouts: tuple[str, ...] = ()
-    """Survey cutouts instead of ms: .npz files, FITS images or folders of them, one source in each picture. No workers
-    are needed; of what follows, only batch_size, views, augment, prefetch and cutters count."""
     weights: tuple[float, ...] = ()
     """How often samples come from each of ms, relative to the others; default: from each field alike."""
     fields: Literal["one", "all"] = "one"
     """one: the field that selection names, or the first with data; all: every field of each measurement set."""
     bands: Literal["one", "each"] = "one"
     """one: the spectral windows that selection names, in one image; each: every spectral window by itself."""
-    batch_size: int = 32
-    """Samples (sky patches) in a batch, over all devices and hosts."""
+    selection: Selection = field(default_factory=Selection)
+    """Which visibilities of each measurement set; selection.stokes IQUV gives four input channels."""
+    subbands: int = 1
+    """Parts of the band that become input channels of their own, beside the Stokes parameters of selection."""
     field_npix: int = 512
     """Side of the imaged field in pixels of the suggested size (a third of the finest fringe)."""
     fov: Angle | None = None
@@ -47,66 +47,15 @@ class LoaderConfig:
     imaging: str = "full"
     """How imaging varies: a preset (full, gentle, weighting-only, channels-only, uv-only, image-only, ...; vis2img
     augment --list) or a YAML file of a prior."""
-    subbands: int = 1
-    """Parts of the band that become input channels of their own, beside the Stokes parameters of selection."""
-    selection: Selection = field(default_factory=Selection)
-    """Which visibilities of each measurement set; selection.stokes IQUV gives four input channels."""
-    views: ViewConfig = field(default_factory=ViewConfig)
-    """How views are cut."""
-    augment: CutoutAugment = field(default_factory=CutoutAugment)
-    """How views of cutouts vary besides, and those of fields where augment_fields is set."""
     augment_fields: bool = False
     """Whether views of measurement sets and FITS images vary by augment, too: as images, besides how they are made."""
     near_peaks: float = 0.5
     """Share of the patches placed near a bright peak of the field; the others lie anywhere."""
     pb_limit: float = 0.1
     """Patches are centred where the primary beam lets through more than this; 0: anywhere in the field."""
-    draws_per_field: int = 4
-    """Draws of each field in the pool."""
-    fields_at_once: int = 16
-    """Fields in the pool at a time; more fields than that are visited in turns, in proportion to their weights."""
-    draw_memory: Memory = DRAW_MEMORY
-    """Memory of the visibilities of one draw, in a worker, and of those kept between draws; larger observations are
-    thinned out by timesteps."""
-    refresh_every: int = 4
-    """Batches after which the oldest draw is replaced in synchronous mode; 0: never."""
-    mode: Mode = "async"
-    """async: draws enter as soon as they are ready; sync: at fixed batches, so that a run replays."""
-    workers: int = 0
-    """Dask worker processes; 0: as many as cores and threads allow. Slurm: jobs."""
-    threads: int = 1
-    """Threads of each worker; one, and more workers, is fastest. It changes the last digits of images."""
-    scheduler: str | None = None
-    """Where draws are made: a Dask scheduler (tcp://host:8786), slurm, or by default processes on this machine."""
-    worker_memory: Memory = 0
-    """Memory at which a worker is stopped and replaced; 0: its share of the machine."""
-    dashboard: bool = False
-    """Serve Dask's dashboard of the workers on this machine (needs bokeh)."""
-    prefetch: int = 4
-    """Batches that are cut ahead."""
-    cutters: int = 0
-    """Threads that cut batches; 0: one per core, at most 8."""
-    shared: str | None = None
-    """Folder through which workers of this machine hand draws over; default: /dev/shm, which is memory."""
 
     def __post_init__(self) -> None:
-        if not self.ms and not self.cutouts:
-            raise ParameterError("ms is empty: name at least one measurement set, or pictures in cutouts")
-        if self.ms and self.cutouts:
-            raise ParameterError("ms and cutouts cannot both be given: train on measurement sets, or on pictures")
-        if self.cutouts and self.weights:
-            raise ParameterError("weights are of measurement sets; each picture of cutouts comes once in an epoch")
-        if self.cutouts and self.channels != 1:
-            raise ParameterError("cutouts give one input channel: leave subbands at 1 and selection.stokes at I")
-        if self.image_pixsize < 0:
-            raise ParameterError("image_pixsize must not be negative")
-        least = {
-            "batch_size": 1, "draws_per_field": 2, "fields_at_once": 1, "refresh_every": 0, "subbands": 1,
-            "prefetch": 1, "cutters": 0, "draw_memory": 1e6,
-        }  # fmt: skip
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ParameterError(f"{name} = {getattr(self, name)} must be at least {value:g}")
+        _at_least(self, subbands=1, image_pixsize=0)
         for name in ("near_peaks", "pb_limit"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ParameterError(f"{name} = {getattr(self, name)} must be from 0 to 1")
@@ -114,9 +63,7 @@ class LoaderConfig:
             raise ParameterError("pb_limit = 1 leaves no place for a patch; use 0.1, or 0 for anywhere")
         if self.weights and (len(self.weights) != len(self.ms) or not all(w > 0 for w in self.weights)):
             raise ParameterError(f"weights must be positive, one for each of the {len(self.ms)} measurement sets")
-        for name, choices in {"fields": ("one", "all"), "bands": ("one", "each"), "mode": ("sync", "async")}.items():
-            if getattr(self, name) not in choices:
-                raise ParameterError(f"{name} {getattr(self, name)!r} is unknown; use {' or '.join(choices)}")
+        _one_of(self, fields=("one", "all"), bands=("one", "each"))
         if self.fields == "all" and self.selection.field is not None:
             raise ParameterError("fields all and selection.field cannot both be given")
         if self.bands == "each" and self.selection.spw is not None:
@@ -128,13 +75,71 @@ class LoaderConfig:
         """Input channels of a view."""
         return self.subbands * len(self.selection.stokes)
 
-    @property
-    def engine(self) -> Engine:
-        """Where draws are made."""
-        return Engine(
-            scheduler=self.scheduler,
-            workers=self.workers,
-            threads=self.threads,
-            worker_memory=int(self.worker_memory),
-            dashboard=self.dashboard,
-        )
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """How many draws of fields are there at a time, and when they are replaced; of pictures nothing of it matters."""
+
+    draws_per_field: int = 4
+    """Draws of each field in the pool."""
+    fields_at_once: int = 16
+    """Fields in the pool at a time; more fields than that are visited in turns, in proportion to their weights."""
+    draw_memory: Memory = DRAW_MEMORY
+    """Memory of the visibilities of one draw, in a worker, and of those kept between draws; larger observations are
+    thinned out by timesteps."""
+    refresh_every: int = 4
+    """Batches after which the oldest draw is replaced in synchronous mode; 0: never."""
+    mode: Mode = "async"
+    """async: draws enter as soon as they are ready; sync: at fixed batches, so that a run replays."""
+    shared: str | None = None
+    """Folder through which workers of this machine hand draws over; default: /dev/shm, which is memory."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, draws_per_field=2, fields_at_once=1, refresh_every=0, draw_memory=1e6)
+        _one_of(self, mode=("sync", "async"))
+
+
+@dataclass(frozen=True)
+class LoaderConfig(PoolConfig, FieldsConfig):
+    """Which measurement sets or pictures, imaged how, and how views are cut from them."""
+
+    cutouts: tuple[str, ...] = ()
+    """Survey cutouts instead of ms: .npz files, FITS images or folders of them, one source in each picture. No workers
+    are needed; besides, only batch_size, views, augment, prefetch and cutters count."""
+    batch_size: int = 32
+    """Samples (sky patches) in a batch, over all devices and hosts."""
+    views: ViewConfig = field(default_factory=ViewConfig)
+    """How views are cut."""
+    augment: CutoutAugment = field(default_factory=CutoutAugment)
+    """How views of cutouts vary besides, and those of fields where augment_fields is set."""
+    prefetch: int = 4
+    """Batches that are cut ahead."""
+    cutters: int = 0
+    """Threads that cut batches; 0: one per core, at most 8."""
+    engine: Annotated[Engine, FLAT] = field(default_factory=Engine)
+    """Where draws are made."""
+
+    def __post_init__(self) -> None:
+        if not self.ms and not self.cutouts:
+            raise ParameterError("ms is empty: name at least one measurement set, or pictures in cutouts")
+        if self.ms and self.cutouts:
+            raise ParameterError("ms and cutouts cannot both be given: train on measurement sets, or on pictures")
+        if self.cutouts and self.weights:
+            raise ParameterError("weights are of measurement sets; each picture of cutouts comes once in an epoch")
+        if self.cutouts and self.channels != 1:
+            raise ParameterError("cutouts give one input channel: leave subbands at 1 and selection.stokes at I")
+        _at_least(self, batch_size=1, prefetch=1, cutters=0)
+        FieldsConfig.__post_init__(self)
+        PoolConfig.__post_init__(self)
+
+
+def _at_least(config: Any, **least: float) -> None:
+    for name, value in least.items():
+        if getattr(config, name) < value:
+            raise ParameterError(f"{name} = {getattr(config, name)} must be at least {value:g}")
+
+
+def _one_of(config: Any, **choices: tuple[str, ...]) -> None:
+    for name, words in choices.items():
+        if getattr(config, name) not in words:
+            raise ParameterError(f"{name} {getattr(config, name)!r} is unknown; use {' or '.join(words)}")

@@ -18,9 +18,9 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import psutil
 
 from vis2img.draws.draw import Draw
 from vis2img.draws.field import Field, make_draw
@@ -44,8 +44,6 @@ class Delivery:
 
 def deliver(field: Field, seed: int, number: int, index: int, nthreads: int, folder: str, key: str) -> Delivery:
     """Make a draw on a worker and leave its pixels in the shared folder, or else send them."""
-    import psutil
-
     process = psutil.Process()
     start, before = time.perf_counter(), _bytes_read(process)
     draw = make_draw(field, seed, number, index, nthreads)
@@ -59,7 +57,7 @@ def deliver(field: Field, seed: int, number: int, index: int, nthreads: int, fol
     )
 
 
-def _bytes_read(process: Any) -> int:
+def _bytes_read(process: psutil.Process) -> int:
     """Return what this process has read of files so far, from disk or from the page cache; 0 if nobody counts."""
     try:
         return int(process.io_counters().read_chars)

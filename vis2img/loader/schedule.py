@@ -11,6 +11,7 @@ from itertools import count, islice
 
 import numpy as np
 
+from vis2img.loader.batches import Share
 from vis2img.random import visits_rng
 
 
@@ -25,9 +26,8 @@ class Schedule:
         Draws held of a field.
     at_once : int
         Fields held at a time.
-    seed : int
-    share : (int, int)
-        Which host this is, and of how many: hosts take visits, or draws of the same field, in turns.
+    share : Share
+        Hosts take visits, or draws of the same field, in turns.
 
     Attributes
     ----------
@@ -37,11 +37,9 @@ class Schedule:
         Whether fields are visited, as there are more than are held at a time.
     """
 
-    def __init__(
-        self, weights: list[float], per_field: int, at_once: int, seed: int, share: tuple[int, int] = (0, 1)
-    ) -> None:
+    def __init__(self, weights: list[float], per_field: int, at_once: int, share: Share) -> None:
         self._weights = np.array(weights, dtype=np.float64) / sum(weights)
-        self._per_field, self._seed, self._share = per_field, seed, share
+        self._per_field, self._share = per_field, share
         self.visits = len(weights) > at_once
         self.capacity = per_field * min(len(weights), at_once)
 
@@ -50,13 +48,13 @@ class Schedule:
         return islice(self._visited() if self.visits else self._in_turns(), first, None)
 
     def _in_turns(self) -> Iterator[tuple[int, int]]:
-        host, hosts = self._share
+        host, hosts = self._share.host, self._share.hosts
         for number in count():
             index, field = divmod(number, len(self._weights))
             yield field, index * hosts + host
 
     def _visited(self) -> Iterator[tuple[int, int]]:
-        host, hosts = self._share
+        host, hosts = self._share.host, self._share.hosts
         made = np.zeros(len(self._weights), int)
         for number, field in enumerate(self._fields()):
             if number % hosts == host:
@@ -65,7 +63,7 @@ class Schedule:
 
     def _fields(self) -> Iterator[int]:
         """Yield fields in proportion to their weights, evenly spread: the one that lags furthest behind is next."""
-        rng = visits_rng(self._seed)
+        rng = visits_rng(self._share.seed)
         due = rng.random(len(self._weights)) * self._weights
         while True:
             due += self._weights

@@ -165,8 +165,8 @@ def change_pixels(view: np.ndarray, change: ViewChange, sigma: float, rng: np.ra
 
 def cut_changed(
     crop: Crop, size: int, stretch: Stretch, change: ViewChange, rng: np.random.Generator, out: np.ndarray
-) -> None:
-    """Cut a view of a draw and change it.
+) -> float:
+    """Cut a view of a draw and change it; return the angle by which it was turned.
 
     Parameters
     ----------
@@ -197,6 +197,7 @@ def cut_changed(
             fill_turned(wider, 0.0, 0.0, size / 2, change.angle, 0.0, view)
         change_pixels(view, change, change.blur * draw.params.pixsize / step, rng)
         out[:, :, channel] = stretched(view, 1.0, stretch)
+    return change.angle
 
 
 def _gaussian(sigma: float) -> np.ndarray:

@@ -16,6 +16,7 @@ from PIL import Image
 import vis2img.train.embed.job as job
 from tests.helpers.measurement_sets import CENTRE, build_ms
 from vis2img import __version__
+from vis2img.cluster.engine import Engine
 from vis2img.errors import ParameterError
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import fields_of, patch_angle
@@ -55,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, compile_once: None) -> Run:
             field_npix=80,
             draws_per_field=2,
             mode="sync",
-            workers=1,
+            engine=Engine(workers=1),
             imaging="gentle",
             views=ViewConfig(patch_npix=24, global_size=16, local_size=8, n_local=0),
         ),

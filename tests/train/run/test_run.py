@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.helpers.runs import assert_same_end, stop_at
+from vis2img.cluster.engine import Engine
 from vis2img.configs.load import build, draft, load, override
 from vis2img.configs.records import to_record
 from vis2img.draws.presets import load_prior
@@ -42,7 +43,7 @@ def config(make_ms, tmp_path: Path) -> TrainConfig:
             draws_per_field=2,
             refresh_every=2,
             mode="sync",
-            workers=1,
+            engine=Engine(workers=1),
             imaging=str(prior),
             subbands=2,
             views=ViewConfig(patch_npix=24, global_size=16, local_size=8, n_local=1),
@@ -65,7 +66,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config: TrainCo
     stopped = train(config, progress=stop_at(4))
     assert (stopped.step, stopped.finished) == (4, False)
     # Which workers make the draws may change, and with them nothing else.
-    assert train(replace(config, data=replace(config.data, workers=2, cutters=1))).finished
+    assert train(replace(config, data=replace(config.data, engine=Engine(workers=2), cutters=1))).finished
     assert_same_end(config.out, whole.out)
     metrics = read_metrics(config.out)
     assert list(metrics["step"]) == [1, 2, 3, 4, 5, 6]
