@@ -13,6 +13,7 @@ import pytest
 
 from vis2img.errors import Vis2imgError
 from vis2img.loader.config import LoaderConfig
+from vis2img.progress import no_progress
 from vis2img.train.config import OptimConfig
 from vis2img.train.run import loop
 from vis2img.train.run.checkpoints import CheckpointStore
@@ -75,7 +76,7 @@ def run(tmp_path: Path, monkeypatch):
 
         store: Any = SimpleNamespace(save=save)
         with StopRequest().listening() as stop:
-            args = (config, tmp_path, store, Loader(), 1e4, stop, None, None)
+            args = (config, tmp_path, store, Loader(), 1e4, stop, no_progress, None)
             return loop.Loop(*args), SimpleNamespace(step=0, moment=np.eye(4)), (lines, saved)
 
     return start
