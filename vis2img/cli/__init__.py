@@ -112,7 +112,7 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory; choose a smaller image (--npix) or less data (--channels, --times)"
     package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if package and package not in {"vis2img", "models", "train", *sys.stdlib_module_names}:
+    if package and package not in {"vis2img", *sys.stdlib_module_names}:
         return f"this command needs the package {package}, which is not installed (pip install {package})"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
