@@ -10,8 +10,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or "jaxtyping" in sys.modules:
-    from jaxtyping import Bool, Complex64, Float, Float32, Float64, Int, Num
+    from jaxtyping import Bool, Complex64, Float, Float32, Float64, Int, Int32, Num
 else:
-    Bool = Complex64 = Float = Float32 = Float64 = Int = Num = None
+    Bool = Complex64 = Float = Float32 = Float64 = Int = Int32 = Num = None
 
-__all__ = ["Bool", "Complex64", "Float", "Float32", "Float64", "Int", "Num"]
+__all__ = ["Bool", "Complex64", "Float", "Float32", "Float64", "Int", "Int32", "Num"]

@@ -15,6 +15,7 @@ import numpy as np
 from vis2img.averaging.params import AveragingParams
 from vis2img.coordinates import uvw_basis
 from vis2img.errors import ParameterError
+from vis2img.shapes import Complex64, Float, Float32, Float64, Int, Int32
 from vis2img.visibilities import SPEED_OF_LIGHT
 
 _ENTRY_BYTES = 128
@@ -46,11 +47,11 @@ class Cells:
         Number of cells that the nodes stand for.
     """
 
-    uvw: np.ndarray
-    vis: np.ndarray
-    weight: np.ndarray
-    chan: np.ndarray
-    block: np.ndarray
+    uvw: Float[np.ndarray, "node 3"]
+    vis: Complex64[np.ndarray, " node"]
+    weight: Float32[np.ndarray, " node"]
+    chan: Float32[np.ndarray, " node"]
+    block: Int32[np.ndarray, " node"]
     ncells: int
 
 
@@ -83,7 +84,7 @@ class CellTable:
         self,
         params: AveragingParams,
         old_centre: tuple[float, float],
-        chan_freq: np.ndarray,
+        chan_freq: Float64[np.ndarray, " chan"],
         max_bytes: float = math.inf,
         expected: int = 0,
     ) -> None:
@@ -100,11 +101,11 @@ class CellTable:
 
     def add(
         self,
-        uvw: np.ndarray,
-        vis: np.ndarray,
-        weight: np.ndarray,
-        baseline: np.ndarray | None = None,
-    ) -> np.ndarray:
+        uvw: Float64[np.ndarray, "row 3"],
+        vis: Complex64[np.ndarray, "row chan"],
+        weight: Float32[np.ndarray, "row chan"],
+        baseline: Int[np.ndarray, " row"] | None = None,
+    ) -> Float64[np.ndarray, " row"]:
         """Add rows; return the sum of the weights of each, float64 [row].
 
         Parameters
@@ -157,7 +158,7 @@ class CellTable:
         for start in range(0, max(1, len(filled)), _PIECE):
             yield self._piece(filled[start : start + _PIECE], dtype)
 
-    def _piece(self, slots: np.ndarray, dtype: type) -> Cells:
+    def _piece(self, slots: Int[np.ndarray, " cell"], dtype: type) -> Cells:
         from vis2img.averaging.kernels import write_nodes
 
         size = 3 * len(slots)
@@ -198,7 +199,7 @@ class CellTable:
         rehash(old, old_keys, self._table, self._keys)
 
 
-def check_range(params: AveragingParams, uvw: np.ndarray, scale: float) -> None:
+def check_range(params: AveragingParams, uvw: Float64[np.ndarray, "row 3"], scale: float) -> None:
     """Refuse baselines, in m, that have more cells than can be numbered; ``scale`` is wavelengths to a m.
 
     Raises
@@ -217,7 +218,7 @@ def check_range(params: AveragingParams, uvw: np.ndarray, scale: float) -> None:
         )
 
 
-def _equal_step(scale: np.ndarray) -> float:
+def _equal_step(scale: Float64[np.ndarray, " chan"]) -> float:
     """Return the step of equally spaced values, else 0."""
     if len(scale) < 2:
         return 0.0

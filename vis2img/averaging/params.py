@@ -29,6 +29,7 @@ import numpy as np
 
 from vis2img.errors import ParameterError
 from vis2img.imaging.params import ImagingParams, density_grid_size
+from vis2img.shapes import Int
 from vis2img.units import Angle, Direction, Npix
 
 # Relative L2 error of the facet with cells of 1 / (k fov) is at most _ERROR / k^3: measured for natural, Briggs and
@@ -98,7 +99,7 @@ class AveragingParams:
         """
         return math.sqrt(self.tolerance / 2) * self.divisions / math.pi
 
-    def channel_block(self, nchan: int) -> np.ndarray:
+    def channel_block(self, nchan: int) -> Int[np.ndarray, " chan"]:
         """Return the block of each of ``nchan`` channels, int64 [chan]; blocks are as equal as can be."""
         if nchan < self.channel_blocks:
             raise ParameterError(f"channel_blocks = {self.channel_blocks}, but there are only {nchan} channels")
