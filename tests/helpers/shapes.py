@@ -13,7 +13,7 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 MODULES = [
-    *(f"vis2img.averaging.{name}" for name in ("cells", "params", "store")),
+    *(f"vis2img.averaging.{name}" for name in ("cells", "params")),
     *(
         f"vis2img.imaging.{name}"
         for name in ("beam", "contents", "gridding", "memory", "primary_beam", "rotation", "sampling", "weighting")

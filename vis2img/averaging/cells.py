@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vis2img.averaging import kernels
 from vis2img.averaging.params import AveragingParams
 from vis2img.coordinates import uvw_basis
 from vis2img.errors import ParameterError
@@ -124,8 +125,6 @@ class CellTable:
         TableFull
             If the cells do not fit into ``max_bytes``.
         """
-        from vis2img.averaging import kernels
-
         check_range(self.params, uvw, self._scale[-1])
         order = np.arange(len(uvw)) if baseline is None else np.argsort(baseline, kind="stable")
         position = 0
@@ -159,13 +158,11 @@ class CellTable:
             yield self._piece(filled[start : start + _PIECE], dtype)
 
     def _piece(self, slots: Int[np.ndarray, " cell"], dtype: type) -> Cells:
-        from vis2img.averaging.kernels import write_nodes
-
         size = 3 * len(slots)
         uvw: np.ndarray = np.empty((size, 3), dtype)
         vis, weight = np.empty(size, np.complex64), np.empty(size, np.float32)
         chan, block = np.empty(size, np.float32), np.empty(size, np.int32)
-        count = write_nodes(
+        count = kernels.write_nodes(
             self._table, self._keys, self._table.view(np.float32), slots, self._cell, self.params.least_spread,
             uvw, vis, weight, chan, block,
         )  # fmt: skip
@@ -176,16 +173,12 @@ class CellTable:
         return Cells(filled(uvw), filled(vis), filled(weight), filled(chan), filled(block), len(slots))
 
     def _allocate(self, capacity: int) -> None:
-        from vis2img.averaging.kernels import LANES
-
-        raw = np.zeros(capacity * LANES + LANES)
+        raw = np.zeros(capacity * kernels.LANES + kernels.LANES)
         skip = (-raw.ctypes.data % 64) // raw.itemsize  # entries must not straddle cache lines
-        self._table = raw[skip : skip + capacity * LANES].reshape(capacity, LANES)
+        self._table = raw[skip : skip + capacity * kernels.LANES].reshape(capacity, kernels.LANES)
         self._keys = self._table.view(np.int64)
 
     def _grow(self) -> None:
-        from vis2img.averaging.kernels import rehash
-
         capacity = 2 * len(self._table)
         need = _GROWN * _ENTRY_BYTES * capacity
         if need > self.max_bytes:
@@ -196,7 +189,7 @@ class CellTable:
             )
         old, old_keys = self._table, self._keys
         self._allocate(capacity)
-        rehash(old, old_keys, self._table, self._keys)
+        kernels.rehash(old, old_keys, self._table, self._keys)
 
 
 def check_range(params: AveragingParams, uvw: Float64[np.ndarray, "row 3"], scale: float) -> None:
@@ -207,10 +200,8 @@ def check_range(params: AveragingParams, uvw: Float64[np.ndarray, "row 3"], scal
     ParameterError
         Names the ways out.
     """
-    from vis2img.averaging.kernels import U_BITS, V_BITS, W_BITS
-
     longest = math.sqrt(float(np.max(np.einsum("ij,ij->i", uvw, uvw), initial=0.0))) * scale
-    bits = (U_BITS - 1, V_BITS, W_BITS - 1)
+    bits = (kernels.U_BITS - 1, kernels.V_BITS, kernels.W_BITS - 1)
     if any(longest / size >= (1 << n) - 1 for size, n in zip(params.cell, bits, strict=True)):
         raise ParameterError(
             f"baselines of {longest:.3g} wavelengths need more cells than can be numbered for this facet; "

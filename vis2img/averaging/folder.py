@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from vis2img.averaging.store import FORMAT, STAGE, attributes_of, block_trouble, blocks_of, partial_path
+from vis2img.averaging.store import FORMAT, STAGE, attributes_of, block_trouble, blocks_of, open_group, partial_path
 from vis2img.errors import OutputError
 from vis2img.files import discard, hidden, recover
 
@@ -71,11 +71,9 @@ def prepare(out: Path, record: dict[str, Any], overwrite: bool) -> Path:
 
 
 def _create(partial: Path, out: Path, record: dict[str, Any]) -> None:
-    import zarr
-
     stage = hidden(out, "trash")
     try:
-        zarr.open_group(stage, mode="w", attributes=record)
+        open_group(stage, "w", attributes=record)
         stage.rename(partial)
     except OSError as error:
         shutil.rmtree(stage, ignore_errors=True)

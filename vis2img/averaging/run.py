@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr  # noqa: F401  (loaded before times are taken)
 
 from vis2img import __version__
 from vis2img.averaging.cells import CellTable, TableFull, check_range
@@ -28,6 +30,7 @@ from vis2img.averaging.params import AveragingParams
 from vis2img.averaging.store import FORMAT, FORMAT_VERSION, attributes_of, blocks_of, record_of, write_block
 from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.files import discard, locked, publish
+from vis2img.imaging.weighting_kernels import spread
 from vis2img.machine import resident
 from vis2img.ms.metadata import Metadata
 from vis2img.ms.reading import PartReader
@@ -175,9 +178,7 @@ class _Job:
         self.done = self.total = self.binned = self.expected = 0
         self.bin_seconds = 0.0
         self._reading, self._counting, self._stop = threading.Lock(), threading.Lock(), threading.Event()
-        # Loads libraries and compiled loops, which are no part of what adding rows costs.
-        import zarr  # noqa: F401
-
+        # Loads compiled loops, which are no part of what adding rows costs.
         nothing = reader.read(np.zeros(0, np.int64))[0]
         table = CellTable(params, nothing.phase_centre, reader.chan_freq)
         table.add(nothing.uvw, nothing.vis, nothing.weight)
@@ -250,14 +251,20 @@ class _Job:
         start = time.thread_time()
         self.expected = max(self.expected, table.used)
         seen = by_time > 0
+        cells = list(table.pieces(np.float32))  # 6e-8 of u is 1e-7 npix turns at the edge of the facet
+        by_node = np.zeros(len(table.chan_weight))
+        for each in cells:
+            spread(each.chan, each.weight, by_node)
         what = {
             "time": (self.edges[index] + self.edges[index + 1]) / 2,
             "nvis": table.nvis,
             "chan_weight": table.chan_weight.tolist(),
             "times": times[seen].tolist(),
             "time_weight": by_time[seen].tolist(),
+            "ncells": sum(each.ncells for each in cells),
+            "nrow": sum(len(each.vis) for each in cells),
+            "node_weight": by_node.tolist(),
         }
-        cells = list(table.pieces(np.float32))  # 6e-8 of u is 1e-7 npix turns at the edge of the facet
         del table  # before the averages are copied to be written
         write_block(path, cells, what)
         self._count(0, 0, time.thread_time() - start)
@@ -297,8 +304,6 @@ def _record(
     meta: Metadata, selection: Selection, params: AveragingParams, reader: PartReader, edges: np.ndarray
 ) -> dict[str, Any]:
     """Return the root attributes: where the data come from, and how they were averaged."""
-    from importlib.metadata import version
-
     # Not table.lock, which is written whenever CASA opens the table.
     files = {p.name: p.stat() for p in meta.path.iterdir() if p.name == "table.dat" or p.name.startswith("table.f")}
     record = {

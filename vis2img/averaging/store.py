@@ -14,14 +14,16 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vis2img.averaging.cells import Cells
 from vis2img.averaging.params import AveragingParams
 from vis2img.errors import OutputError, ParameterError
 from vis2img.visibilities import SPEED_OF_LIGHT, Averages, Contents, Origin, Visibilities
+
+if TYPE_CHECKING:
+    from vis2img.averaging.cells import Cells  # whose loops are slow to load, and which only writing needs
 
 FORMAT, FORMAT_VERSION = "vis2img averaged visibilities", 2
 STAGE = ".partial-"  # start of the name of a block while it is written
@@ -125,10 +127,8 @@ def _part(
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a time block."""
-    import zarr
-
     try:
-        group: Any = zarr.open_group(path, mode="r")
+        group = open_group(path)
         return {name: np.asarray(group[name][:]) for name in _ARRAYS}
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise OutputError(f"{path} is damaged ({error}); delete it, and {_AGAIN}") from error
@@ -144,38 +144,26 @@ def write_block(path: Path, cells: Sequence[Cells], attributes: dict[str, Any]) 
     cells : sequence of Cells
         Pieces, in order.
     attributes : dict
-        What went in: ``time``, ``nvis``, ``chan_weight``, ``times`` and ``time_weight``.
+        What went in: ``time``, ``nvis``, ``chan_weight``, ``times``, ``time_weight``, and what came of it: ``ncells``,
+        ``nrow``, ``node_weight``.
 
     Raises
     ------
     OutputError
         If it cannot be written.
     """
-    import zarr
-    from zarr.codecs import Crc32cCodec
-
-    from vis2img.imaging.weighting_kernels import spread
-
     stage = path.with_name(f"{STAGE}{path.name}")
     # Noise does not compress. A chunk that holds zeros only is written too, or it would look lost.
-    options: dict[str, Any] = {"compressors": Crc32cCodec(), "config": {"write_empty_chunks": True}}
-    by_node = np.zeros(len(attributes["chan_weight"]))
-    for piece in cells:
-        spread(piece.chan, piece.weight, by_node)
+    options: dict[str, Any] = {"compressors": {"name": "crc32c"}, "config": {"write_empty_chunks": True}}
     try:
-        group = zarr.open_group(stage, mode="w")
+        group = open_group(stage, "w")
         for name in _ARRAYS:
             data = np.concatenate([getattr(piece, "block" if name == "channel_block" else name) for piece in cells])
             chunks = (max(1, min(len(data), _CHUNK_ROWS)), *data.shape[1:])
             group.create_array(name, data=data, chunks=chunks, **options)
         inside = [p for p in stage.rglob("*") if p.is_file() and p.parent != stage]
-        more: dict[str, Any] = {
-            "ncells": sum(c.ncells for c in cells),
-            "nrow": sum(len(c.vis) for c in cells),
-            "node_weight": by_node.tolist(),
-            "files": {str(p.relative_to(stage)): p.stat().st_size for p in inside},
-        }
-        group.attrs.update({**attributes, **more})
+        files = {str(p.relative_to(stage)): p.stat().st_size for p in inside}
+        group.attrs.update({**attributes, "files": files})
         stage.rename(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -241,6 +229,13 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def open_group(path: Path, mode: Literal["r", "w"] = "r", **options: Any) -> Any:
+    """Open a zarr group, or make one."""
+    import zarr
+
+    return zarr.open_group(path, mode=mode, **options)
+
+
 def attributes_of(path: Path) -> dict[str, Any]:
     """Return the attributes of a store or of a time block.
 
@@ -249,10 +244,8 @@ def attributes_of(path: Path) -> dict[str, Any]:
     OutputError
         If there is none.
     """
-    import zarr
-
     try:
-        return dict(zarr.open_group(path, mode="r").attrs)
+        return dict(open_group(path).attrs)
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise OutputError(f"{path} does not hold averaged visibilities") from error
 

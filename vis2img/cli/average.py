@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import tyro
 
 from vis2img.averaging.params import AveragingParams
-from vis2img.averaging.run import average
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
 from vis2img.dataset import Dataset, MeasurementSet, open_ms
@@ -96,6 +95,9 @@ class AverageCommand:
 def run(argv: list[str], prog: str) -> int:
     """Run ``vis2img average``."""
     command = parse(AverageCommand, argv, prog)
+
+    from vis2img.averaging.run import average  # which loads numba and zarr
+
     ms = open_ms(command.ms)
     if not isinstance(ms, MeasurementSet):
         raise ParameterError(f"{command.ms} holds averaged data already; average the measurement set itself")
