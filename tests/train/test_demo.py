@@ -154,7 +154,8 @@ def test_evaluate_scores_a_run_on_fields(demo, cli, tmp_path: Path) -> None:
     with (tmp_path / "report" / "scores.csv").open() as file:
         assert len(list(csv.DictReader(file))) == sum(row["n"] for row in rows)
     page = (tmp_path / "report" / "report.html").read_text()
-    assert re.search(r"\d+ of 40 labelled sources of the catalogues, whose patches do not lie within", page)
+    left_out = re.search(r"(\d+) of 40 labelled sources of the catalogues, whose patches do not lie within", page)
+    assert left_out and ("left out: " + left_out[0] in done.err) == (left_out[1] != "0")
     assert "Map of the embeddings" in page and "vis2img evaluate" in page
     assert "holds a report" in cli("evaluate", run, "-o", tmp_path / "report").error()
 

@@ -40,20 +40,14 @@ class EmbedConfig:
     """Side in pixels of the middle of each cutout of .npz files that is used; default: all of it (trained on cutouts:
     as many as then)."""
     thumbnails: bool = True
-    """Write no thumbnails."""
+    """Whether a thumbnail of each patch is written."""
     batch_size: int = 64
     """Patches in a batch; it changes nothing but the speed."""
     overwrite: bool = False
     """Replace an existing output."""
 
     def check(self) -> None:
-        """Refuse settings that are out of range.
-
-        Raises
-        ------
-        ParameterError
-            With the name of the setting.
-        """
+        """Refuse settings that are out of range."""
         if not 0 <= self.overlap <= 0.95:
             raise ParameterError(f"overlap = {self.overlap:g} must be from 0 to 0.95")
         for name in ("patch_npix", "crop"):
@@ -72,12 +66,6 @@ class EmbedConfig:
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse names of tables that do not end in ``.parquet``.
-
-    Raises
-    ------
-    OutputError
-        With the name to use instead.
-    """
+    """Refuse names of tables that do not end in ``.parquet``, with the name to use instead."""
     if path.suffix.lower() != SUFFIX:
         raise OutputError(f"{path}: embeddings are written as Parquet; use -o {path.with_suffix(SUFFIX)}")

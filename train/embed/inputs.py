@@ -112,11 +112,6 @@ def patch_fields(path: str, config: LoaderConfig, settings: EmbedConfig, fits_si
     settings : EmbedConfig
     fits_side : float, optional
         Side of a patch of FITS images in rad; without it, and with ``settings.patch_npix``, pixels decide.
-
-    Raises
-    ------
-    Vis2imgError
-        If it cannot be used.
     """
     if path.lower().endswith(".npz"):
         return [PatchField(Path(path).stem, path, lambda: _cutouts(path, config, settings))]

@@ -139,13 +139,7 @@ class ActiveSession:
             return process.predict(self._features, return_std=True)
 
     def save(self, path: Path) -> None:
-        """Write the scores given so far as JSON, in one move; vectors are known by their hash.
-
-        Raises
-        ------
-        OutputError
-            If it cannot be written.
-        """
+        """Write the scores given so far as JSON, in one move; vectors are known by their hash."""
         content = {
             "method": self.method,
             "seed": self.seed,
@@ -224,11 +218,6 @@ class ActiveLearning:
 
         ``planted`` [n] tells which patches of ``vectors`` [n, dim] are wanted; ``seeds`` are of the isolation forest
         that gives the raw scores, and of the learner.
-
-        Raises
-        ------
-        ParameterError
-            If nothing is planted.
         """
         for seed in seeds:
             raw = outlier_scores("isolation forest", vectors, seed)

@@ -43,7 +43,7 @@ def components(vectors: np.ndarray) -> np.ndarray:
 
 
 def outlier_scores(method: str, vectors: np.ndarray, seed: int) -> np.ndarray:
-    """Return how strange each vector is, the strangest highest.
+    """Return how strange each vector is, float [n], the strangest highest.
 
     Parameters
     ----------
@@ -51,13 +51,8 @@ def outlier_scores(method: str, vectors: np.ndarray, seed: int) -> np.ndarray:
         "isolation forest" (Liu et al. 2008, 100 trees) or "local outlier factor" (Breunig et al. 2000, 20
         neighbours).
     vectors : float [n, dim]
-        Embeddings.
     seed : int
         Of the forest; the local outlier factor draws nothing.
-
-    Returns
-    -------
-    float [n]
 
     Raises
     ------
@@ -77,17 +72,8 @@ def outlier_scores(method: str, vectors: np.ndarray, seed: int) -> np.ndarray:
 def recall_curve(order: np.ndarray, planted: np.ndarray) -> np.ndarray:
     """Return the share of what was planted that has been seen after each patch looked at.
 
-    Parameters
-    ----------
-    order : int [n]
-        Patches in the order in which they are looked at.
-    planted : bool [n]
-        Which are wanted.
-
-    Returns
-    -------
-    float [n + 1]
-        Element i is the recall among the first i.
+    Element i of float [n + 1] is the recall among the first i of ``order`` [n], in which the patches are looked at, of
+    those where ``planted`` [n] is true.
 
     Raises
     ------
@@ -119,11 +105,6 @@ class Anomaly:
 
         ``planted`` [n] tells which patches of ``vectors`` [n, dim] are the anomalies; ``seeds`` are of the isolation
         forest.
-
-        Raises
-        ------
-        ParameterError
-            If nothing is planted or the vectors cannot be used.
         """
         count = len(vectors)
         for method in METHODS:

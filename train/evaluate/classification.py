@@ -35,11 +35,6 @@ class Classification:
 
         Vectors are ([view,] n, dim). On a test set of its own all labels leave nothing to draw: a share of 1 is scored
         once.
-
-        Raises
-        ------
-        ParameterError
-            If the folds are impossible, a share is outside (0, 1], or the vectors are not finite.
         """
         if len(np.unique(train.label)) < 2:
             raise ParameterError("classification needs sources of at least two classes")

@@ -147,23 +147,12 @@ FITS: dict[str, Fit] = {"k-NN": knn_classifier, "linear probe": linear_probe}
 def cross_predictions(
     fit: Fit, train: Samples, tests: Sequence[np.ndarray], fold: np.ndarray | None, share: float, seed: int
 ) -> list[np.ndarray]:
-    """Return the classes [m] that a classifier gives each set of test vectors.
+    """Return the classes [m] that a classifier gives each set of test vectors ([view,] m, dim).
 
-    Parameters
-    ----------
-    fit : callable
-        Of :data:`FITS`.
-    train : Samples
-        Vectors ([view,] n, dim) and classes.
-    tests : sequence of float ([view,] m, dim)
-        Vectors of other samples; with ``fold``, of the training samples themselves, as they are or seen otherwise.
-    fold : int [n], optional
-        Where given, a sample is tested by a classifier that was trained on the other folds.
-    share : float
-        Of the labels of the training part that are used, stratified, at least one of each class. Mean and spread of
-        the features are those of the whole training part, as they need no labels.
-    seed : int
-        Of the draw of labels.
+    With ``fold`` [n] the test vectors are of the training samples themselves, as they are or seen otherwise, and each
+    is tested by a classifier that was trained on the other folds. ``seed`` draws the ``share`` of labels that is used,
+    stratified, at least one of each class; mean and spread of the features are those of the whole training part, as
+    they need no labels.
     """
     if fold is None:
         few = train.take(few_labels(train.label, share, seed))

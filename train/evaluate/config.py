@@ -57,13 +57,7 @@ class EvaluateConfig:
     """Score the student instead of the teacher."""
 
     def check(self) -> None:
-        """Refuse settings that are out of range, or do not go together.
-
-        Raises
-        ------
-        ParameterError
-            With the name of the setting.
-        """
+        """Refuse settings that are out of range, or do not go together."""
         check_tasks(self.tasks, f", {MIRABEST} and {ALL}")
         if self.seeds < 1 or self.folds < 2 or self.fine_tune < 0:
             raise ParameterError("seeds must be at least 1, folds at least 2, fine_tune at least 0")
@@ -86,13 +80,7 @@ class EvaluateConfig:
 
 
 def check_tasks(tasks: Iterable[str], more: str = "") -> None:
-    """Refuse a task that there is none of; ``more`` ends the list of what there is.
-
-    Raises
-    ------
-    ParameterError
-        With the names to choose from.
-    """
+    """Refuse a task that there is none of; ``more`` ends the list of what there is."""
     for task in tasks:
         if task not in TASKS:
             raise ParameterError(f"unknown task {task!r}; choose from {', '.join(TASKS)}{more}")

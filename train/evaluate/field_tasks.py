@@ -97,17 +97,7 @@ class FieldTasks:
     def run(self, encode: Encode, seeds: Sequence[int] = (0,)) -> Pairs:
         """Yield what all tasks yield of a representation.
 
-        Parameters
-        ----------
-        encode : callable
-            Images float32 [n, size, size, channel] to vectors [n, dim].
-        seeds : sequence of int
-            Of folds, labels and what is planted; of the representation, if it has one.
-
-        Raises
-        ------
-        ParameterError
-            If the data do not suit a task.
+        ``seeds`` are of folds, labels and what is planted; of the representation, if it has one.
         """
         vectors = {way: encode(images) for way, images in self.sources.seen.items()}
         train = replace(self.train, inputs=vectors[ALIKE])
@@ -211,18 +201,17 @@ def read_fields(
         left_out.name: str(left_out),
         "fields": _names(settings.data.ms),
     }
-    if not config.other_ms:
-        tasks = FieldTasks(sources, tiles, None, config.tasks, config.shares, config.folds, config.rare)
-        return tasks, facts, [left_out]
-
-    settings = _on_fields(settings, config.other_ms)
-    truths = read_truths(settings)
-    others, _ = field_patches(settings, truths, (ALIKE,), renamed(progress, "imaging others"))
-    others, also = _of_classes(others, truths, config.classes, "left out of the others")
-    facts["other fields"] = f"{_names(config.other_ms)}: {len(others.label)} sources"
-    facts[also.name] = str(also)
+    others, missing = None, [left_out]
+    if config.other_ms:
+        settings = _on_fields(settings, config.other_ms)
+        truths = read_truths(settings)
+        others, _ = field_patches(settings, truths, (ALIKE,), renamed(progress, "imaging others"))
+        others, left_out = _of_classes(others, truths, config.classes, "left out of the others")
+        facts["other fields"] = f"{_names(config.other_ms)}: {len(others.label)} sources"
+        facts[left_out.name] = str(left_out)
+        missing.append(left_out)
     tasks = FieldTasks(sources, tiles, others, config.tasks, config.shares, config.folds, config.rare)
-    return tasks, facts, [left_out, also]
+    return tasks, facts, missing
 
 
 def _on_fields(settings: TrainConfig, ms: Sequence[str]) -> TrainConfig:

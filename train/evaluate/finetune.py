@@ -68,7 +68,7 @@ def fine_tune(
     ----------
     model : DINOModel
     variables : dict
-        Of the backbone to start from; it is left alone.
+        Of the backbone to start from; they are left alone.
     images : float32 [n, y, x, channel]
         Stretched.
     label : int [n]

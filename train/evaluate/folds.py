@@ -38,23 +38,9 @@ class Samples:
 
 
 def validation_folds(label: np.ndarray, group: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Return the fold of each sample: stratified by label, and no group in two folds.
+    """Return the fold int [n] of each sample, from 0: stratified by label [n], and no group [n] in two folds.
 
-    Parameters
-    ----------
-    label : [n]
-        Class.
-    group : [n]
-        What must not be split, such as views of one source.
-    folds : int
-        At least 2.
-    seed : int
-        Of the shuffle.
-
-    Returns
-    -------
-    int [n]
-        0 to ``folds - 1``.
+    A group is what must not be split, such as views of one source; ``seed`` is of the shuffle.
 
     Raises
     ------

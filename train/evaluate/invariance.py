@@ -27,19 +27,9 @@ class Invariance:
         patches of the gallery; 0 is invariant, 1 no nearer than any other patch. "retrieval at 1": share of patches
         whose nearest neighbour in the gallery is the patch itself.
 
-        Parameters
-        ----------
-        gallery : float [n, dim]
-            Embeddings of patches imaged in the fixed way.
-        queries : mapping of str to float [n, dim]
-            For each imaging parameter, embeddings of the same patches with that parameter changed.
-        seeds : sequence of int
-            Nothing is drawn.
-
-        Raises
-        ------
-        ParameterError
-            If there are fewer than two patches, the shapes differ, or all patches of the gallery look the same.
+        ``gallery`` [n, dim] are embeddings of patches imaged in the fixed way; ``queries`` are, for each imaging
+        parameter, embeddings of the same patches with that parameter changed. Nothing is drawn. A representation that
+        has collapsed is refused.
         """
         gallery = np.asarray(gallery, dtype=np.float64)
         count = len(gallery)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,31 +13,16 @@ from vis2img.models.vit import ViT
 from vis2img.progress import Progress, no_progress
 from vis2img.train.evaluate.config import EvaluateConfig
 from vis2img.train.evaluate.encoders import Encoder, NetworkEncoder, pixel_encoder, random_encoders, run_encoders
-from vis2img.train.evaluate.field_tasks import Encode, LeftOut, read_fields
+from vis2img.train.evaluate.field_tasks import FieldTasks, LeftOut, read_fields
 from vis2img.train.evaluate.finetune import FineTuneConfig, FineTuning
 from vis2img.train.evaluate.folds import Samples
-from vis2img.train.evaluate.labelled_tasks import read_pictures
-from vis2img.train.evaluate.scores import Pairs, Score, scores_of
+from vis2img.train.evaluate.labelled_tasks import LabelledTasks, read_pictures
+from vis2img.train.evaluate.scores import Score, scores_of
 from vis2img.train.report.embedding_map import NEIGHBOURS, map_figure, umap_points
 from vis2img.train.report.token_pictures import attention_figure, token_pca_figure
 from vis2img.train.run.config import TrainConfig
 
 _SHOWN = 8  # pictures of a figure
-
-
-class Tasks(Protocol):
-    """What representations are scored by, with the images that it is done on; a test set where that is another."""
-
-    @property
-    def train(self) -> Samples: ...
-
-    @property
-    def test(self) -> Samples | None: ...
-
-    @property
-    def pixels(self) -> np.ndarray: ...
-
-    def run(self, encode: Encode, seeds: Sequence[int]) -> Pairs: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +60,7 @@ def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> Evalua
     """
     config.check()
     settings, trained = run_encoders(config.runs, "student" if config.student else "teacher", config.step)
-    tasks: Tasks
+    tasks: FieldTasks | LabelledTasks
     left_out: list[LeftOut] = []
     if config.train is None:
         tasks, facts, left_out = read_fields(config, settings, progress)
@@ -101,7 +85,9 @@ def _seeds_of(encoder: Encoder, encoders: Sequence[Encoder], seeds: int) -> list
     return [encoder.seed] if alike > 1 else list(range(seeds))
 
 
-def _fine_tuned(encoders: Sequence[Encoder], tasks: Tasks, config: EvaluateConfig, progress: Progress) -> list[Score]:
+def _fine_tuned(
+    encoders: Sequence[Encoder], tasks: FieldTasks | LabelledTasks, config: EvaluateConfig, progress: Progress
+) -> list[Score]:
     """Score all networks once they are trained further with labels."""
     networks: dict[str, list[NetworkEncoder]] = {}
     for encoder in encoders:

@@ -25,13 +25,7 @@ _QUERIES = 1024  # whose neighbours are weighed at a time
 
 
 def finite_vectors(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors [n, dim] as float32.
-
-    Raises
-    ------
-    ParameterError
-        If they are not a table of finite numbers.
-    """
+    """Return vectors [n, dim] as float32; refuse what is no table of finite numbers."""
     vectors = np.asarray(vectors, dtype=np.float32)
     if vectors.ndim != 2:
         raise ParameterError(f"embeddings have the shape {vectors.shape}; give one row for each patch")
@@ -158,13 +152,7 @@ class Index:
         return matches.keys.reshape(-1, k).astype(np.int64), 1 - matches.distances.reshape(-1, k)
 
     def save(self, path: Path) -> None:
-        """Write the index with its ids and groups as one file, in one move.
-
-        Raises
-        ------
-        OutputError
-            If it cannot be written.
-        """
+        """Write the index with its ids and groups as one file, in one move."""
         arrays = {"vectors": self.vectors, "ids": self.ids, "group": self.group}
         if self._graph is not None:
             arrays["graph"] = np.frombuffer(self._graph.save() or b"", np.uint8)
@@ -173,13 +161,7 @@ class Index:
 
     @classmethod
     def load(cls, path: Path) -> Index:
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        Vis2imgError
-            If the file is missing or is no index.
-        """
+        """Read what :meth:`save` wrote; refuse a file that is missing or no index."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}

@@ -29,13 +29,7 @@ class RareClasses:
     rare: Sequence[str] = ()
 
     def run(self, samples: Samples, seeds: Sequence[int] = range(5)) -> Pairs:
-        """Yield what both do for each seed, the rare classes named in the settings.
-
-        Raises
-        ------
-        ParameterError
-            If no source is of a rare class, or there is nothing else.
-        """
+        """Yield what both do for each seed, the rare classes named in the settings; a class of no source is refused."""
         classes = np.unique(samples.label)
         if len(classes) < 2:
             raise ParameterError("a search for rare sources needs sources of at least two classes")

@@ -83,11 +83,7 @@ class Regression:
         share", too, by :func:`redshift_errors`.
 
         Labels are the targets; what has none (NaN) is left out. On a test set of its own nothing is drawn.
-
-        Raises
-        ------
-        ParameterError
-            If the folds are impossible, or ``log`` is set and a target is not positive.
+        With ``log`` a target that is not positive is refused.
         """
         train = self._usable(train)
         if test is not None:

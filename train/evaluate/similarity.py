@@ -26,7 +26,7 @@ class Similarity:
     Parameters
     ----------
     ks : sequence of int
-        How many of the nearest count; more than there are to be found is left out.
+        How many of the nearest count; what is more than there are is left out, but for the smallest.
     """
 
     ks: Sequence[int] = (1, 3, 5, 10)
@@ -35,11 +35,6 @@ class Similarity:
         """Yield "precision" over all queries and "balanced precision", the mean over classes of their means; x is k.
 
         By default each of the gallery is a query, and none of its own group is searched. Nothing is drawn.
-
-        Raises
-        ------
-        ParameterError
-            If not even the smallest k can be found for a query outside its group, or there is one class only.
         """
         if len(np.unique(gallery.label)) < 2:
             raise ParameterError("similarity needs sources of at least two classes: of one, all are alike")

@@ -61,13 +61,7 @@ class SourcePatches:
     flux: np.ndarray
 
     def of_classes(self, names: Sequence[str]) -> SourcePatches:
-        """Return the sources of some classes.
-
-        Raises
-        ------
-        ParameterError
-            If no source is of one of them.
-        """
+        """Return the sources of some classes; refuse a class that no source is of."""
         for name in names:
             if name not in self.label:
                 raise ParameterError(

@@ -34,12 +34,8 @@ class Transfer:
     def run(self, train: Samples, tests: Mapping[str, np.ndarray], seeds: Sequence[int] = range(5)) -> Pairs:
         """Yield the "balanced accuracy" on each test set, settings "NAME, k-NN" and "NAME, linear probe".
 
-        ``tests`` are vectors ([view,] n, dim) of the training sources, imaged in other ways, by what changes.
-
-        Raises
-        ------
-        ParameterError
-            If the sets of vectors differ in shape, or the folds are impossible.
+        ``tests`` are vectors ([view,] n, dim) of the training sources, imaged in other ways, by what changes; they must
+        be of one shape.
         """
         for name, vectors in tests.items():
             if vectors.shape != train.inputs.shape:
@@ -69,10 +65,7 @@ class TransferToOthers:
     def run(self, train: Samples, test: Samples, seeds: Sequence[int] = range(5)) -> Pairs:
         """Yield the "balanced accuracy", settings "to other fields, k-NN" and "to other fields, linear probe".
 
-        Raises
-        ------
-        ParameterError
-            If a class of the other sources was not learnt.
+        A class that is tested and cannot be learnt is refused.
         """
         unknown = np.setdiff1d(test.label, train.label)
         if len(unknown):

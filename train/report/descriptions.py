@@ -108,9 +108,10 @@ def round_positions(low: float, high: float) -> list[float]:
     return [low, *between, high]
 
 
-def lower_is_better(metric: str) -> bool:
-    """Tell whether a metric is an error or a distance."""
-    return any(word in metric.lower() for word in _LOWER_IS_BETTER)
+def metric_title(metric: str) -> str:
+    """Return the name of a metric; of an error or a distance that says which way is better."""
+    lower = any(word in metric.lower() for word in _LOWER_IS_BETTER)
+    return f"{metric} (lower is better)" if lower else metric
 
 
 def within_one(metric: str) -> bool:

@@ -169,11 +169,6 @@ def thumbnail_places(points: np.ndarray, grid: int = GRID) -> tuple[np.ndarray, 
     The square around the points is divided into ``grid`` x ``grid`` cells; the point nearest to the centre of a cell
     stands for it, and no two thumbnails overlap.
 
-    Parameters
-    ----------
-    points : float [n, 2]
-    grid : int
-
     Returns
     -------
     rows : int64 [k]

@@ -46,13 +46,7 @@ def data_uri(png: bytes) -> str:
 
 
 def write_report(path: Path, title: str, summary: str, sections: Sequence[Section]) -> None:
-    """Write the page in one move.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
+    """Write the page in one move."""
     images = [data_uri(to_png(section.figure)) if section.figure else "" for section in sections]
     parts = zip(sections, images, strict=True)
     write_text(path, render("report.html.j2", title=title, summary=summary, sections=parts))

@@ -22,7 +22,7 @@ from vis2img.train.report.descriptions import (
     CHANCE,
     RANDOM_ORDER,
     axis_name,
-    lower_is_better,
+    metric_title,
     over_what,
     position_text,
     round_positions,
@@ -142,7 +142,7 @@ def _dress_curves(axis: Axes, rows: Sequence[Summary]) -> None:
         axis.xaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: position_text(value, shares)))
     axis.set_xlabel(axis_name(task, x), fontsize=_FONT)
-    axis.set_ylabel(_metric_text(metric), fontsize=_FONT)
+    axis.set_ylabel(metric_title(metric), fontsize=_FONT)
     axis.tick_params(labelsize=_FONT - 1)
     axis.grid(alpha=0.25, linewidth=0.6)
 
@@ -202,7 +202,7 @@ def _bars(axis: Axes, metric: str, rows: Sequence[Summary], names: Sequence[str]
     axis.invert_yaxis()
     x = rows[0].x
     where = "" if math.isnan(x) else f", {axis_name(rows[0].task, [x])}: {position_text(x, x <= 1)}"
-    axis.set_xlabel(_metric_text(metric) + where, fontsize=_FONT)
+    axis.set_xlabel(metric_title(metric) + where, fontsize=_FONT)
     axis.tick_params(labelsize=_FONT - 1)
     axis.grid(axis="x", alpha=0.25, linewidth=0.6)
     axis.set_axisbelow(True)
@@ -221,10 +221,6 @@ def _limits(metric: str, rows: Sequence[Summary]) -> tuple[float, float]:
         return max(0.0, math.floor(low * 10 - 0.2) / 10), 1.02
     margin = 0.06 * (high - low) or 0.1
     return low - margin, high + margin
-
-
-def _metric_text(metric: str) -> str:
-    return f"{metric} (lower is better)" if lower_is_better(metric) else metric
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:

@@ -18,7 +18,7 @@ from vis2img.train.report.descriptions import (
     CHANCE,
     axis_name,
     describe,
-    lower_is_better,
+    metric_title,
     position_text,
     round_positions,
 )
@@ -62,7 +62,7 @@ class ScoreTable:
     @property
     def title(self) -> str:
         """Metric, and which way is better where that is not the usual one."""
-        return f"{self.metric} (lower is better)" if lower_is_better(self.metric) else self.metric
+        return metric_title(self.metric)
 
     @property
     def seeds(self) -> str:
@@ -168,7 +168,7 @@ def write_report(
     pictures: Sequence[tuple[str, Figure]] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Write the page, the tables and the figures of a list of scores.
+    """Write the page, the tables and the figures of a list of scores, and return the path of the page.
 
     Everything is made aside first and then moved, the page last: where there is a ``report.html``, all that
     belongs to it is there too.
@@ -180,18 +180,12 @@ def write_report(
         ``figure-NN-NAME.png`` and ``report.html``, which needs none of the others.
     scores : list of Score
     title : str
-        Of the page.
     facts : dict
         What the scores are of, by name: run, step, data, version, command.
     pictures : list of (title, Figure)
         Further figures, after those of the scores.
     overwrite : bool
         Replace a report that is there.
-
-    Returns
-    -------
-    Path
-        The page.
 
     Raises
     ------

@@ -28,6 +28,7 @@ class DemoCommand(DemoConfig):
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(DemoCommand, argv, prog)
+    # They load JAX, scikit-learn and matplotlib, which --help does not wait for.
     from vis2img.train.demo import QUERIES, run_demo
     from vis2img.train.evaluate.scores import summaries, to_json
 
