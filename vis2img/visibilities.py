@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vis2img.errors import ParameterError
+from vis2img.shapes import Complex64, Float32, Float64, Int32
 
 SPEED_OF_LIGHT = 299_792_458.0  # m/s, exact (SI)
 
@@ -57,47 +58,32 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """What the averages of one time block and channel block were made of.
-
-    Parameters
-    ----------
-    middle : float
-        The time that stands for the block in ``Visibilities.time``, s (MJD).
-    chan_freq : float64 [chan]
-        Frequencies in Hz.
-    chan_weight : float64 [chan]
-        Sum of the data weights of each.
-    node_weight : float64 [chan]
-        The same, as the mean channels of the averages give it: without their spread within an average.
-    time, time_weight : float64 [time]
-        Distinct times with weight, s (MJD), increasing, and the sum of the data weights of each over all channels.
-    """
+    """What the averages of one time block and channel block were made of."""
 
     middle: float
-    chan_freq: np.ndarray
-    chan_weight: np.ndarray
-    node_weight: np.ndarray
-    time: np.ndarray
-    time_weight: np.ndarray
+    """The time that stands for the block in ``Visibilities.time``, s (MJD)."""
+    chan_freq: Float64[np.ndarray, " chan"]
+    """Frequencies in Hz."""
+    chan_weight: Float64[np.ndarray, " chan"]
+    """Sum of the data weights of each."""
+    node_weight: Float64[np.ndarray, " chan"]
+    """The same, as the mean channels of the averages give it: without their spread within an average."""
+    time: Float64[np.ndarray, " time"]
+    """Distinct times with weight, s (MJD), increasing."""
+    time_weight: Float64[np.ndarray, " time"]
+    """Sum of the data weights of each over all channels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Averages:
-    """What rows that are averages stand for, and what images of them must keep to.
-
-    Parameters
-    ----------
-    contents : tuple of Contents
-        One for each time block.
-    facet : (float, float)
-        Extent in x and y that may be imaged, rad.
-    tolerance : float
-        Relative L2 error of the image of the facet.
-    """
+    """What rows that are averages stand for, and what images of them must keep to."""
 
     contents: tuple[Contents, ...]
+    """One for each time block."""
     facet: tuple[float, float]
+    """Extent in x and y that may be imaged, rad."""
     tolerance: float
+    """Relative L2 error of the image of the facet."""
 
 
 _OPTIONAL = ("antenna1", "antenna2", "chan")  # arrays of rows that may not be there
@@ -107,49 +93,35 @@ _OPTIONAL = ("antenna1", "antenna2", "chan")  # arrays of rows that may not be t
 class Visibilities:
     """Visibilities of one Stokes parameter ready for imaging; flagged samples have weight 0 and value 0.
 
-    Parameters
-    ----------
-    uvw : float64 [row, 3]
-        Baseline coordinates in m, towards ``phase_centre``.
-    chan_freq : float64 [chan]
-        Channel frequencies in Hz, increasing.
-    vis : complex64 [row, chan]
-        Visibilities in Jy; finite.
-    weight : float32 [row, chan]
-        Data weights in 1/Jy^2; finite and not negative.
-    time : float64 [row]
-        Mid-time of each row, s (MJD).
-    antenna1, antenna2 : int32 [row] or None
-        Antenna numbers of each row; averages do not know theirs.
-    phase_centre : (float, float)
-        Right ascension and declination in rad (ICRS).
-    stokes : {"I", "Q", "U", "V"}
-        Stokes parameter.
-    origin : Origin
-        Where they come from: telescope, field name, data column, ...
-    chan : float64 [row] or None
-        Of averages, the mean channel of the samples of each row, an index into ``Contents.chan_freq``.
-    averages : Averages or None
-        What rows that are averages stand for; None where each row is a sample.
-
     Raises
     ------
     ParameterError
         If shapes or dtypes disagree, or the frequencies do not increase.
     """
 
-    uvw: np.ndarray
-    chan_freq: np.ndarray
-    vis: np.ndarray
-    weight: np.ndarray
-    time: np.ndarray
-    antenna1: np.ndarray | None
-    antenna2: np.ndarray | None
+    uvw: Float64[np.ndarray, "row 3"]
+    """Baseline coordinates in m, towards ``phase_centre``."""
+    chan_freq: Float64[np.ndarray, " chan"]
+    """Channel frequencies in Hz, increasing."""
+    vis: Complex64[np.ndarray, "row chan"]
+    """Visibilities in Jy; finite."""
+    weight: Float32[np.ndarray, "row chan"]
+    """Data weights in 1/Jy^2; finite and not negative."""
+    time: Float64[np.ndarray, " row"]
+    """Mid-time of each row, s (MJD)."""
+    antenna1: Int32[np.ndarray, " row"] | None
+    antenna2: Int32[np.ndarray, " row"] | None
+    """Antenna numbers of each row; averages do not know theirs."""
     phase_centre: tuple[float, float]
+    """Right ascension and declination in rad (ICRS)."""
     stokes: str = "I"
+    """Stokes parameter: I, Q, U or V."""
     origin: Origin = field(default_factory=Origin)
-    chan: np.ndarray | None = None
+    """Where they come from: telescope, field name, data column, ..."""
+    chan: Float64[np.ndarray, " row"] | None = None
+    """Of averages, the mean channel of the samples of each row, an index into ``Contents.chan_freq``."""
     averages: Averages | None = None
+    """What rows that are averages stand for; None where each row is a sample."""
 
     def __post_init__(self) -> None:
         nrow, nchan = len(self.uvw), len(self.chan_freq)

@@ -12,11 +12,11 @@ import pytest
 from casacore.tables import default_ms, makearrcoldesc, maketabdesc, table
 
 from vis2img.cli.info import describe
-from vis2img.dataset import open_ms
+from vis2img.dataset import MeasurementSet, open_ms
 from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.ms import metadata, reading
 from vis2img.ms.metadata import read_metadata
-from vis2img.ms.reading import PartReader, read_parts
+from vis2img.ms.reading import PartReader
 from vis2img.ms.selection import Selection
 from vis2img.ms.tables import row_sample
 from vis2img.visibilities import Visibilities
@@ -382,7 +382,7 @@ def test_a_field_and_window_of_a_few_rows_are_found_in_sets_of_many(tmp_path, mo
         ({"spw": 1}, brief[1], second),
     ):
         assert_equals(read(path, **selection), stokes_i(rows, (0, 1), freq, "weight"))
-    parts = read_parts(meta, Selection(spw="all"))
+    parts = MeasurementSet(meta).read_parts(Selection(spw="all"))
     assert [part.nrow for part in parts] == [390, 3]
     with pytest.raises(ParameterError, match="no data for field 'target2'"):
         read(path, field="target2")
@@ -483,8 +483,7 @@ def test_progress_ends_at_all_rows(tmp_path, monkeypatch, rows):
     path = write_ms(tmp_path / "a.ms", [rows], Setup())
     monkeypatch.setattr(reading, "_CHUNK_BYTES", 8 * 5 * 4 * 4)
     calls: list[tuple[int, int]] = []
-    meta = read_metadata(path)
-    read_parts(meta, Selection(), nthreads=1, progress=lambda stage, done, total: calls.append((done, total)))
+    open_ms(path).read_parts(nthreads=1, progress=lambda stage, done, total: calls.append((done, total)))
     assert len(calls) > 3 and {total for _, total in calls} == {18}
     assert [done for done, _ in calls] == sorted(done for done, _ in calls) and calls[-1][0] == 18
 

@@ -30,30 +30,19 @@ class TableFull(ParameterError):
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Averaged visibilities, sorted by channel block, v and u.
-
-    Parameters
-    ----------
-    uvw : float64 or float32 [node, 3]
-        Baselines, wavelengths, v >= 0 but for the nodes of cells at the edge.
-    vis : complex64 [node]
-        Visibilities towards the facet centre, Jy.
-    weight : float32 [node]
-        Weights.
-    chan : float32 [node]
-        Weighted mean number of the samples' channels.
-    block : int32 [node]
-        Channel block.
-    ncells : int
-        Number of cells that the nodes stand for.
-    """
+    """Averaged visibilities, sorted by channel block, v and u."""
 
     uvw: Float[np.ndarray, "node 3"]
+    """Baselines, wavelengths, v >= 0 but for the nodes of cells at the edge; float64 or float32."""
     vis: Complex64[np.ndarray, " node"]
+    """Visibilities towards the facet centre, Jy."""
     weight: Float32[np.ndarray, " node"]
     chan: Float32[np.ndarray, " node"]
+    """Weighted mean number of the samples' channels."""
     block: Int32[np.ndarray, " node"]
+    """Channel block."""
     ncells: int
+    """Number of cells that the nodes stand for."""
 
 
 class CellTable:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,14 +30,17 @@ STAGE = ".partial-"  # start of the name of a block while it is written
 _ARRAYS = ("uvw", "vis", "weight", "chan", "channel_block")
 _CHUNK_ROWS = 1 << 22
 _CHAN_STEPS = 4096  # to a channel, that the mean channels of averages are rounded to
-_ORIGIN = ("selection", "telescope", "field", "column", "frame", "stokes_from", "chan_width", "dish_diameter")
+# What the record tells of the origin, in this order, and those that it splits in two.
+_META = (
+    "ms", "path", "selection", "telescope", "field", "spw", "column", "frame", "pointing_ra", "pointing_dec",
+    "band_low", "band_high", "stokes_from", "time_start", "chan_width", "dish_diameter",
+)  # fmt: skip
+_PAIRS = {"pointing": ("pointing_ra", "pointing_dec"), "band": ("band_low", "band_high")}
 _AGAIN = "give the same vis2img average command again"
 
 
 def read_averaged(
-    path: str | Path,
-    time_blocks: slice | None = None,
-    channel_blocks: slice | None = None,
+    path: str | Path, time_blocks: slice = slice(None), channel_blocks: slice = slice(None)
 ) -> list[Visibilities]:
     """Read a store back as visibilities that image like those of a measurement set.
 
@@ -69,8 +72,8 @@ def read_averaged(
             missing = sum(not p.is_dir() for p in paths)
             counted = f" ({missing} of {len(paths)} time blocks are missing)" if missing else ""
             raise OutputError(f"{path} is not whole: {block.name} {trouble}{counted}; {_AGAIN} to make it so")
-    chosen = paths[time_blocks or slice(None)]
-    chans = range(params.channel_blocks)[channel_blocks or slice(None)]
+    chosen = paths[time_blocks]
+    chans = range(params.channel_blocks)[channel_blocks]
     if not chosen or not chans:
         raise ParameterError(f"{path} has {len(paths)} time and {params.channel_blocks} channel blocks; none is chosen")
     blocks = [(attributes_of(block), _load(block)) for block in chosen]
@@ -258,31 +261,18 @@ def params_of(record: dict[str, Any]) -> AveragingParams:
 
 def record_of(origin: Origin, name: str, start: float) -> dict[str, Any]:
     """Return the record of where averages come from: measurement set ``name``, first time ``start`` in s (MJD)."""
-    assert origin.pointing is not None and origin.band is not None
-    return {
-        "ms": name,
-        "path": origin.paths[0],
-        "selection": origin.selection,
-        "telescope": origin.telescope,
-        "field": origin.field,
-        "spw": origin.spw[0],
-        "column": origin.column,
-        "frame": origin.frame,
-        "pointing_ra": origin.pointing[0],
-        "pointing_dec": origin.pointing[1],
-        "band_low": origin.band[0],
-        "band_high": origin.band[1],
-        "stokes_from": origin.stokes_from,
-        "time_start": start,
-        "chan_width": origin.chan_width,
-        "dish_diameter": origin.dish_diameter,
-    }
+    own: dict[str, Any] = {"ms": name, "time_start": start, "path": origin.paths[0], "spw": origin.spw[0]}
+    for attribute, names in _PAIRS.items():
+        own |= dict(zip(names, getattr(origin, attribute), strict=True))
+    return {key: own[key] if key in own else getattr(origin, key) for key in _META}
 
 
 def origin_of(record: dict[str, Any]) -> Origin:
     """Return where the averages of a store come from; stores of earlier versions do not tell all."""
     meta = record["meta"]
-    told: dict[str, Any] = {name: meta[name] for name in _ORIGIN if name in meta}
-    for name, (low, high) in {"pointing": ("pointing_ra", "pointing_dec"), "band": ("band_low", "band_high")}.items():
-        told[name] = (float(meta[low]), float(meta[high])) if low in meta else None
-    return Origin(paths=(meta["path"],) if "path" in meta else (), spw=(meta["spw"],), **told)
+    told: dict[str, Any] = {field.name: meta[field.name] for field in fields(Origin) if field.name in meta}
+    for attribute, (first, second) in _PAIRS.items():
+        if first in meta:
+            told[attribute] = (float(meta[first]), float(meta[second]))
+    paths = (meta["path"],) if "path" in meta else ()
+    return Origin(**{**told, "paths": paths, "spw": (meta["spw"],)})

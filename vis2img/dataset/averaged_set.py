@@ -62,11 +62,7 @@ class AveragedSet(Dataset):
         )
 
     def read_parts(
-        self,
-        selection: Selection | None = None,
-        *,
-        nthreads: int | None = None,
-        progress: Progress = no_progress,
+        self, selection: Selection | None = None, *, nthreads: int | None = None, progress: Progress = no_progress
     ) -> list[Visibilities]:
         """Read whole time blocks; their origin is the store. See :meth:`Dataset.read_parts`."""
         chosen = selection or Selection(stokes=self.stokes)

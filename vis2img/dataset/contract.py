@@ -19,34 +19,25 @@ from vis2img.ms.metadata import Partition
 from vis2img.ms.reading import PartReader
 from vis2img.ms.selection import Selection
 from vis2img.progress import Progress, no_progress
+from vis2img.shapes import Float64
 from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """What the metadata tell of a selection, before anything is read.
-
-    Parameters
-    ----------
-    telescope : str
-    phase_centre : (float, float)
-        RA and Dec in rad.
-    pointing : (float, float)
-        Where the dishes pointed, RA and Dec in rad.
-    bands : list of (float64 [chan], float)
-        Frequencies, increasing, and width of the channels in Hz, of each band that is read.
-    receiver : (float, float)
-        Lowest and highest frequency in Hz that tell of the receiver.
-    dish_diameter : float
-        m; 0 where it is not known.
-    """
+    """What the metadata tell of a selection, before anything is read."""
 
     telescope: str
     phase_centre: tuple[float, float]
+    """RA and Dec in rad."""
     pointing: tuple[float, float]
-    bands: list[tuple[np.ndarray, float]]
+    """Where the dishes pointed, RA and Dec in rad."""
+    bands: list[tuple[Float64[np.ndarray, " chan"], float]]
+    """Frequencies, increasing, and width of the channels in Hz, of each band that is read."""
     receiver: tuple[float, float]
+    """Lowest and highest frequency in Hz that tell of the receiver."""
     dish_diameter: float
+    """m; 0 where it is not known."""
 
     @property
     def beam(self) -> float:
@@ -102,11 +93,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def read_parts(
-        self,
-        selection: Selection | None = None,
-        *,
-        nthreads: int | None = None,
-        progress: Progress = no_progress,
+        self, selection: Selection | None = None, *, nthreads: int | None = None, progress: Progress = no_progress
     ) -> list[Visibilities]:
         """Return the visibilities of ``selection``, one part for each band and Stokes parameter.
 
@@ -142,11 +129,7 @@ class Dataset(ABC):
         """
 
     def read(
-        self,
-        selection: Selection | None = None,
-        *,
-        nthreads: int | None = None,
-        progress: Progress = no_progress,
+        self, selection: Selection | None = None, *, nthreads: int | None = None, progress: Progress = no_progress
     ) -> Visibilities:
         """Return the visibilities of one Stokes parameter of one band; see :meth:`read_parts`.
 

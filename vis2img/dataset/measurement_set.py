@@ -10,7 +10,7 @@ from vis2img.errors import MeasurementSetError
 from vis2img.imaging.params import MIN_NPIX
 from vis2img.machine import cores
 from vis2img.ms.metadata import Metadata, Partition, suggest_pixsize
-from vis2img.ms.reading import PartReader, open_parts, read_parts
+from vis2img.ms.reading import PartReader
 from vis2img.ms.selection import Selection, resolve
 from vis2img.progress import Progress, no_progress
 from vis2img.units import format_angle
@@ -52,18 +52,28 @@ class MeasurementSet(Dataset):
         )
 
     def read_parts(
-        self,
-        selection: Selection | None = None,
-        *,
-        nthreads: int | None = None,
-        progress: Progress = no_progress,
+        self, selection: Selection | None = None, *, nthreads: int | None = None, progress: Progress = no_progress
     ) -> list[Visibilities]:
         """Read in one pass over the rows; see :meth:`Dataset.read_parts`."""
-        return read_parts(self.meta, selection or Selection(), nthreads=nthreads or cores(), progress=progress)
+        readers = self.open_parts(selection or Selection())
+        nrow, before = sum(reader.nrow for reader in readers), 0
+        parts: list[Visibilities] = []
+
+        def advance(stage: str, done: int, total: int, note: str = "") -> None:
+            progress(stage, before + done, nrow)
+
+        for reader in readers:
+            parts += reader.read(nthreads=nthreads or cores(), progress=advance)
+            before += reader.nrow
+
+        troubles = [reader.trouble() for reader in readers]
+        if all(troubles):  # some spectral windows may be flagged, not all
+            raise MeasurementSetError(str(troubles[0]))
+        return parts
 
     def open_parts(self, selection: Selection) -> list[PartReader]:
         """Open the spectral windows for reading in pieces."""
-        return open_parts(self.meta, selection)
+        return [PartReader(self.meta, band) for band in resolve(self.meta, selection)]
 
     def suggest_grid(
         self, selection: Selection, npix: tuple[int, int] | None, pixsize: float | None

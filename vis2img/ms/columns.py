@@ -81,10 +81,8 @@ class Columns:
 
     def whole(self, name: str) -> np.ndarray:
         """Return a light column over all rows."""
-        return self._known[name] if name in self._known else self.read(name)
-
-    def read(self, name: str) -> np.ndarray:
-        """Return a column over all rows."""
+        if name in self._known:
+            return self._known[name]
         with self._telling(name):
             return self._table.getcol(name)
 

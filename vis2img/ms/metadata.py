@@ -111,7 +111,26 @@ class Metadata:
     @cached_property
     def flags(self) -> tuple[float | None, int]:
         """Fraction flagged (FLAG or FLAG_ROW) of a sample of rows, None if unreadable, and their number; read late."""
-        return _flagged_fraction(self)
+        per_row = {p.ddid: len(self.spws[p.spw].chan_freq) * max(1, len(p.corrs)) for p in self.partitions}
+        if not per_row:
+            return None, 0
+        rows = row_sample(self.nrow, max(64, _FLAG_BUDGET // max(per_row.values())))
+        flagged = total = 0
+        try:
+            main = open_table(self.path)
+            setup = main.selectrows(rows).getcol("DATA_DESC_ID")
+            for ddid in per_row:
+                here = rows[setup == ddid]
+                if not len(here):
+                    continue
+                part = main.selectrows(here)
+                flags = part.getcol("FLAG").reshape(len(here), -1)
+                if "FLAG_ROW" in self.columns:
+                    flags = flags | part.getcol("FLAG_ROW")[:, None]
+                flagged, total = flagged + int(flags.sum()), total + flags.size
+        except RuntimeError:
+            return None, 0
+        return (flagged / total, len(rows)) if total else (None, 0)
 
     @cached_property
     def uv_max(self) -> float:
@@ -137,10 +156,6 @@ class Metadata:
         if not (self.dish_diameter > 0 and self._freq_range[0] > 0):
             return None
         return min(1.0, 1.2 * SPEED_OF_LIGHT / self._freq_range[0] / self.dish_diameter)
-
-    def field(self, field_id: int) -> FieldInfo:
-        """Return the field with this FIELD_ID."""
-        return self.fields[field_id]
 
 
 def suggest_pixsize(uv_max: float) -> float | None:
@@ -208,13 +223,10 @@ def read_metadata(path: str | Path) -> Metadata:
 
 
 def _sample_main(main: table, path: Path, rows: np.ndarray) -> dict[str, np.ndarray]:
-    names = ["TIME", "ANTENNA1", "ANTENNA2", "UVW", "FIELD_ID", "DATA_DESC_ID"]
     part = main if len(rows) == main.nrows() else main.selectrows(rows)
-    sample: dict[str, np.ndarray] = {}
-    for name in [*names, "INTERVAL"]:
-        if name == "INTERVAL" and name not in main.colnames():
-            sample[name] = np.zeros(0)
-            continue
+    sample = {"INTERVAL": np.zeros(0)}
+    optional = sample.keys() & set(main.colnames())
+    for name in ("TIME", "ANTENNA1", "ANTENNA2", "UVW", "FIELD_ID", "DATA_DESC_ID", *optional):
         try:
             sample[name] = part.getcol(name) if len(rows) else np.zeros((0, 3) if name == "UVW" else 0)
         except RuntimeError as error:
@@ -245,26 +257,3 @@ def _partitions(
         spw, corrs = setups[ddid]
         result.append(Partition(field, ddid, spw, corrs, round(count * scale)))
     return tuple(result)
-
-
-def _flagged_fraction(meta: Metadata) -> tuple[float | None, int]:
-    per_row = {p.ddid: len(meta.spws[p.spw].chan_freq) * max(1, len(p.corrs)) for p in meta.partitions}
-    if not per_row:
-        return None, 0
-    rows = row_sample(meta.nrow, max(64, _FLAG_BUDGET // max(per_row.values())))
-    flagged = total = 0
-    try:
-        main = open_table(meta.path)
-        setup = main.selectrows(rows).getcol("DATA_DESC_ID")
-        for ddid in per_row:
-            here = rows[setup == ddid]
-            if not len(here):
-                continue
-            part = main.selectrows(here)
-            flags = part.getcol("FLAG").reshape(len(here), -1)
-            if "FLAG_ROW" in meta.columns:
-                flags = flags | part.getcol("FLAG_ROW")[:, None]
-            flagged, total = flagged + int(flags.sum()), total + flags.size
-    except RuntimeError:
-        return None, 0
-    return (flagged / total, len(rows)) if total else (None, 0)

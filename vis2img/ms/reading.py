@@ -19,64 +19,13 @@ import numpy as np
 from vis2img.errors import MeasurementSetError
 from vis2img.ms.columns import Columns
 from vis2img.ms.metadata import Metadata
-from vis2img.ms.selection import Band, Selection, resolve, select_rows
+from vis2img.ms.selection import Band, select_rows
 from vis2img.progress import Progress, no_progress
 from vis2img.visibilities import Origin, Visibilities
 
 _CHUNK_BYTES = 4e6  # of the data column; a handful of chunks are in flight
 _AUTO_WEIGHTS = ("WEIGHT_SPECTRUM", "WEIGHT")
 _LIGHT = ("TIME", "ANTENNA1", "ANTENNA2", "UVW")
-
-
-def read_parts(
-    meta: Metadata, selection: Selection, *, nthreads: int = 2, progress: Progress = no_progress
-) -> list[Visibilities]:
-    """Read the visibilities that ``selection`` names, in one pass over the measurement set.
-
-    Parameters
-    ----------
-    meta : Metadata
-        From :func:`vis2img.ms.metadata.read_metadata`.
-    selection : Selection
-        What to read.
-    nthreads : int
-        Threads that reduce chunks; casacore reads one at a time.
-    progress : callable, optional
-        Called with (rows done, rows in all) after each chunk.
-
-    Returns
-    -------
-    list of Visibilities
-        One for each spectral window and Stokes parameter, those of one spectral window together.
-
-    Raises
-    ------
-    MeasurementSetError
-        If a column cannot be read, or nothing usable is in the selection (all flagged, no weight, ...).
-    ParameterError
-        If the selection is outside the data.
-    """
-    readers = open_parts(meta, selection)
-    total, done = sum(reader.nrow for reader in readers), 0
-    parts: list[Visibilities] = []
-    reasons = []
-    for reader in readers:
-        parts += reader.read(nthreads=nthreads, progress=_shifted(progress, done, total))
-        done += reader.nrow
-        reasons.append(reader.trouble())
-    troubles = [reason for reason in reasons if reason]
-    if len(troubles) == len(readers):  # some spectral windows may be flagged, not all
-        raise MeasurementSetError(troubles[0])
-    return parts
-
-
-def open_parts(meta: Metadata, selection: Selection) -> list[PartReader]:
-    """Open the spectral windows that ``selection`` names, for reading at once or in pieces."""
-    return [PartReader(meta, band) for band in resolve(meta, selection)]
-
-
-def _shifted(progress: Progress, start: int, total: int) -> Progress:
-    return lambda stage, done, _, note="": progress(stage, start + done, total)
 
 
 class PartReader:

@@ -10,6 +10,7 @@ import numpy as np
 from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.ms.metadata import LONGEST_BASELINE, Metadata, Partition
 from vis2img.ms.subtables import FieldInfo
+from vis2img.shapes import Float64, Int
 from vis2img.units import Antennas, IndexRange, Spws
 
 
@@ -82,36 +83,21 @@ _NEEDS = {
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """What is read of one field and spectral window: a :class:`Selection` made definite.
-
-    Parameters
-    ----------
-    selection : Selection
-        What it was made of.
-    partition : Partition
-        Field, spectral window and correlations.
-    field : FieldInfo
-        Name, phase centre and pointing.
-    column : str
-        Data column.
-    hands : tuple of (str, Hands)
-        Stokes parameters in the order of the selection, and the correlations that form each.
-    chans : int64 [chan]
-        Channels of the spectral window, in the order of increasing frequency.
-    chan_freq : float64 [chan]
-        Their frequencies in Hz.
-    chan_width : float
-        Their width in Hz.
-    """
+    """What is read of one field and spectral window: a :class:`Selection` made definite."""
 
     selection: Selection
     partition: Partition
     field: FieldInfo
     column: str
+    """Data column."""
     hands: tuple[tuple[str, Hands], ...]
-    chans: np.ndarray
-    chan_freq: np.ndarray
+    """Stokes parameters in the order of the selection, and the correlations that form each."""
+    chans: Int[np.ndarray, " chan"]
+    """Channels of the spectral window, in the order of increasing frequency."""
+    chan_freq: Float64[np.ndarray, " chan"]
+    """Their frequencies in Hz."""
     chan_width: float
+    """Their width in Hz."""
 
 
 def resolve(meta: Metadata, selection: Selection) -> list[Band]:
@@ -141,7 +127,7 @@ def resolve(meta: Metadata, selection: Selection) -> list[Band]:
     for partition, chans in zip(partitions, _channels(meta, selection, partitions), strict=True):
         spw, hands = meta.spws[partition.spw], _hands(meta, partition, selection)
         freqs = np.ascontiguousarray(spw.chan_freq[chans])
-        field = meta.field(partition.field)
+        field = meta.fields[partition.field]
         bands.append(Band(selection, partition, field, column, hands, chans, freqs, spw.chan_width))
     return [band for band in bands if len(band.chans)]
 
