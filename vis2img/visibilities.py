@@ -159,17 +159,14 @@ class Visibilities:
 
     def uv_max(self) -> float:
         """Length of the longest baseline in wavelengths, in the uv plane."""
-        if not self.nrow:
-            return 0.0
-        longest = float(np.sqrt(np.max(np.sum(self.uvw[:, :2] ** 2, axis=1))))
-        return longest * self.chan_freq[-1] / SPEED_OF_LIGHT
+        return float(np.max(self._uv_lengths(), initial=0.0)) * self.chan_freq[-1] / SPEED_OF_LIGHT
 
     def uv_min(self) -> float:
         """Length of the shortest baseline in wavelengths, in the uv plane."""
-        if not self.nrow:
-            return 0.0
-        shortest = float(np.sqrt(np.min(np.sum(self.uvw[:, :2] ** 2, axis=1))))
-        return shortest * self.chan_freq[0] / SPEED_OF_LIGHT
+        return float(np.min(self._uv_lengths())) * self.chan_freq[0] / SPEED_OF_LIGHT if self.nrow else 0.0
+
+    def _uv_lengths(self) -> Float64[np.ndarray, " row"]:
+        return np.sqrt(np.sum(self.uvw[:, :2] ** 2, axis=1))
 
     def subset(self, rows: np.ndarray, chans: slice) -> Visibilities:
         """Return the same observation with only ``rows`` (indices or mask) and ``chans``; itself if these are all."""

@@ -143,7 +143,7 @@ def write_block(path: Path, cells: Sequence[Cells], attributes: dict[str, Any]) 
     Parameters
     ----------
     path : Path
-        From :func:`block_path`.
+        From :func:`blocks_of`.
     cells : sequence of Cells
         Pieces, in order.
     attributes : dict
@@ -194,14 +194,9 @@ def partial_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def block_path(path: Path, index: int) -> Path:
-    """Return the folder of a time block."""
-    return path / f"block-{index:04d}"
-
-
 def blocks_of(path: Path, record: dict[str, Any]) -> list[Path]:
     """Return the folders of all time blocks that a store with these root attributes has."""
-    return [block_path(path, index) for index in range(len(record["edges"]) - 1)]
+    return [path / f"block-{index:04d}" for index in range(len(record["edges"]) - 1)]
 
 
 def read_record(path: Path) -> dict[str, Any]:
