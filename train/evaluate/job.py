@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from matplotlib.figure import Figure
-
 from vis2img import __version__
-from vis2img.models.vit import ViT
 from vis2img.progress import Progress, no_progress
 from vis2img.train.evaluate.config import EvaluateConfig
 from vis2img.train.evaluate.encoders import Encoder, NetworkEncoder, pixel_encoder, random_encoders, run_encoders
@@ -18,36 +14,18 @@ from vis2img.train.evaluate.finetune import FineTuneConfig, FineTuning
 from vis2img.train.evaluate.folds import Samples
 from vis2img.train.evaluate.labelled_tasks import LabelledTasks, read_pictures
 from vis2img.train.evaluate.scores import Score, scores_of
-from vis2img.train.report.embedding_map import NEIGHBOURS, map_figure, umap_points
-from vis2img.train.report.token_pictures import attention_figure, token_pca_figure
 from vis2img.train.run.config import TrainConfig
-
-_SHOWN = 8  # pictures of a figure
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores, facts of what they are of, what was left out, and an encoder with images to make pictures with."""
+    """Scores, facts of what they are of, what was left out, and an encoder with images to show it by."""
 
     scores: list[Score]
     facts: dict[str, str]
     left_out: list[LeftOut]
     encoder: NetworkEncoder
     shown: Samples
-
-    def pictures(self) -> list[tuple[str, Figure]]:
-        """Return a map of the embeddings, and of a transformer the attention and the components of its tokens."""
-        encoder, images, label = self.encoder, self.shown.inputs, self.shown.label
-        of_each = [np.flatnonzero(label == name)[: _SHOWN // 2] for name in np.unique(label)]
-        some = images[np.concatenate(of_each)[:_SHOWN]]
-        pictures = []
-        if len(images) > NEIGHBOURS + 1:
-            points = umap_points(encoder.encode(images))
-            pictures.append(("Map of the embeddings", map_figure(points, label, thumbnails=images)))
-        if isinstance(encoder.model.backbone, ViT):
-            pictures.append(("Attention", attention_figure(encoder.model, encoder.variables, some)))
-            pictures.append(("Components of tokens", token_pca_figure(encoder.model, encoder.variables, some)))
-        return pictures
 
 
 def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> Evaluation:

@@ -53,6 +53,7 @@ def run(argv: list[str], prog: str) -> int:
     # JAX, scikit-learn and matplotlib, which --help and a wrong command line do not wait for.
     from vis2img.train.evaluate.job import evaluate
     from vis2img.train.evaluate.scores import summaries, to_json
+    from vis2img.train.report.encoder_pictures import encoder_pictures
     from vis2img.train.report.scores_page import check_report_folder, print_table, write_report
 
     if command.output:
@@ -74,7 +75,7 @@ def run(argv: list[str], prog: str) -> int:
             evaluation.scores,
             title="What the representation is worth",
             facts={**evaluation.facts, "command": " ".join([*prog.split(), *argv])},
-            pictures=evaluation.pictures(),
+            pictures=encoder_pictures(evaluation.encoder, evaluation.shown),
             overwrite=command.overwrite,
         )
         print(f"report: {path}", file=sys.stderr if command.json else sys.stdout)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vis2img.coordinates import direction_cosines, sky_position
 from vis2img.errors import ParameterError
-from vis2img.simulate.config import SimulateConfig
 from vis2img.simulate.sky.catalogue import read_user_catalogue
 from vis2img.simulate.sky.counts import COUNTS_FREQ, COUNTS_INDEX
 from vis2img.simulate.sky.draw import draw_sky, power_law
@@ -18,6 +18,9 @@ from vis2img.simulate.sky.layout import free_place
 from vis2img.simulate.sky.pictures import CutoutSet, cutout_source, read_cutouts
 from vis2img.simulate.sky.population import draw_population
 from vis2img.simulate.sky.source import UNLABELLED, SkyComponent, SkySource, single_component_source
+
+if TYPE_CHECKING:
+    from vis2img.simulate.config import SimulateConfig
 
 _OUTSIDE = (0.75, 1.2)  # of the field of view, from its centre: beyond the corners and beyond the grid's margin
 _BRIGHTEST = 0.999  # Jy at 1.4 GHz, the upper end of the published counts
