@@ -288,6 +288,29 @@ def test_blocks_too_large_to_share_the_memory_are_done_alone(
     same(tmp_path / "a.zarr", tmp_path / "b.zarr")
 
 
+def test_the_record_of_the_origin_stays_readable(store: Path) -> None:
+    """The names that stores have had since format 2; earlier ones of that format lack some of them."""
+    record = json.loads((store / "zarr.json").read_text())
+    meta = record["attributes"]["meta"]
+    assert " ".join(meta) == (
+        "ms path selection telescope field spw column frame pointing_ra pointing_dec band_low band_high stokes_from "
+        "time_start chan_width dish_diameter"
+    )
+    origin = open_ms(store).origin
+    assert (origin.paths, origin.spw, origin.column) == ((meta["path"],), (0,), "DATA")
+    assert origin.pointing == pytest.approx(CENTRE) and origin.band == (meta["band_low"], meta["band_high"])
+
+    for name in ("path", "selection", "pointing_ra", "pointing_dec", "band_low", "band_high", "dish_diameter"):
+        del meta[name]
+    (store / "zarr.json").write_text(json.dumps(record))
+    old = open_ms(store)
+    assert (old.origin.paths, old.origin.pointing, old.origin.band) == ((), None, None)
+    outline = old.outline()
+    assert outline.pointing == outline.phase_centre and math.isnan(outline.beam)
+    assert outline.receiver == (record["attributes"]["chan_freq"][0], record["attributes"]["chan_freq"][-1])
+    assert old.image().nvis > 0
+
+
 def times_behind(parts: list[Visibilities]) -> np.ndarray:
     """Return the distinct times that an image of ``parts`` tells of."""
     image = make_image(parts, ImagingParams((128, 128), PIXSIZE, weighting="natural"))
