@@ -26,34 +26,21 @@ _PUBLIC = {
     "Vis2imgError": "vis2img.errors",
 }
 
-__all__ = [
-    "Image",
-    "ImagingParams",
-    "ImagingPrior",
-    "Loader",
-    "LoaderConfig",
-    "MeasurementSet",
-    "PriorConfig",
-    "Selection",
-    "SimulateConfig",
-    "Vis2imgError",
-    "Visibilities",
-    "__version__",
-    "open_ms",
-]
+__all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
-    from vis2img.dataset import MeasurementSet, open_ms
-    from vis2img.draws.presets import PriorConfig
-    from vis2img.draws.prior import ImagingPrior
-    from vis2img.errors import Vis2imgError
-    from vis2img.imaging.image import Image
-    from vis2img.imaging.params import ImagingParams
-    from vis2img.loader.config import LoaderConfig
-    from vis2img.loader.loader import Loader
-    from vis2img.ms.selection import Selection
-    from vis2img.simulate.config import SimulateConfig
-    from vis2img.visibilities import Visibilities
+    from vis2img.dataset import MeasurementSet as MeasurementSet
+    from vis2img.dataset import open_ms as open_ms
+    from vis2img.draws.presets import PriorConfig as PriorConfig
+    from vis2img.draws.prior import ImagingPrior as ImagingPrior
+    from vis2img.errors import Vis2imgError as Vis2imgError
+    from vis2img.imaging.image import Image as Image
+    from vis2img.imaging.params import ImagingParams as ImagingParams
+    from vis2img.loader.config import LoaderConfig as LoaderConfig
+    from vis2img.loader.loader import Loader as Loader
+    from vis2img.ms.selection import Selection as Selection
+    from vis2img.simulate.config import SimulateConfig as SimulateConfig
+    from vis2img.visibilities import Visibilities as Visibilities
 
 
 def __getattr__(name: str) -> Any:

@@ -193,8 +193,6 @@ class Form(PrimitiveConstructorSpec[Any]):
     """Text that gives the very same value; help texts are content with fewer digits."""
     bare: bool = True
     """Whether the numbers in memory mean something by themselves, as indices do and angles do not."""
-    reads_null: bool = False
-    """Whether null in a YAML file is a value, instead of the default."""
 
     def read(self, value: Any) -> Any:
         """Return what ``value`` of a YAML file means; a ValueError says what is wrong with it."""

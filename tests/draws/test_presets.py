@@ -170,7 +170,7 @@ def test_the_example_is_a_prior() -> None:
         ("preset: [full]", ["preset", "is unknown"]),
         ("robust: [1, -1]", ["robust = [1, -1]", "low <= high"]),
         ("robust: [-9, 1]", ["robust = [-9, 1]", "from -5 to 5"]),
-        ("robust: [1, 2, 3]", ["robust", "[low, high]"]),
+        ("robust: [1, 2, 3]", ["robust: [1, 2, 3]", "must be 2 values"]),
         ("robust: high", ["robust", "'high' is not a number"]),
         ("robust: null", ["robust", "None is not a number"]),
         ("keep_times: [yes, 1]", ["keep_times", "True is not a number"]),

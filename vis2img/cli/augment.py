@@ -76,11 +76,6 @@ class AugmentCommand(SheetConfig):
         if self.threads is not None and self.threads < 1:
             raise ParameterError(f"--threads {self.threads}: at least one is needed")
 
-    @property
-    def sheet(self) -> SheetConfig:
-        """What the sheet shows, without what concerns the terminal."""
-        return SheetConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(SheetConfig)})
-
     def picture(self, ms: Path) -> Path:
         """Return where the sheet goes."""
         return self.output or Path(f"{ms.resolve().stem}-augment.png")
@@ -135,7 +130,7 @@ def _parse(argv: list[str], prog: str) -> tuple[AugmentCommand, str]:
 
 def _sheet(command: AugmentCommand, path: Path) -> Sheet:
     """Image the field; refuse before anything is read what does not fit."""
-    ms, config = open_ms(path), command.sheet
+    ms = open_ms(path)
     prior, fixed = (
         ImagingPrior.for_ms(ms, command.selection, npix=command.npix, config=ranges)
         for ranges in (command.ranges, PRESETS["image-only"])
@@ -145,10 +140,10 @@ def _sheet(command: AugmentCommand, path: Path) -> Sheet:
     # All visibilities are kept where they fit; each image copies some of them, and images want room too.
     memory = free_bytes() / (workers + 3)
     field = ObservedField(str(path.resolve()), command.selection, prior, memory=memory)
-    patch_side(field, config)
-    patches_at(field, config, ms.outline(command.selection).phase_centre)
+    patch_side(field, command)
+    patches_at(field, command, ms.outline(command.selection).phase_centre)
     with Bars(quiet=command.quiet or command.json) as bars:
-        return make_sheet(field, config, reference, workers=workers, progress=bars)
+        return make_sheet(field, command, reference, workers=workers, progress=bars)
 
 
 def _record(command: AugmentCommand, path: Path, sheet: Sheet, out: Path) -> dict[str, Any]:

@@ -59,10 +59,6 @@ class LoaderBenchCommand(LoaderConfig):
         if not self.seconds > 0 or self.rate < 0:
             raise ParameterError("seconds must be positive, and rate not negative")
 
-    def loader(self) -> LoaderConfig:
-        """Return the configuration of the loader alone."""
-        return LoaderConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(LoaderConfig)})
-
 
 def run(argv: list[str], prog: str) -> int:
     """Run ``vis2img loader-bench``."""
@@ -76,7 +72,7 @@ def run(argv: list[str], prog: str) -> int:
                 print(f"dashboard: {loader.dashboard_link}", file=sys.stderr)
 
         found = measure(
-            command.loader(),
+            command,
             seconds=command.seconds,
             rate=command.rate,
             seed=command.seed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -61,11 +60,6 @@ class SimulateCommand(SimulateConfig):
         if self.scatter and self.observations == 1:
             raise ParameterError("--scatter points several observations; give --observations")
 
-    def simulation(self) -> SimulateConfig:
-        """Return the simulation without what concerns the terminal and the number of them."""
-        names = [f.name for f in dataclasses.fields(SimulateConfig)]
-        return SimulateConfig(**{name: getattr(self, name) for name in names})
-
 
 def run(argv: list[str], prog: str) -> int:
     """Run ``vis2img simulate``."""
@@ -93,7 +87,7 @@ def _one(command: SimulateCommand) -> int:
     from vis2img.simulate.run import simulate
 
     with Bars(command.json or command.quiet, brief=True) as bars:
-        result = simulate(command.simulation(), progress=bars)
+        result = simulate(command, progress=bars)
     written = {
         "measurement_set": str(result.ms_path),
         "catalogue": str(result.catalogue_path),
@@ -109,7 +103,7 @@ def _one(command: SimulateCommand) -> int:
 def _many(command: SimulateCommand, prog: str) -> int:
     from vis2img.simulate.campaign import observations, simulate_many
 
-    configs = observations(command.simulation(), command.observations, scatter=command.scatter)
+    configs = observations(command, command.observations, scatter=command.scatter)
     with Bars(quiet=command.quiet or command.json) as bars:
         result = simulate_many(
             configs,

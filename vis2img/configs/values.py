@@ -1,8 +1,7 @@
 """What one setting takes: from the values of YAML to the type of a dataclass field, and back.
 
-Own code, as no library was found that would shorten it: cattrs 26.2 and mashumaro 3.23 take 1.5 and ``true`` for the
-whole number 1, a quoted ``no`` for true and ``a.ms`` for a list of four letters, so that each type needs a function
-anyway; msgspec 0.22 passes over unknown keys, and neither it nor dacite 1.9 can be told that ``2arcsec`` is a float.
+Own code, as cattrs 26.2 and mashumaro 3.23 take 1.5 and ``true`` for the whole number 1 and ``a.ms`` for a list of four
+letters, msgspec 0.22 passes over unknown keys, and neither it nor dacite 1.9 can be told that ``2arcsec`` is a float.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ class Key(NamedTuple):
     @classmethod
     def of(cls, hint: Any, default: Any = tyro.MISSING) -> Key:
         """Return what an annotation says, without its marks."""
-        marks: list[Any] = []
-        optional = False
+        marks, optional = list[Any](), False
         while True:
             if typing.get_origin(hint) is typing.Annotated:
                 marks += hint.__metadata__
@@ -55,7 +53,7 @@ class Key(NamedTuple):
 
     def read(self, value: Any, default: Any, saved: bool = False) -> Any:
         """Return what ``value`` of a YAML file means; a ValueError says what is wrong with it."""
-        if value is None and (self.optional or not (self.form and self.form.reads_null)):
+        if value is None:
             return None if self.optional else default
         return self._read(value, saved)
 

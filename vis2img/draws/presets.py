@@ -11,50 +11,15 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from vis2img.configs.load import build, read_config
 from vis2img.configs.records import to_record
-from vis2img.configs.values import advice, scalar
+from vis2img.configs.values import advice
 from vis2img.errors import ParameterError
 from vis2img.imaging.params import EPSILON_LIMITS, Weighting
-from vis2img.units import Form
 
-
-@dataclass(frozen=True)
-class _RangeForm(Form):
-    """A range as two numbers, or in a file as one that fixes the parameter."""
-
-    reads_null: bool = True
-    unlimited: bool = False
-    """Whether null stands for no limit at either end."""
-
-    def read(self, value: Any) -> tuple[float, float]:
-        """Return the range that ``value`` of a YAML file means."""
-        if value is None and self.unlimited:
-            return math.inf, math.inf
-        ends = value if isinstance(value, list) else [value, value]
-        if len(ends) != 2:
-            raise ValueError(f"{ends} must be [low, high], or one number that fixes it")
-        return scalar(float, ends[0]), scalar(float, ends[1])
-
-    def write(self, value: tuple[float, float]) -> list[float] | None:
-        """Return the range as a YAML file holds it."""
-        return None if self.unlimited and math.isinf(value[1]) else list(value)
-
-
-def _range(unlimited: bool = False) -> _RangeForm:
-    return _RangeForm(
-        nargs=2,
-        metavar="FLOAT FLOAT",
-        instance_from_str=lambda ends: (float(ends[0]), float(ends[1])),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda value: [str(end) for end in value],
-        unlimited=unlimited,
-    )
-
-
-Range = Annotated[tuple[float, float], _range()]
+Range = tuple[float, float]
 _LIMITS = {
     "pixsize": (0.1, 10.0),
     "robust": (-5.0, 5.0),
@@ -63,6 +28,7 @@ _LIMITS = {
     "uv_max": (0.0, 10),
 }
 _FRACTIONS = ("band_fraction", "time_fraction", "keep_times", "keep_antennas", "keep_baselines")
+_RANGES = (*_LIMITS, *_FRACTIONS)
 
 
 @dataclass(frozen=True)
@@ -94,7 +60,7 @@ class PriorConfig:
     uv_min: Range = (0.0, 0.01)
     """Shortest baseline kept, as a fraction of the longest one at the highest frequency; from 0 to 1. It hides emission
     wider than about 3 / uv_min suggested pixels, and digs negative bowls around what is left."""
-    uv_max: Annotated[tuple[float, float], _range(unlimited=True)] = (0.6, 1.2)
+    uv_max: Range = (0.6, 1.2)
     """Longest baseline kept, in the same units, up to 10; inf inf: no limit. Below 1 it lowers the resolution and
     adds the sidelobes of a hard edge; well above 1 nothing is cut."""
     band_fraction: Range = (0.4, 1.0)
@@ -158,7 +124,7 @@ class PriorConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for YAML and JSON: ranges as [low, high], no limit (uv_max) as None."""
-        return to_record(self)
+        return to_record(self) | ({"uv_max": None} if math.isinf(self.uv_max[1]) else {})
 
     @classmethod
     def from_dict(
@@ -181,7 +147,11 @@ class PriorConfig:
         ParameterError
             If a key is unknown or a value illegal; one line that names the key.
         """
-        return build(cls, record, path, vars(base or cls()))
+        ranges = {str(key).replace("-", "_"): value for key, value in record.items()}
+        for name in ranges.keys() & _RANGES:
+            end = math.inf if name == "uv_max" and ranges[name] is None else ranges[name]
+            ranges[name] = end if isinstance(end, list) else [end, end]
+        return build(cls, ranges, path, vars(base or cls()))
 
 
 _NOTHING_VARIES = PriorConfig(
