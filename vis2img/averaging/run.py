@@ -98,8 +98,7 @@ def average(
     selection : Selection, optional
         One Stokes parameter of one spectral window.
     memory : float, optional
-        Bytes of resident memory that this process may reach, Python and libraries included. Default: 2 GB more than
-        it holds.
+        Bytes of resident memory that this process may reach, with all libraries; default: 2 GB more than it has.
     nthreads : int
         Threads; as many time blocks are averaged side by side as the memory allows.
     overwrite : bool
