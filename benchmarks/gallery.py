@@ -21,7 +21,8 @@ from PIL import Image
 
 from vis2img.dataset import open_ms
 from vis2img.imaging.params import ImagingParams
-from vis2img.simulate.run import SimulateConfig, simulate
+from vis2img.simulate.config import SimulateConfig
+from vis2img.simulate.run import simulate
 from vis2img.simulate.sky.counts import differential_counts
 from vis2img.simulate.sky.draw import ALL_CLASSES
 from vis2img.simulate.sky.population import draw_population

@@ -35,7 +35,8 @@ OURS = "vis2img"
 _SIMULATE = """
 import math, sys
 from pathlib import Path
-from vis2img.simulate.run import SimulateConfig, simulate
+from vis2img.simulate.config import SimulateConfig
+from vis2img.simulate.run import simulate
 simulate(SimulateConfig(out=Path(sys.argv[1]), ntimes=225, dtime=16.0, nchan=64, start_freq=900e6, chan_width=12.5e6,
                         correlations=sys.argv[2], n_sources=40, fov=math.radians(0.8), seed=1))
 """

@@ -23,7 +23,8 @@ from typing import Any
 import vis2img.simulate.corruptions as corruptions
 import vis2img.simulate.observe as observe
 import vis2img.simulate.predict as predict
-from vis2img.simulate.run import SimulateConfig, simulate
+from vis2img.simulate.config import SimulateConfig
+from vis2img.simulate.run import simulate
 from vis2img.simulate.sky.catalogue import read_catalogue
 
 

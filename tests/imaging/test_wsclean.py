@@ -196,7 +196,8 @@ def test_shapes_of_real_sets_equal_wsclean(unpacked, tmp_path, name, kind):
 def test_where_gridders_differ_an_explicit_transform_is_with_us(tmp_path):
     """A crowded wide field of MeerKAT: WSClean's default gridder is off, its w-gridder and ours are not."""
     from vis2img.imaging.weighting import imaging_weights
-    from vis2img.simulate.run import SimulateConfig, simulate
+    from vis2img.simulate.config import SimulateConfig
+    from vis2img.simulate.run import simulate
 
     config = SimulateConfig(
         out=tmp_path / "wide.ms", ntimes=6, dtime=600.0, nchan=2, n_sources=150, fov=math.radians(3.0), sefd=0.0,

@@ -22,8 +22,10 @@ pytest.importorskip("simms")
 from vis2img.cli import main
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.simulate.campaign import observations, simulate_many
+from vis2img.simulate.config import PRESETS, SimulateConfig
 from vis2img.simulate.empty_ms import start_time
-from vis2img.simulate.run import PRESETS, SimulateConfig, is_done, simulate
+from vis2img.simulate.files import is_done
+from vis2img.simulate.run import simulate
 from vis2img.simulate.sky.build import simulated_sky
 
 SMALL = {"telescope": "kat-7", "ntimes": 3, "nchan": 2, "n_sources": 2, "fov": 0.02, "sefd": 300.0}

@@ -16,7 +16,8 @@ pytest.importorskip("simms")
 from vis2img.dataset import open_ms
 from vis2img.imaging.image import Image
 from vis2img.imaging.params import ImagingParams
-from vis2img.simulate.run import SimulateConfig, simulate
+from vis2img.simulate.config import SimulateConfig
+from vis2img.simulate.run import simulate
 from vis2img.simulate.sky.counts import number_between
 from vis2img.simulate.truth.truth import Truth
 

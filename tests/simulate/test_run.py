@@ -15,7 +15,8 @@ import pytest
 from casacore.tables import table
 
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
-from vis2img.simulate.run import SimulateConfig, simulate
+from vis2img.simulate.config import SimulateConfig
+from vis2img.simulate.run import simulate
 from vis2img.simulate.sky.catalogue import read_catalogue
 from vis2img.simulate.sky.source import SkyComponent
 
@@ -280,6 +281,12 @@ def test_nothing_is_printed_or_changed_in_this_process(tmp_path, capfd, monkeypa
     assert len(ends) == 1 and all(0 <= done <= total for _, done, total in steps)
 
 
+def test_a_layout_of_our_own_reaches_simms(tmp_path):
+    result = simulate(config(tmp_path, telescope="askap-like", ntimes=1, nchan=1, n_sources=1))
+    with table(f"{result.ms_path}::ANTENNA", ack=False) as antennas:
+        assert antennas.nrows() == 36 and set(antennas.getcol("DISH_DIAMETER")) == {12.0}
+
+
 def test_existing_output(tmp_path):
     small = config(tmp_path, n_sources=1, nchan=1, ntimes=1)
     simulate(small)
@@ -423,7 +430,8 @@ def test_simulating_leaves_the_precision_of_jax_alone(tmp_path: Path, jax_first:
     # In a process of its own: codex-africanus changes the setting when it is imported, once.
     first = "import jax; " if jax_first else ""
     code = (
-        f"{first}from pathlib import Path; from vis2img.simulate.run import SimulateConfig, simulate; "
+        f"{first}from pathlib import Path; from vis2img.simulate.config import SimulateConfig; "
+        "from vis2img.simulate.run import simulate; "
         f"simulate(SimulateConfig(Path({str(tmp_path / 'x.ms')!r}), ntimes=1, nchan=1, n_sources=1)); "
         "import jax.numpy as jnp; print(jnp.zeros(1).dtype)"
     )

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import logging
 import re
 import time
-import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from vis2img.cluster.checks import catch_dask_logs, check_scheduler, check_workers
 from vis2img.cluster.process import ClusterProcess
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.machine import cores, memory_limit
@@ -27,7 +23,6 @@ from vis2img.units import Memory
 log = logging.getLogger("vis2img.cluster")
 _ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+|.+\.json")
 _PATIENCE = 60.0
-_ANSWER_SECONDS = 10.0
 _WORKER_SHARE = 0.75  # of the memory, for all workers of this machine; the rest is for training
 _LEAST_MEMORY = 1 << 30  # a worker of less could not image a field of a usual size
 
@@ -166,6 +161,8 @@ def connect(engine: Engine, *, patience: float = _PATIENCE) -> Connection:
     ParameterError
         If Slurm jobs need their memory.
     """
+    from vis2img.cluster.client import ANSWER_SECONDS, address_of, catch_dask_logs, check_workers, open_client
+
     if engine.dashboard and not importlib.util.find_spec("bokeh"):
         raise Vis2imgError("the dashboard needs bokeh: pip install 'vis2img[dashboard]'")
     catch_dask_logs()
@@ -178,9 +175,9 @@ def connect(engine: Engine, *, patience: float = _PATIENCE) -> Connection:
             stack.callback(process.close)
             address = process.address()
         else:
-            address = _address(engine.scheduler, deadline)
+            address = address_of(engine.scheduler, patience)
 
-        client = _client(address, _ANSWER_SECONDS if process else min(patience, _ANSWER_SECONDS))
+        client = open_client(address, ANSWER_SECONDS if process else min(patience, ANSWER_SECONDS))
         stack.callback(client.close)
         if not process:
             _wait_for_workers(client, max(1, engine.workers), deadline)
@@ -199,31 +196,6 @@ def _start(engine: Engine) -> ClusterProcess:
         memory = max(int(_WORKER_SHARE * memory_limit()) // workers, _LEAST_MEMORY)
     kind = engine.scheduler or "local"
     return ClusterProcess(engine.threads, kind=kind, workers=workers, memory=memory, dashboard=engine.dashboard)
-
-
-def _address(scheduler: str, deadline: float) -> str:
-    """Return the address of a scheduler; its file may be there a little later."""
-    if not scheduler.endswith(".json"):
-        return scheduler
-    while True:
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not there, or not whole
-            return json.loads(Path(scheduler).read_text())["address"]
-        if time.monotonic() > deadline:
-            raise Vis2imgError(
-                f"{scheduler} is no scheduler file; make it: dask scheduler --scheduler-file {scheduler}"
-            )
-        time.sleep(0.2)
-
-
-def _client(address: str, seconds: float) -> Any:
-    from distributed import Client
-    from distributed.versions import VersionMismatchWarning
-
-    check_scheduler(address, seconds)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VersionMismatchWarning)  # check_workers looks at versions
-        # Results come from the workers themselves, not by way of the scheduler.
-        return Client(address, timeout=_ANSWER_SECONDS, set_as_default=False, direct_to_workers=True)
 
 
 def _wait_for_workers(client: Any, wanted: int, deadline: float) -> None:

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from distributed import as_completed
+
 from vis2img.cluster.engine import Engine, connect
 from vis2img.errors import OutputError, Vis2imgError
 from vis2img.machine import cores, free_bytes
 from vis2img.progress import Progress, no_progress
 from vis2img.random import pointing_rng
-from vis2img.simulate.files import is_measurement_set
-from vis2img.simulate.run import SimulateConfig, is_done, simulate
+from vis2img.simulate.config import SimulateConfig
+from vis2img.simulate.files import is_done, is_measurement_set
+from vis2img.simulate.run import simulate
 
 _DEC_RANGE = (math.radians(-75), math.radians(5))  # high enough at transit from MeerKAT, ASKAP and SKA-Mid
 
@@ -86,17 +89,43 @@ def simulate_many(
     Vis2imgError
         If no scheduler answers.
     """
-    from distributed import as_completed
+    done, wanted = _sort(configs)
+    result = CampaignResult(kept=done)
+    progress("observations", len(done), len(configs))
+    if not wanted:
+        return result
 
-    result = CampaignResult()
-    wanted = []
+    at_most = min(workers or (0 if scheduler else cores()), len(wanted))
+    # An observation may take what is free: its size is the user's choice.
+    with connect(Engine(scheduler, at_most, worker_memory=0 if scheduler else free_bytes())) as connection:
+        client = connection.client
+        futures = {client.submit(_simulate, config, pure=False): config.out for config in wanted}
+        for future in as_completed(list(futures), loop=client.loop):
+            out = futures[future]
+            try:
+                future.result()
+                if not out.is_dir():
+                    raise Vis2imgError("the worker wrote where this process cannot see; give folders that both see")
+                result.made.append(out)
+            except Vis2imgError as error:
+                result.failed[out] = str(error)
+            except Exception as error:  # a worker that died, or ran out of memory
+                result.failed[out] = f"{type(error).__name__}: {error}".splitlines()[0]
+            progress("observations", len(done) + len(result.made) + len(result.failed), len(configs))
+    result.made.sort()
+    return result
+
+
+def _sort(configs: Sequence[SimulateConfig]) -> tuple[list[Path], list[SimulateConfig]]:
+    """Return the measurement sets that are done and the observations to make, whose folders are made."""
     for folder in {config.out.parent for config in configs}:
         inside = next((path for path in (folder, *folder.parents) if is_measurement_set(path)), None)
         if inside:
             raise OutputError(f"{inside} is a measurement set; give a folder for several observations")
+    done, wanted = [], []
     for config in configs:
         if is_done(config):
-            result.kept.append(config.out)
+            done.append(config.out)
         elif config.out.exists() and not config.overwrite:
             raise OutputError(
                 f"{config.out} is there, but not as these values make it, or without its truth; "
@@ -104,33 +133,12 @@ def simulate_many(
             )
         else:
             wanted.append(_absolute(config))
-    progress("observations", len(result.kept), len(configs))
-    if not wanted:
-        return result
     for folder in {config.out.parent for config in wanted}:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
-    at_most = min(workers or (0 if scheduler else cores()), len(wanted))
-    # An observation may take what is free: its size is the user's choice.
-    with connect(Engine(scheduler, at_most, worker_memory=0 if scheduler else free_bytes())) as connection:
-        client = connection.client
-        futures = {client.submit(_simulate, config, pure=False): config for config in wanted}
-        for future in as_completed(list(futures), loop=client.loop):
-            config = futures[future]
-            try:
-                future.result()
-                if not config.out.is_dir():
-                    raise Vis2imgError("the worker wrote where this process cannot see; give folders that both see")
-                result.made.append(config.out)
-            except Vis2imgError as error:
-                result.failed[config.out] = str(error)
-            except Exception as error:  # a worker that died, or ran out of memory
-                result.failed[config.out] = f"{type(error).__name__}: {error}".splitlines()[0]
-            progress("observations", len(result.kept) + len(result.made) + len(result.failed), len(configs))
-    result.made.sort()
-    return result
+    return done, wanted
 
 
 def _absolute(config: SimulateConfig) -> SimulateConfig:

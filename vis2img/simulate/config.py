@@ -108,14 +108,13 @@ class SimulateConfig:
     """Replace an existing measurement set, once the new one is complete."""
 
     def __post_init__(self) -> None:
-        given = [name for name in ("start_freq", "chan_width") if getattr(self, name) is not None]
-        for name in ("dtime", *given, "fov", "gain_timescale", "ripple_period"):
+        for name in ("dtime", "start_freq", "chan_width", "fov", "gain_timescale", "ripple_period"):
             _check(self, name, lambda value: value > 0, "must be above 0")
         for name in ("ntimes", "nchan"):
             _check(self, name, lambda value: value >= 1, "must be at least 1")
-        not_negative = ("n_sources", "n_cutouts", "n_background", "min_separation", "seed", "counts_flux")
-        more = ("cutout_pixsize", "outside_flux", "gain_amplitude", "gain_phase", "bandpass_ripple", "missing_antennas")
-        for name in (*not_negative, *more, *(["sefd"] if self.sefd is not None else [])):
+        counts = ("n_sources", "n_cutouts", "n_background", "missing_antennas", "seed")
+        amounts = ("min_separation", "counts_flux", "cutout_pixsize", "outside_flux", "sefd")
+        for name in (*counts, *amounts, "gain_amplitude", "gain_phase", "bandpass_ripple"):
             _check(self, name, lambda value: value >= 0, "must not be negative")
         for name in ("flag_fraction", "clustering", "bandpass_ripple"):
             _check(self, name, lambda value: 0 <= value < 1, "must be at least 0 and below 1")
@@ -204,7 +203,7 @@ def _plain(value: Any) -> Any:
 
 def _check(config: SimulateConfig, name: str, legal: Callable[[float], bool], text: str) -> None:
     value = getattr(config, name)
-    if not (math.isfinite(value) and legal(value)):
+    if value is not None and not (math.isfinite(value) and legal(value)):
         raise ParameterError(f"{name} = {value:g} {text}")
 
 

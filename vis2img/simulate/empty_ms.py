@@ -15,8 +15,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import yaml
+from astropy.utils import iers
 
 from vis2img.coordinates import SIDEREAL_RATE, local_sidereal
 from vis2img.errors import ParameterError, Vis2imgError
@@ -67,9 +69,6 @@ def _contained() -> Iterator[Any]:
     simms draws tqdm bars, adds log handlers and would fetch earth orientation tables over the network; the tables
     installed with astropy are good to a second of time.
     """
-    import dask
-    from astropy.utils import iers
-
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")

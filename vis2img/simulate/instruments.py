@@ -212,6 +212,7 @@ def _askap_like() -> dict[str, Any]:
         if all(np.hypot(*(place - other)) > 22 for other in places):
             places.append(place)
     metres = np.array([math.cos(math.radians(latitude)), 1.0]) * 111_320.0  # of one degree
+    degrees = (np.array([longitude, latitude]) + np.array(places) / metres).tolist()  # YAML knows no NumPy
     return {
         "name": "askap-like",
         "centre": [longitude, latitude, 370.0],
@@ -219,5 +220,5 @@ def _askap_like() -> dict[str, Any]:
         "size": 12.0,
         "mount": "ALT-AZ",
         "antnames": [f"ak{i + 1:02d}" for i in range(36)],
-        "antlocations": [[longitude + float(x) / metres[0], latitude + float(y) / metres[1], 370.0] for x, y in places],
+        "antlocations": [[*place, 370.0] for place in degrees],
     }

@@ -162,26 +162,19 @@ def direct_sum(
     spectra: np.ndarray,
     out: np.ndarray,
 ) -> None:  # pragma: no cover - compiled
-    """Add the visibilities of points and Gaussians to ``out`` by the sum itself.
+    """Add the visibilities of points and Gaussians to ``out`` complex64 [row, chan] by the sum itself.
 
     Evenly spaced channels are stepped through by products, of the phasor and of the Gaussian (whose exponent is
     quadratic in frequency), and started anew every 64.
 
     Parameters
     ----------
-    uvw : float64 [row, 3]
-        m.
-    freq : float64 [chan]
-        Hz.
-    even : bool
-        Whether channels are evenly spaced.
-    lmn : float64 [item, 3]
-        l, m and n - 1.
+    uvw, freq : float64 [row, 3], [chan]
+        m and Hz; ``even`` says whether channels are evenly spaced.
+    lmn, spectra : float64 [item, 3], [chan, item]
+        l, m and n - 1; Jy.
     axes : float64 [item, 2, 3] or [0, 2, 3]
         Standard deviation vectors of the Gaussians in the axes of ``uvw``, rad; none: all are points.
-    spectra : float64 [chan, item]
-        Jy.
-    out : complex64 [row, chan]
     """
     nitem, nchan, extended = len(lmn), len(freq), len(axes) > 0
     block = _BLOCK if even else 1

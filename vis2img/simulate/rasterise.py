@@ -187,19 +187,9 @@ class Grid:
     accuracy: float
 
     @property
-    def kernel(self) -> tuple[int, float]:
-        """Half width in pixels and steepness of the kernel, by Kaiser's formulae for a filter's length."""
-        return kernel_of(self.oversampling, self.accuracy)
-
-    @property
-    def sigmas(self) -> float:
-        """Standard deviations after which a Gaussian is cut off."""
-        return sigmas_of(self.accuracy)
-
-    @property
     def radius(self) -> float:
         """Largest |l| or |m| in rad that anything put on the grid may reach."""
-        return (self.npix // 2 - 1 - self.kernel[0]) * self.pixsize
+        return (self.npix // 2 - 1 - kernel_of(self.oversampling, self.accuracy)[0]) * self.pixsize
 
 
 def sigmas_of(accuracy: float) -> float:
@@ -208,7 +198,7 @@ def sigmas_of(accuracy: float) -> float:
 
 
 def kernel_of(oversampling: float, accuracy: float) -> tuple[int, float]:
-    """Return half width (pixels) and steepness of the kernel that is good to ``accuracy``."""
+    """Return half width (pixels) and steepness of the kernel good to ``accuracy``, by Kaiser's formulae."""
     decibel = -20 * math.log10(accuracy)
     width = (decibel - 8) / (2.285 * 2 * math.pi * (1 - 2 / oversampling)) + 1
     return math.ceil(width / 2), 0.1102 * (decibel - 8.7)
@@ -247,7 +237,7 @@ def rasterise(sky: Sky, flux: np.ndarray, grid: Grid, spacing: float, nthreads: 
     """
     image = np.zeros((flux.shape[1], grid.npix, grid.npix), np.float32)
     edges = np.linspace(0, grid.npix, 4 * nthreads + 1).astype(int)
-    table = kernel_table(*grid.kernel)
+    table = kernel_table(*kernel_of(grid.oversampling, grid.accuracy))
     with ThreadPoolExecutor(nthreads) as pool:
 
         def by_rows(add: Callable[[tuple[int, int]], None]) -> None:
@@ -259,7 +249,7 @@ def rasterise(sky: Sky, flux: np.ndarray, grid: Grid, spacing: float, nthreads: 
         clear = (grid.oversampling - 1) / grid.oversampling  # periods per pixel
         sampled = sigma[:, 1] * clear * math.pi * math.sqrt(2) >= math.sqrt(math.log(1 / grid.accuracy))
         some = np.flatnonzero(sampled)
-        gaussians = (x[some], y[some], covariance[some], flux[some], grid.sigmas)
+        gaussians = (x[some], y[some], covariance[some], flux[some], sigmas_of(grid.accuracy))
         by_rows(partial(sample_gaussians, *gaussians, image))
         for points in _points(sky, grid, np.flatnonzero(~sampled), x, y, unit, sigma, spacing):
             by_rows(partial(spread_points, *points, flux, table, image))
@@ -304,14 +294,14 @@ def _points(
     # The alias of the nodes lies 1 / step from what is seen: exp(-2 pi^2 sigma^2 (1 / step - seen)^2).
     step = 1 / (seen * sigma[narrow] + enough)  # in standard deviations
     visible = sigma[narrow] * seen * math.pi * math.sqrt(2) > math.sqrt(grid.accuracy)
-    count = np.where(visible, np.ceil(grid.sigmas / step), 0).astype(np.int64)
+    count = np.where(visible, np.ceil(sigmas_of(grid.accuracy) / step), 0).astype(np.int64)
     room = np.prod(2 * count + 1, axis=1)
     block = np.cumsum(room) // _NODES_AT_ONCE
     for number in np.unique(block):
         members = np.flatnonzero(block == number)
         place, share = np.empty((room[members].sum(), 2)), np.empty(room[members].sum())
         vectors = np.ascontiguousarray(unit[narrow[members]] * sigma[narrow[members], :, None])
-        made = gaussian_nodes(vectors, count[members], step[members], grid.sigmas, place, share)
+        made = gaussian_nodes(vectors, count[members], step[members], sigmas_of(grid.accuracy), place, share)
         item = np.repeat(narrow[members], made)
         place, share = place[: len(item)], share[: len(item)]
         yield x[item] + place[:, 0], y[item] + place[:, 1], share, item

@@ -10,25 +10,26 @@ from __future__ import annotations
 
 import json
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from astropy.io import fits
 
+from vis2img import __version__
 from vis2img.errors import Vis2imgError, first_line
 from vis2img.files import staging
 from vis2img.machine import cores
 from vis2img.ms.tables import table
 from vis2img.progress import Progress, no_progress
 from vis2img.random import simulation_streams
-from vis2img.simulate.config import PRESETS, SimulateConfig
+from vis2img.simulate.config import SimulateConfig
 from vis2img.simulate.empty_ms import check_telescope
-from vis2img.simulate.files import ID_KEYWORD, SimulationResult, check_targets, is_done, put_in_place
+from vis2img.simulate.files import ID_KEYWORD, SimulationResult, check_targets, put_in_place
 from vis2img.simulate.observe import Observed, observe
 from vis2img.simulate.sky.build import simulated_sky
 from vis2img.simulate.sky.catalogue import write_catalogue
-
-__all__ = ["PRESETS", "SimulateConfig", "SimulationResult", "is_done", "simulate"]
 
 
 def simulate(
@@ -81,8 +82,6 @@ def simulate(
 
 def _append_errors(observed: Observed, path: Path) -> None:
     """Add gains, bandpass and flags to the truth, as images of these names."""
-    from astropy.io import fits
-
     with fits.open(path, mode="append") as hdus:
         for name, values in observed.errors.items():
             hdus.append(fits.ImageHDU(values, name=name))
@@ -90,15 +89,10 @@ def _append_errors(observed: Observed, path: Path) -> None:
 
 def _write_parameters(config: SimulateConfig, record: dict[str, Any], new: SimulationResult) -> None:
     """Write the parameters, and the name that says that they belong to this measurement set, into both."""
-    import ducc0
-    import simms
-
-    from vis2img import __version__
-
     name = uuid.uuid4().hex
     with table(str(new.ms_path), readonly=False, ack=False) as main:
         main.putkeyword(ID_KEYWORD, name)
     given = config.record()
     values = {**given, **record, "ref_freq": config.mid_freq, "config": given, "id": name}
-    names = {"vis2img": __version__, "simms": simms.__version__, "numpy": np.__version__, "ducc0": ducc0.__version__}
-    new.parameters_path.write_text(json.dumps({**values, "versions": names}, indent=2) + "\n")
+    versions = {"vis2img": __version__, **{name: version(name) for name in ("simms", "numpy", "ducc0")}}
+    new.parameters_path.write_text(json.dumps({**values, "versions": versions}, indent=2) + "\n")
