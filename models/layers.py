@@ -46,7 +46,12 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return _product(x.astype(self.dtype), kernel) + bias.astype(self.dtype)
+        return _product(x.astype(self.dtype), kernel) + _beside(bias.astype(self.dtype), x)
+
+
+def _beside(vector: jax.Array, x: jax.Array) -> jax.Array:
+    """Vector (D,) with as many axes as x (..., D)."""
+    return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
 
 
 @jax.custom_vjp
@@ -96,7 +101,9 @@ def batch_norm(x: jax.Array, *, train: bool, axis_name: str | None, dtype: Any, 
     0.9 is what PyTorch calls 0.1. Running variances are of the batch itself, where PyTorch's are n/(n-1) times it.
     """
     norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, axis_name=axis_name, dtype=dtype, name=name)
-    return norm(x)
+    # Flax takes a mean in float32 off a bfloat16, which strict promotion of dtypes refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        return norm(x)
 
 
 class LayerNorm(nn.Module):
@@ -121,15 +128,16 @@ def _normalise(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def _normalise_forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, Any]:
-    mean = jnp.mean(x.astype(jnp.float32), axis=-1, keepdims=True)
-    rate = jax.lax.rsqrt(jnp.mean((x - mean) ** 2, axis=-1, keepdims=True) + 1e-6)
-    return (x - mean) * rate * scale + bias, (x, mean, rate, scale)
+    y = x.astype(jnp.float32)
+    mean = jnp.mean(y, axis=-1, keepdims=True)
+    rate = jax.lax.rsqrt(jnp.mean((y - mean) ** 2, axis=-1, keepdims=True) + 1e-6)
+    return (y - mean) * rate * _beside(scale, y) + _beside(bias, y), (x, mean, rate, scale)
 
 
 def _normalise_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, mean, rate, scale = saved
-    unit = (x - mean) * rate
-    of_unit = gradient * scale
+    unit = (x.astype(jnp.float32) - mean) * rate
+    of_unit = gradient * _beside(scale, gradient)
     of_x = of_unit - jnp.mean(of_unit, axis=-1, keepdims=True)
     of_x = rate * (of_x - unit * jnp.mean(of_unit * unit, axis=-1, keepdims=True))
     rows = tuple(range(x.ndim - 1))

@@ -90,8 +90,8 @@ def drop_path(branch: jax.Array, uniform: jax.Array | None, rate: float) -> jax.
     """
     if uniform is None or rate == 0.0:
         return branch
-    kept = (uniform >= rate) / (1.0 - rate)
-    return branch * kept[:, None, None].astype(branch.dtype)
+    survival = (uniform >= rate).astype(jnp.float32) / (1.0 - rate)
+    return branch * survival[:, None, None].astype(branch.dtype)
 
 
 class Attention(nn.Module):
@@ -155,7 +155,8 @@ class Block(nn.Module):
         """What a branch (B, Q, D) adds to the tokens, in their precision."""
         branch = branch.astype(jnp.float32)
         if self.layer_scale:
-            branch = branch * self.param(name, nn.initializers.constant(self.layer_scale), (branch.shape[-1],))
+            scale = self.param(name, nn.initializers.constant(self.layer_scale), (branch.shape[-1],))
+            branch = branch * scale[None, None]
         return drop_path(branch, uniform, self.drop_path)
 
 

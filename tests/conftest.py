@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tarfile
 from collections.abc import Callable
@@ -14,6 +15,11 @@ import tests.helpers.shapes  # noqa: F401  (before anything of vis2img)
 from tests.helpers.command_line import Outcome
 from tests.helpers.measurement_sets import Synthetic, build_ms
 from tests.helpers.places import DATA
+
+# For JAX here and in the processes that tests start: two devices, and nothing is cast or broadcast unsaid.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -104,9 +104,20 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformationExtraArgs
 
 def _rule(name: str) -> optax.GradientTransformationExtraArgs:
     if name == "adamw":
-        return optax.chain(optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8), add_decay(), scale_by_rate())
+        return optax.chain(_adam(), add_decay(), scale_by_rate())
     # Weight decay comes first in these: it is part of the gradient, as in torch's SGD and in LARS.
     rules = [add_decay(), optax.trace(decay=_MOMENTUM), scale_by_rate()]
     if name == "lars":
         rules.insert(1, trust_ratio())
     return optax.chain(*rules)
+
+
+def _adam() -> optax.GradientTransformation:
+    inner = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        # optax raises a float to the power of its step count, which strict promotion of dtypes refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            return inner.update(updates, state, params)
+
+    return optax.GradientTransformation(inner.init, update)

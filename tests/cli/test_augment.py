@@ -114,7 +114,8 @@ def test_every_column_can_be_made_again(cli, observed: Synthetic, tmp_path: Path
     assert done.code == 0, done.err
     record = json.loads(done.out)
     assert record["prior"] == {**PRESETS["full"].to_dict(), "robust": [-2.0, -0.5], "epsilon": 1e-3}
-    assert Picture.open(out).size[0] > 600
+    with Picture.open(out) as picture:
+        assert picture.size[0] > 600
     assert [column["title"] for column in record["columns"]] == ["reference", "draw 0", "draw 1", "draw 2"]
     for column in record["columns"]:
         params = ImagingParams.from_dict(column["params"])

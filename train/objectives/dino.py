@@ -71,7 +71,7 @@ def dino_loss(
         rows = sinkhorn(teacher_logits.reshape(-1, out_dim), teacher_temp, axis_name=axis_name)
         log_teacher = rows.reshape(teacher_logits.shape)
     else:
-        log_teacher = jax.nn.log_softmax((teacher_logits - centre) / teacher_temp)  # (n_global, B, K)
+        log_teacher = jax.nn.log_softmax((teacher_logits - centre[None, None]) / teacher_temp)  # (n_global, B, K)
     teacher = jnp.exp(log_teacher)
     loss = -mean_over_pairs(log_student, teacher)
     new_centre = centre_momentum * centre + (1.0 - centre_momentum) * jnp.mean(teacher_logits, axis=(0, 1))
@@ -85,7 +85,7 @@ def _used(log_teacher: jax.Array) -> jax.Array:
     """1 for the outputs (K,) that win at least one row of (n_global, B, K), else 0."""
     winners = jnp.argmax(log_teacher, axis=-1).reshape(-1, 1)  # (n_global * B, 1)
     # A comparison instead of a scatter, which is slow on TPUs.
-    return jnp.any(winners == jnp.arange(log_teacher.shape[-1]), axis=0).astype(jnp.float32)
+    return jnp.any(winners == jnp.arange(log_teacher.shape[-1])[None], axis=0).astype(jnp.float32)
 
 
 def feature_std(embeddings: jax.Array, axis_name: str | None = None) -> jax.Array:
@@ -109,7 +109,7 @@ def feature_std(embeddings: jax.Array, axis_name: str | None = None) -> jax.Arra
         return x if axis_name is None else jax.lax.pmean(x, axis_name)
 
     unit = l2_normalise(embeddings.reshape(-1, embeddings.shape[-1]), axis=-1)  # (N, D)
-    mean = over_devices(jnp.mean(unit, axis=0))  # (D,)
+    mean = over_devices(jnp.mean(unit, axis=0, keepdims=True))  # (1, D)
     # Two passes, because the mean of squares minus the squared mean loses all digits near a collapse.
     return jnp.sqrt(jnp.sum(over_devices(jnp.mean((unit - mean) ** 2, axis=0))))
 

@@ -44,12 +44,12 @@ def sinkhorn(
     def over_rows(x: jax.Array) -> jax.Array:  # log of the sum over all rows, those of other devices too
         if counted is not None:
             x = jnp.where(counted[:, None], x, -jnp.inf)
-        top = jnp.max(x, axis=0)
+        top = jnp.max(x, axis=0, keepdims=True)
         if axis_name is not None:
             top = jax.lax.pmax(top, axis_name)
         # Without any row to count there is nothing to balance, and infinity less infinity would be no number.
         top = jnp.where(jnp.isneginf(top), 0.0, top)
-        total = jnp.sum(jnp.exp(x - top), axis=0)
+        total = jnp.sum(jnp.exp(x - top), axis=0, keepdims=True)
         if axis_name is not None:
             total = jax.lax.psum(total, axis_name)
         return top + jnp.where(total > 0.0, jnp.log(total), 0.0)
@@ -86,7 +86,7 @@ def koleo(embeddings: jax.Array, *, axis_name: str | None = None, epsilon: float
         first = jax.lax.axis_index(axis_name) * own.shape[0]
     likeness = jax.lax.stop_gradient(own @ everyone.T)  # (N, all)
     itself = first + jnp.arange(own.shape[0])
-    likeness = jnp.where(itself[:, None] == jnp.arange(everyone.shape[0]), -jnp.inf, likeness)
+    likeness = jnp.where(itself[:, None] == jnp.arange(everyone.shape[0])[None], -jnp.inf, likeness)
     nearest = everyone[jnp.argmax(likeness, axis=1)]
     # The square root has no gradient at 0, where two samples are the same.
     distance = jnp.sqrt(jnp.sum((own - nearest) ** 2, axis=-1) + epsilon**2)
@@ -131,7 +131,7 @@ def draw_masks(
     order = jnp.argsort(jax.random.uniform(order_key, (n_patches,)))
     share = jax.random.uniform(share_key, minval=ratio[0], maxval=ratio[1])
     count = jnp.where(jax.random.uniform(any_key) < probability, jnp.round(share * n_patches), 0.0)
-    rank = jnp.arange(n_patches)
+    rank = jnp.arange(n_patches).astype(jnp.float32)
     hidden = jnp.zeros(n_patches, bool).at[order].set(rank < count)
     most = max(1, round(ratio[1] * n_patches))
     weight = jnp.where(rank[:most] < count, 1.0 / jnp.maximum(count, 1.0), 0.0)
@@ -182,7 +182,7 @@ def ibot_loss(
         rows = sinkhorn(rows, teacher_temp, axis_name=axis_name, counted=weight.reshape(-1) > 0.0)
         teacher = jnp.exp(rows).reshape(teacher_logits.shape)
     else:
-        teacher = jax.nn.softmax((teacher_logits - centre) / teacher_temp)
+        teacher = jax.nn.softmax((teacher_logits - centre[None, None]) / teacher_temp)
     loss = -jnp.sum(weight[:, :, None] * teacher * log_student) / weight.shape[0]
     batch_centre = jnp.mean(teacher_logits, axis=(0, 1))
     return loss, centre_momentum * centre + (1.0 - centre_momentum) * batch_centre

@@ -31,5 +31,5 @@ def mean_over_pairs(student: jax.Array, teacher: jax.Array) -> jax.Array:
     n_views, batch, _ = student.shape
     n_global = teacher.shape[0]
     # All views but itself = sum over views minus itself: V + n_global passes over K instead of V * n_global.
-    others = jnp.sum(student, axis=0) - student[:n_global]  # (n_global, B, K)
+    others = jnp.sum(student, axis=0, keepdims=True) - student[:n_global]  # (n_global, B, K)
     return jnp.sum(teacher * others) / (n_global * (n_views - 1) * batch)
