@@ -3,10 +3,10 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Float32
 
-from vis2img.models.layers import Linear, batch_norm
+from vis2img.models.layers import Array, Linear, batch_norm
 
 
 class BYOLHead(nn.Module):
@@ -28,13 +28,15 @@ class BYOLHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, embedding: jax.Array, *, train: bool = False, student: bool = True) -> jax.Array:
-        """Map embeddings (N, D) to projections (N, out_dim), or the student's to predictions of the teacher's."""
+    def __call__(
+        self, embedding: Float[Array, "row dim"], *, train: bool = False, student: bool = True
+    ) -> Float32[Array, "row {self.out_dim}"]:
+        """Map embeddings to projections, or the student's to predictions of the teacher's."""
         x = self._mlp(embedding, "projector", train)
         # The teacher runs through no predictor, but has its parameters, as its tree is the student's.
         return (self._mlp(x, "predictor", train) if student else x).astype(jnp.float32)
 
-    def _mlp(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+    def _mlp(self, x: Float[Array, "row dim"], name: str, train: bool) -> Float[Array, "row {self.out_dim}"]:
         x = Linear(self.hidden, self.dtype, name=f"{name}0")(x)
         x = batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name=f"{name}_bn")
         return Linear(self.out_dim, self.dtype, name=f"{name}1")(nn.relu(x))

@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Float32
 
-from vis2img.models.layers import Linear, batch_norm, gelu, logits_of
+from vis2img.models.layers import Array, Linear, batch_norm, gelu, logits_of
 
 # Only the direction of v matters to the output, but its length sets how fast that direction can turn: keep
 # the published U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 _PROTOTYPE_INIT = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
 
 
-def l2_normalise(x: jax.Array, axis: int) -> jax.Array:
+def l2_normalise(x: Float[Array, "*shape"], axis: int) -> Float32[Array, "*shape"]:
     """Divide by the Euclidean norm along ``axis``, in float32; zero stays zero, with a finite gradient."""
     x = x.astype(jnp.float32)
     square = jnp.sum(x * x, axis=axis, keepdims=True)
@@ -57,8 +58,10 @@ class DINOHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, embedding: jax.Array, *, train: bool = False, student: bool = True) -> jax.Array:
-        """Map embeddings (N, D) to logits (N, K); ``student`` changes nothing, as both roles are alike."""
+    def __call__(
+        self, embedding: Float[Array, "row dim"], *, train: bool = False, student: bool = True
+    ) -> Float32[Array, "row {self.out_dim}"]:
+        """Map embeddings to logits; ``student`` changes nothing, as both roles are alike."""
         x = embedding
         for i in range(self.layers):
             last = i == self.layers - 1
@@ -80,7 +83,7 @@ class _LastLayer(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "row dim"]) -> Float32[Array, "row {self.out_dim}"]:
         v = self.param("v", _PROTOTYPE_INIT, (x.shape[-1], self.out_dim))
         unit = l2_normalise(v, axis=0).astype(self.dtype)
         logits = logits_of(x.astype(self.dtype), unit)  # (N, K)
@@ -95,17 +98,17 @@ class Outputs(NamedTuple):
 
     Attributes
     ----------
-    logits : (sum N_i, K)
+    logits
         Of the head.
-    embeddings : (sum N_i, D)
+    embeddings
         Of the backbone.
-    patches : (N_0, P, D) or None
+    patches
         Patch tokens of the crops of the first resolution, on request.
     """
 
-    logits: jax.Array
-    embeddings: jax.Array
-    patches: jax.Array | None = None
+    logits: Float32[Array, "row out"]
+    embeddings: Float[Array, "row dim"]
+    patches: Float[Array, "batch patch dim"] | None = None
 
 
 class DINOModel(nn.Module):
@@ -114,34 +117,36 @@ class DINOModel(nn.Module):
     backbone: nn.Module
     head: nn.Module
 
-    def __call__(self, crops: Sequence[jax.Array], *, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """Embed crops of several resolutions and project them: logits (sum N_i, K) and embeddings (sum N_i, D)."""
+    def __call__(
+        self, crops: Sequence[Array], *, train: bool = False
+    ) -> tuple[Float32[Array, "row out"], Float[Array, "row dim"]]:
+        """Embed crops of several resolutions and project them: logits and embeddings, as `forward`."""
         outputs = self.forward(crops, train=train)
         return outputs.logits, outputs.embeddings
 
     def forward(
         self,
-        crops: Sequence[jax.Array],
+        crops: Sequence[Float[Array, "_ _ _ channel"]],
         *,
         train: bool = False,
         student: bool = True,
-        drops: Sequence[jax.Array] | None = None,
-        masks: jax.Array | None = None,
+        drops: Sequence[Float[Array, "_ drop"]] | None = None,
+        masks: Bool[Array, "batch patch"] | None = None,
         patches: bool = False,
     ) -> Outputs:
         """Embed crops of several resolutions and project them.
 
         Parameters
         ----------
-        crops : sequence of (N_i, y_i, x_i, C)
-            One array per resolution: one backbone pass each, and one head pass over all.
+        crops
+            (batch, y, x, channel), one array per resolution: one backbone pass each, and one head pass over all.
         train : bool
             Use and update batch statistics, of networks that have them.
         student : bool
             Which role the head plays; only that of BYOL makes a difference.
-        drops : sequence of (N_i, n_drops), optional
-            Random numbers of drop path.
-        masks : (N_0, P) bool, optional
+        drops
+            Random numbers of drop path for each resolution.
+        masks
             Patches to hide in the crops of the first resolution.
         patches : bool
             Return the patch tokens of the crops of the first resolution.
@@ -161,6 +166,6 @@ class DINOModel(nn.Module):
         joined = jnp.concatenate(embeddings)
         return Outputs(self.head(joined, train=train, student=student), joined, tokens)
 
-    def project(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
-        """Project tokens (N, D) with the head: (N, K)."""
+    def project(self, tokens: Float[Array, "row dim"], *, train: bool = False) -> Float32[Array, "row out"]:
+        """Project tokens with the head."""
         return self.head(tokens, train=train)

@@ -9,14 +9,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Float32
 
-Pair = tuple[jax.Array, jax.Array]
+Array = jax.Array | np.ndarray  # of inputs, too, that nothing has compiled yet
+Pair = tuple[Array, Array]
 # As the published DINO: torch's trunc_normal_(std=0.02) cuts at -2 and 2, a hundred standard deviations away, which is
 # nothing. JAX's truncated_normal cuts at two standard deviations, which leaves weights 12% smaller.
 _LINEAR_INIT = nn.initializers.normal(stddev=0.02)
 
 
-def gelu(x: jax.Array) -> jax.Array:
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Exact GELU, ``x Phi(x)`` (Hendrycks & Gimpel 2016, arXiv:1606.08415), by erf.
 
     ``jax.nn.gelu`` takes erfc, which keeps more digits where the result is below 1e-7 anyway, and takes more than twice
@@ -43,27 +46,27 @@ class Linear(nn.Module):
     kernel_init: Any = _LINEAR_INIT
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows {self.features}"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return _product(x.astype(self.dtype), kernel) + _beside(bias.astype(self.dtype), x)
 
 
-def _beside(vector: jax.Array, x: jax.Array) -> jax.Array:
-    """Vector (D,) with as many axes as x (..., D)."""
+def _beside(vector: Float[Array, " width"], x: Float[Array, "*rows _"]) -> Float[Array, "*_ width"]:
+    """Vector with as many axes as ``x``."""
     return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
 
 
 @jax.custom_vjp
-def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _product(x: Float[Array, "*rows in"], kernel: Float[Array, "in out"]) -> Float[Array, "*rows out"]:
     return x @ kernel.astype(x.dtype)
 
 
-def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Pair]:
+def _product_forward(x: Array, kernel: Array) -> tuple[Array, Pair]:
     return _product(x, kernel), (x, kernel)
 
 
-def _product_backward(saved: Pair, gradient: jax.Array) -> Pair:
+def _product_backward(saved: Pair, gradient: Float[Array, "*rows out"]) -> Pair:
     x, kernel = saved
     rows, of_rows = (y.reshape(-1, y.shape[-1]) for y in (x, gradient))
     # Over the rows of both as they are. The sum over rows is kept in float32, where the kernel is.
@@ -76,16 +79,16 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 @jax.custom_vjp
-def logits_of(x: jax.Array, prototypes: jax.Array) -> jax.Array:
-    """Product of (N, D) and (D, K), both of the precision of the network, in float32: a softmax wants its digits."""
+def logits_of(x: Float[Array, "row dim"], prototypes: Float[Array, "dim out"]) -> Float32[Array, "row out"]:
+    """Product of factors in the precision of the network, in float32: a softmax wants its digits."""
     return jnp.dot(x, prototypes, preferred_element_type=jnp.float32)
 
 
-def _logits_forward(x: jax.Array, prototypes: jax.Array) -> tuple[jax.Array, Pair]:
+def _logits_forward(x: Array, prototypes: Array) -> tuple[Array, Pair]:
     return logits_of(x, prototypes), (x, prototypes)
 
 
-def _logits_backward(saved: Pair, gradient: jax.Array) -> Pair:
+def _logits_backward(saved: Pair, gradient: Float32[Array, "row out"]) -> Pair:
     x, prototypes = saved
     # Back in the precision of the factors: with a float32 gradient both products would run at the rate of float32.
     gradient = gradient.astype(x.dtype)
@@ -95,7 +98,9 @@ def _logits_backward(saved: Pair, gradient: jax.Array) -> Pair:
 logits_of.defvjp(_logits_forward, _logits_backward)
 
 
-def batch_norm(x: jax.Array, *, train: bool, axis_name: str | None, dtype: Any, name: str) -> jax.Array:
+def batch_norm(
+    x: Float[Array, "*shape"], *, train: bool, axis_name: str | None, dtype: Any, name: str
+) -> Float[Array, "*shape"]:
     """Batch normalisation as PyTorch has it by default, over all devices of ``axis_name``; statistics in float32.
 
     0.9 is what PyTorch calls 0.1. Running variances are of the batch itself, where PyTorch's are n/(n-1) times it.
@@ -116,25 +121,29 @@ class LayerNorm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
         width = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, width)
         return _normalise(x, scale, self.param("bias", nn.initializers.zeros, width)).astype(self.dtype)
 
 
 @jax.custom_vjp
-def _normalise(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+def _normalise(
+    x: Float[Array, "*rows width"], scale: Float[Array, " width"], bias: Float[Array, " width"]
+) -> Float32[Array, "*rows width"]:
     return _normalise_forward(x, scale, bias)[0]
 
 
-def _normalise_forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, Any]:
+def _normalise_forward(x: Array, scale: Array, bias: Array) -> tuple[Array, Any]:
     y = x.astype(jnp.float32)
     mean = jnp.mean(y, axis=-1, keepdims=True)
     rate = jax.lax.rsqrt(jnp.mean((y - mean) ** 2, axis=-1, keepdims=True) + 1e-6)
     return (y - mean) * rate * _beside(scale, y) + _beside(bias, y), (x, mean, rate, scale)
 
 
-def _normalise_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _normalise_backward(
+    saved: Any, gradient: Float32[Array, "*rows width"]
+) -> tuple[Float[Array, "*rows width"], Float32[Array, " width"], Float32[Array, " width"]]:
     x, mean, rate, scale = saved
     unit = (x.astype(jnp.float32) - mean) * rate
     of_unit = gradient * _beside(scale, gradient)

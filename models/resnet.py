@@ -8,10 +8,10 @@ channel)``, with any number of channels. Calls and results are like those of :cl
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from vis2img.models.layers import batch_norm
+from vis2img.models.layers import Array, batch_norm
 
 # name -> (blocks of the four stages, bottleneck blocks?)
 VARIANTS: dict[str, tuple[tuple[int, ...], bool]] = {
@@ -61,8 +61,8 @@ class ResidualBlock(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Map (B, y, x, C) to (B, y / stride, x / stride, C')."""
+    def __call__(self, x: Float[Array, "batch y x channel"], *, train: bool) -> Float[Array, "batch y_out x_out out"]:
+        """Map to (batch, y / stride, x / stride, channels outside)."""
         out_width = self.width * (EXPANSION if self.bottleneck else 1)
         # (kernel, stride, channels) of each convolution
         if self.bottleneck:
@@ -80,7 +80,7 @@ class ResidualBlock(nn.Module):
             x = self._norm(x, train, "downsample_bn")
         return nn.relu(y + x)
 
-    def _norm(self, x: jax.Array, train: bool, name: str) -> jax.Array:
+    def _norm(self, x: Array, train: bool, name: str) -> Array:
         return batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name=name)
 
 
@@ -120,19 +120,19 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: jax.Array,
+        images: Float[Array, "..."],
         *,
         train: bool = False,
         drop: Any = None,
         masks: Any = None,
         patches: bool = True,
         return_attention: bool = False,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    ) -> tuple[Float[Array, "batch {self.dim}"], dict[str, Array]]:
         """Embed images.
 
         Parameters
         ----------
-        images : (B, y, x, C)
+        images : (batch, y, x, channel)
             Of any size; rows and columns below are those of the image over 32, rounded up.
         train : bool
             Normalise by the statistics of the batch and update the running ones.
@@ -145,7 +145,7 @@ class ResNet(nn.Module):
 
         Returns
         -------
-        embedding : (B, D)
+        embedding
             Average of the last feature map.
         out : dict
             "stem" and "stage1" ... "stage4" (B, rows, columns, channels) feature maps; "tokens" (B, 1 + rows *
@@ -166,7 +166,9 @@ class ResNet(nn.Module):
         out["patches"] = out["tokens"][:, 1:]
         return average[:, 0], out
 
-    def _features(self, images: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def _features(
+        self, images: Float[Array, "batch y x channel"], train: bool
+    ) -> tuple[Float[Array, "batch row column {self.dim}"], dict[str, Array]]:
         """Return the last feature map, and all of them by name."""
         x = _conv(WIDTHS[0], 7, 2, self.dtype, "conv1")(images)
         x = nn.relu(batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name="bn1"))

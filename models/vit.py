@@ -14,8 +14,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Float32
 
-from vis2img.models.layers import LayerNorm, Linear, gelu
+from vis2img.models.layers import Array, LayerNorm, Linear, gelu
 
 # name -> (dim, depth, heads). "micro" is ours, for laptops and demos; the others are DINO's (head width 64).
 VARIANTS: dict[str, tuple[int, int, int]] = {
@@ -32,20 +33,17 @@ _TOKEN_INIT = nn.initializers.normal(stddev=0.02)
 _PATCH_INIT = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
 
 
-def resize_positions(positions: jax.Array, rows: int, columns: int) -> jax.Array:
+def resize_positions(
+    positions: Float[Array, "side side dim"], rows: int, columns: int
+) -> Float[Array, "{rows} {columns} dim"]:
     """Resize a square grid of position embeddings bicubically, as the published DINO code does.
 
     Parameters
     ----------
-    positions : (side, side, D)
-        Learned embeddings at the native size.
-    rows, columns : int
+    positions
+        Learned embeddings at the native size, which is returned as it is.
+    rows, columns
         Wanted grid, in patches.
-
-    Returns
-    -------
-    (rows, columns, D)
-        The input itself when the size is the native one.
     """
     side = positions.shape[0]
     if (rows, columns) == (side, side):
@@ -75,17 +73,19 @@ def _cubic(t: float, a: float = -0.75) -> float:
     return a * (t**3 - 5.0 * t**2 + 8.0 * t - 4.0) if t < 2.0 else 0.0
 
 
-def drop_path(branch: jax.Array, uniform: jax.Array | None, rate: float) -> jax.Array:
+def drop_path(
+    branch: Float[Array, "batch token dim"], uniform: Float[Array, " batch"] | None, rate: float
+) -> Float[Array, "batch token dim"]:
     """Drop a residual branch for whole samples (stochastic depth, Huang et al. 2016, arXiv:1603.09382).
 
     Survivors are divided by the survival probability, so the expectation is unchanged.
 
     Parameters
     ----------
-    branch : (B, T, D)
-    uniform : (B,), optional
+    branch
+    uniform
         A number from [0, 1) for each sample, which is dropped if it lies below ``rate``; none: nothing is dropped.
-    rate : float
+    rate
         Drop probability.
     """
     if uniform is None or rate == 0.0:
@@ -102,8 +102,10 @@ class Attention(nn.Module):
     class_only: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the mixed tokens (B, Q, D) and the attention weights (B, heads, Q, T); Q is T, or 1 if class_only."""
+    def __call__(
+        self, x: Float[Array, "batch token dim"]
+    ) -> tuple[Float[Array, "batch query dim"], Float32[Array, "batch {self.heads} query token"]]:
+        """Return the mixed tokens and the attention weights; of one query, the class token, if ``class_only``."""
         batch, length, dim = x.shape
         width = dim // self.heads
         qkv = jnp.split(Linear(3 * dim, self.dtype, name="qkv")(x), 3, axis=-1)
@@ -137,22 +139,27 @@ class Block(nn.Module):
     class_only: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, drop: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """Return the tokens (B, Q, D) and the attention (B, heads, Q, T); ``drop`` (B, 2) is for `drop_path`."""
+    def __call__(
+        self, x: Float32[Array, "batch token dim"], drop: Float[Array, "batch 2"] | None = None
+    ) -> tuple[Float32[Array, "batch query dim"], Float32[Array, "batch {self.heads} query token"]]:
+        """Return the tokens and the attention; ``drop`` is for `drop_path` of either branch."""
         dim = x.shape[-1]
         drops = (None, None) if drop is None else (drop[:, 0], drop[:, 1])
-        mixed, weights = Attention(self.heads, self.dtype, self.class_only, name="attn")(
-            LayerNorm(self.dtype, name="norm1")(x)
-        )
+
+        y = LayerNorm(self.dtype, name="norm1")(x)
+        mixed, weights = Attention(self.heads, self.dtype, self.class_only, name="attn")(y)
         if self.class_only:
             x = x[:, :1]
         x = x + self._branch(mixed, "ls1", drops[0])  # (B, Q, D)
+
         y = Linear(int(dim * self.mlp_ratio), self.dtype, name="fc1")(LayerNorm(self.dtype, name="norm2")(x))
         y = Linear(dim, self.dtype, name="fc2")(gelu(y))
         return x + self._branch(y, "ls2", drops[1]), weights
 
-    def _branch(self, branch: jax.Array, name: str, uniform: jax.Array | None) -> jax.Array:
-        """What a branch (B, Q, D) adds to the tokens, in their precision."""
+    def _branch(
+        self, branch: Float[Array, "batch query dim"], name: str, uniform: Float[Array, " batch"] | None
+    ) -> Float32[Array, "batch query dim"]:
+        """What a branch adds to the tokens, in their precision."""
         branch = branch.astype(jnp.float32)
         if self.layer_scale:
             scale = self.param(name, nn.initializers.constant(self.layer_scale), (branch.shape[-1],))
@@ -209,35 +216,34 @@ class ViT(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: jax.Array,
+        images: Float[Array, "..."],
         *,
         train: bool = False,
-        drop: jax.Array | None = None,
-        masks: jax.Array | None = None,
+        drop: Float[Array, "batch drop"] | None = None,
+        masks: Bool[Array, "batch patch"] | None = None,
         patches: bool = True,
         return_attention: bool = False,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    ) -> tuple[Float[Array, "batch {self.dim}"], dict[str, Array]]:
         """Embed images.
 
         Parameters
         ----------
-        images : (B, y, x, C)
+        images : (batch, y, x, channel)
             y and x are multiples of ``patch``, not necessarily equal.
-        train : bool
+        train
             Changes nothing here; networks with batch statistics take it.
-        drop : (B, 2 depth), optional
-            Numbers from [0, 1) that decide which branches are dropped (`drop_path`); none: nothing is.
-        masks : (B, N) bool, optional
+        drop
+            ``n_drops`` numbers from [0, 1) that decide which branches are dropped (`drop_path`); none: nothing is.
+        masks
             Patches to replace by the mask token.
-        patches : bool
-            Whether patch tokens are wanted after the last block. Without them the last block is worked out for
-            the class token alone.
-        return_attention : bool
+        patches
+            Whether patch tokens are wanted after the last block, which else is worked out for the class token alone.
+        return_attention
             Also return the attention of the last block.
 
         Returns
         -------
-        cls_embedding : (B, D)
+        cls_embedding
             Class token after the final norm.
         out : dict
             "stem" (B, T, D) tokens with positions, "block00"... (B, T, D) after each block, "tokens" (B, T, D) after
@@ -252,23 +258,26 @@ class ViT(nn.Module):
             there are masks but no mask token.
         """
         self._check(images.shape)
+
         x = self._stem(images, masks)  # (B, T, D)
         out = {"stem": x}
-        weights = None
-        block = nn.remat(Block) if self.remat else Block
         for i in range(self.depth):
             class_only = not patches and i == self.depth - 1
-            rate = self.drop_path * i / max(self.depth - 1, 1)
-            layer = block(
-                self.heads, self.mlp_ratio, rate, self.layer_scale, self.dtype, class_only, name=f"block{i:02d}"
-            )
-            x, weights = layer(x, None if drop is None else drop[:, 2 * i : 2 * i + 2])
-            out[f"block{i:02d}"] = x
+            x, weights = self._block(i, class_only)(x, None if drop is None else drop[:, 2 * i : 2 * i + 2])
+            out[f"block{i:02d}"] = x  # (B, T, D)
+
         out["tokens"] = LayerNorm(self.dtype, name="norm")(x)  # (B, T, D)
         out["patches"] = out["tokens"][:, 1 + self.registers :]  # (B, N, D)
-        if return_attention and weights is not None:
+        if return_attention and self.depth:
             out["attention"] = weights  # (B, H, T, T)
         return out["tokens"][:, 0], out
+
+    def _block(self, index: int, class_only: bool) -> nn.Module:
+        block = nn.remat(Block) if self.remat else Block
+        rate = self.drop_path * index / max(self.depth - 1, 1)
+        return block(
+            self.heads, self.mlp_ratio, rate, self.layer_scale, self.dtype, class_only, name=f"block{index:02d}"
+        )
 
     def _check(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 4:
@@ -282,13 +291,16 @@ class ViT(nn.Module):
         if not 0.0 <= self.drop_path < 1.0:
             raise ValueError(f"drop_path must be in [0, 1), got {self.drop_path}")
 
-    def _stem(self, images: jax.Array, masks: jax.Array | None) -> jax.Array:
+    def _stem(
+        self, images: Float[Array, "batch y x channel"], masks: Bool[Array, "batch patch"] | None
+    ) -> Float32[Array, "batch token {self.dim}"]:
         """Cut into patches, project, add positions, and prepend the class token and the registers."""
         batch, height, width, channels = images.shape
         p, rows, columns = self.patch, height // self.patch, width // self.patch
+
         # A matrix product instead of a strided convolution: the same numbers, and faster on CPU.
         x = images.reshape(batch, rows, p, columns, p, channels).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(batch, rows * columns, p * p * channels)
+        x = x.reshape(batch, rows * columns, p * p * channels)  # (B, N, P * P * C)
         x = Linear(self.dim, self.dtype, _PATCH_INIT, name="patch_embed")(x).astype(jnp.float32)  # (B, N, D)
         if self.mask_token:
             token = self.param("mask_token", nn.initializers.zeros, (1, 1, self.dim))
@@ -296,12 +308,14 @@ class ViT(nn.Module):
                 x = jnp.where(masks[:, :, None], token, x)
         elif masks is not None:
             raise ValueError("masks were given to a network without a mask token; make it with mask_token=True")
+
         side = self.img_size // p
         cls = self.param("cls_token", _TOKEN_INIT, (1, 1, self.dim))
         positions = self.param("pos_embed", _TOKEN_INIT, (1, 1 + side * side, self.dim))
         grid = resize_positions(positions[0, 1:].reshape(side, side, self.dim), rows, columns)
-        patches = x + grid.reshape(1, rows * columns, self.dim)
-        first = cls + positions[:, :1]
+        patches = x + grid.reshape(1, rows * columns, self.dim)  # (B, N, D)
+
+        first = cls + positions[:, :1]  # (1, 1, D)
         if self.registers:
             extra = self.param("registers", nn.initializers.normal(1e-6), (1, self.registers, self.dim))
             first = jnp.concatenate([first, extra], axis=1)
@@ -326,7 +340,7 @@ def make_vit(variant: str, **kwargs: Any) -> ViT:
     """
     size, _, patch = variant.partition("/")
     if size not in VARIANTS or patch not in {str(p) for p in PATCHES}:
-        known = ", ".join(f"{s}/{p}" for s in VARIANTS for p in PATCHES)
-        raise ValueError(f"unknown ViT variant {variant!r}; known: {known}")
+        names = ", ".join(f"{s}/{p}" for s in VARIANTS for p in PATCHES)
+        raise ValueError(f"unknown ViT variant {variant!r}; known: {names}")
     dim, depth, heads = VARIANTS[size]
     return ViT(**{"patch": int(patch), "dim": dim, "depth": depth, "heads": heads, **kwargs})

@@ -7,10 +7,12 @@ final value holds.
 
 import math
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Float32, Int32
 
-Step = int | jax.Array
+from vis2img.models.layers import Array
+
+Step = int | Int32[Array, ""]
 
 
 def scaled_lr(base_lr: float, batch: int) -> float:
@@ -18,7 +20,7 @@ def scaled_lr(base_lr: float, batch: int) -> float:
     return base_lr * batch / 256.0
 
 
-def cosine(step: Step, *, start: float, final: float, total_steps: int) -> jax.Array:
+def cosine(step: Step, *, start: float, final: float, total_steps: int) -> Float32[Array, ""]:
     """Half a cosine from ``start`` at step 0 to ``final`` at ``total_steps``.
 
     Loshchilov & Hutter 2017 (arXiv:1608.03983), equation 5, without restarts.
@@ -34,7 +36,9 @@ def cosine(step: Step, *, start: float, final: float, total_steps: int) -> jax.A
     return final + 0.5 * (start - final) * (1.0 + jnp.cos(math.pi * progress))
 
 
-def cosine_with_warmup(step: Step, *, peak: float, final: float, total_steps: int, warmup_steps: int) -> jax.Array:
+def cosine_with_warmup(
+    step: Step, *, peak: float, final: float, total_steps: int, warmup_steps: int
+) -> Float32[Array, ""]:
     """Linear from 0 to ``peak`` in ``warmup_steps`` values, then half a cosine to ``final`` at ``total_steps``.
 
     The published array: the warm-up's last value and the cosine's first are both the peak.
@@ -51,17 +55,19 @@ def cosine_with_warmup(step: Step, *, peak: float, final: float, total_steps: in
     return jnp.where(step < warmup_steps, peak * step / max(warmup_steps - 1, 1), decay)
 
 
-def weight_decay(step: Step, *, start: float = 0.04, final: float = 0.4, total_steps: int) -> jax.Array:
+def weight_decay(step: Step, *, start: float = 0.04, final: float = 0.4, total_steps: int) -> Float32[Array, ""]:
     """Weight decay, rising along a cosine."""
     return cosine(step, start=start, final=final, total_steps=total_steps)
 
 
-def teacher_momentum(step: Step, *, start: float = 0.996, final: float = 1.0, total_steps: int) -> jax.Array:
+def teacher_momentum(step: Step, *, start: float = 0.996, final: float = 1.0, total_steps: int) -> Float32[Array, ""]:
     """Momentum of the teacher's moving average, rising along a cosine to a teacher that stands still."""
     return cosine(step, start=start, final=final, total_steps=total_steps)
 
 
-def teacher_temperature(step: Step, *, start: float = 0.04, final: float = 0.07, warmup_steps: int) -> jax.Array:
+def teacher_temperature(
+    step: Step, *, start: float = 0.04, final: float = 0.07, warmup_steps: int
+) -> Float32[Array, ""]:
     """Teacher temperature: linear from ``start`` to ``final`` over ``warmup_steps``, then constant."""
     progress = jnp.asarray(step, jnp.float32) / warmup_steps if warmup_steps > 0 else jnp.float32(1.0)
     return start + (final - start) * jnp.clip(progress, 0.0, 1.0)

@@ -5,9 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Float32, Int32, UInt32
 
 from vis2img.models.byol_head import BYOLHead
 from vis2img.models.dino_head import DINOHead, DINOModel
+from vis2img.models.layers import Array
 from vis2img.models.resnet import make_resnet
 from vis2img.models.vit import make_vit
 from vis2img.train.config import ModelConfig, OptimConfig
@@ -20,30 +22,31 @@ class TrainState:
 
     Attributes
     ----------
-    step : () int32
+    step
         Steps taken, skipped ones included.
     params, teacher : dict
         ``{"backbone": ..., "head": ...}`` of student and teacher; float32, whatever the precision of the network.
     stats : dict
         Batch statistics of "student" and "teacher", each with the keys of ``params``; {} without batch normalisation.
-    opt_state : pytree
-    centre, patch_centre : (K,)
+    opt_state
+        Of the optimiser.
+    centre, patch_centre
         Moving averages of the teacher's logits: of views, and of patches with iBOT.
-    moment : (D, D)
+    moment
         Moving average of z z^T over the teacher's embeddings z, which tells their rank (`vis2img.train.run.monitors`).
-    rng : (2,) uint32
+    rng
         Key data; never changes, as each step folds in its number.
     """
 
-    step: jax.Array
+    step: Int32[Array, ""]
     params: Any
     teacher: Any
     stats: Any
     opt_state: Any
-    centre: jax.Array
-    patch_centre: jax.Array
-    moment: jax.Array
-    rng: jax.Array
+    centre: Float32[Array, " out"]
+    patch_centre: Float32[Array, " out"]
+    moment: Float32[Array, "dim dim"]
+    rng: UInt32[jax.Array, "2"]
 
 
 def build_model(

@@ -1,19 +1,23 @@
 """One training step: algorithm 1 of Caron et al. 2021 (arXiv:2104.14294), as a pure function."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float32, Key
 
 from vis2img.models.dino_head import DINOModel
+from vis2img.models.layers import Array
 from vis2img.train import schedules
 from vis2img.train.config import OptimConfig
 from vis2img.train.objectives.augment import turn_views
+from vis2img.train.objectives.devices import over_devices
 from vis2img.train.objectives.dino import ema_update, feature_std
-from vis2img.train.objectives.objective import Found, Memory, Metrics, objective
+from vis2img.train.objectives.objective import Extras, Memory, Metrics, objective
 from vis2img.train.optim import make_optimizer
 from vis2img.train.state import TrainState
 
@@ -45,7 +49,7 @@ def schedule_values(step: schedules.Step, optim: OptimConfig, *, batch: int, tot
 
 def train_step(
     state: TrainState,
-    batch: Mapping[str, jax.Array],
+    batch: Mapping[str, Array],
     *,
     model: DINOModel,
     optim: OptimConfig,
@@ -76,90 +80,70 @@ def train_step(
         clipping); lr, wd, momentum, teacher_temp; finite (1 or 0). The same on every device.
     """
     batch = turn_views(batch)
-    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     per_device = batch["global"].shape[1]
+    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     values = schedule_values(state.step, optim, batch=per_device * devices, total_steps=total_steps)
     batch["keys"] = _sample_keys(state, per_device, axis_name)
 
-    def value(params: Any, memory: Memory, part: Mapping[str, jax.Array]) -> tuple[jax.Array, Found]:
-        return objective(
-            params,
-            state.teacher,
-            memory,
-            part,
-            model=model,
-            optim=optim,
-            teacher_temp=values["teacher_temp"],
-            axis_name=axis_name,
-        )
+    temp = values["teacher_temp"]
+    loss = partial(objective, teacher=state.teacher, model=model, optim=optim, teacher_temp=temp, axis_name=axis_name)
+    total, grads, extras = _gradients(loss, state, batch, optim.accumulate)
+    spread, moment = feature_std(extras.embeddings, axis_name), _second_moment(extras.embeddings)
+    averages = (total, grads, extras.means, extras.memory, moment)
+    total, grads, means, memory, moment = over_devices(jax.lax.pmean, averages, axis_name)
+    winners = over_devices(jax.lax.pmax, extras.winners, axis_name)
 
-    memory = Memory(state.stats, state.centre, state.patch_centre)
-    total, grads, found = _gradients(value, state.params, memory, batch, optim.accumulate)
-    moment = _second_moment(found.embeddings)
-    used = found.used
-    if axis_name is not None:
-        averaged = (total, grads, found.means, found.memory, moment)
-        total, grads, means, memory, moment = jax.lax.pmean(averaged, axis_name)
-        used = jax.lax.pmax(used, axis_name)
-    else:
-        means, memory = found.means, found.memory
     grad_norm = optax.tree.norm(grads)
     # After the averages, so that every device comes to the same verdict.
     finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
     candidate = _apply(state, grads, memory, moment, values, optim)
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), candidate, state)
-    metrics = {
-        **means,
-        **values,
-        "grad_norm": grad_norm,
-        "feature_std": feature_std(found.embeddings, axis_name),
-        "finite": finite.astype(jnp.float32),
-    }
-    if optim.objective == "dino":
-        metrics["usage"] = jnp.mean(used)
-    return dataclasses.replace(kept, step=state.step + 1), metrics
+    state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), candidate, state).replace(step=state.step + 1)
+    metrics = means | values | {"grad_norm": grad_norm, "feature_std": spread, "finite": finite.astype(jnp.float32)}
+    return state, metrics | ({"usage": jnp.mean(winners)} if optim.objective == "dino" else {})
 
 
 def _gradients(
-    value: Any, params: Any, memory: Memory, batch: Mapping[str, jax.Array], parts: int
-) -> tuple[jax.Array, Any, Found]:
-    """Value, gradient and findings of a batch that goes through the network in ``parts`` one after the other."""
-    evaluate = jax.value_and_grad(value, has_aux=True)
+    loss: Callable[..., tuple[Float32[Array, ""], Extras]], state: TrainState, batch: Mapping[str, Array], parts: int
+) -> tuple[Float32[Array, ""], Any, Extras]:
+    """Value, gradient and extras of a batch that goes through the network in ``parts`` one after the other."""
+    evaluate = jax.value_and_grad(loss, has_aux=True)
+    memory = Memory(state.stats, state.centre, state.patch_centre)
     if parts == 1:
-        (total, found), grads = evaluate(params, memory, batch)
-        return total, grads, found
+        (total, extras), grads = evaluate(state.params, memory, batch)
+        return total, grads, extras
 
-    def cut(name: str, x: jax.Array) -> jax.Array:  # (V, B, ...) becomes (parts, V, B / parts, ...)
+    def cut(name: str, x: Array) -> Array:  # (V, B, ...) becomes (parts, V, B / parts, ...)
         if name == "keys":
             return x.reshape(parts, -1)
         return jnp.moveaxis(x.reshape(x.shape[0], parts, -1, *x.shape[2:]), 1, 0)
 
-    def body(carry: tuple[Any, Any], part: Any) -> tuple[tuple[Any, Any], tuple[jax.Array, Found]]:
+    def body(carry: tuple[Any, Any], part: Any) -> tuple[tuple[Any, Any], tuple[Array, Extras]]:
         sums, stats = carry
-        (total, found), grads = evaluate(params, memory._replace(stats=stats), part)
+        (total, extras), grads = evaluate(state.params, memory._replace(stats=stats), part)
         sums = jax.tree.map(jnp.add, sums, grads)
         # Batch statistics move on from part to part; the rest is averaged below.
-        return (sums, found.memory.stats), (total, found._replace(memory=found.memory._replace(stats=())))
+        return (sums, extras.memory.stats), (total, extras._replace(memory=extras.memory._replace(stats=())))
 
-    start = (jax.tree.map(jnp.zeros_like, params), memory.stats)
-    (sums, stats), (totals, found) = jax.lax.scan(body, start, {name: cut(name, x) for name, x in batch.items()})
+    start = (jax.tree.map(jnp.zeros_like, state.params), memory.stats)
+    (sums, stats), (totals, extras) = jax.lax.scan(body, start, {name: cut(name, x) for name, x in batch.items()})
+
     grads = jax.tree.map(lambda x: x / parts, sums)
-    average = jax.tree.map(lambda x: jnp.mean(x, axis=0), (totals, found.memory, found.means))
-    total, averaged, means = average
-    embeddings = jnp.moveaxis(found.embeddings, 0, 1)  # (n_global, parts, B / parts, D)
-    embeddings = embeddings.reshape(embeddings.shape[0], -1, embeddings.shape[-1])
-    return total, grads, Found(averaged._replace(stats=stats), means, jnp.max(found.used, axis=0), embeddings)
+    averages = jax.tree.map(lambda x: jnp.mean(x, axis=0), (totals, extras.memory, extras.means))
+    total, averaged, means = averages
+    embeddings = jnp.moveaxis(extras.embeddings, 0, 1)  # (n_global, parts, B / parts, D)
+    embeddings = embeddings.reshape(embeddings.shape[0], -1, embeddings.shape[-1])  # (n_global, B, D)
+    return total, grads, Extras(averaged._replace(stats=stats), means, jnp.max(extras.winners, axis=0), embeddings)
 
 
-def _second_moment(embeddings: jax.Array) -> jax.Array:
-    """Mean of z z^T (D, D) over samples (..., D)."""
+def _second_moment(embeddings: Float32[Array, "*samples dim"]) -> Float32[Array, "dim dim"]:
+    """Mean of z z^T over samples z."""
     flat = embeddings.reshape(-1, embeddings.shape[-1])
     # Its small eigenvalues are wanted, which fewer digits would drown.
     return jnp.matmul(flat.T, flat, precision=jax.lax.Precision.HIGHEST) / flat.shape[0]
 
 
-def _sample_keys(state: TrainState, per_device: int, axis_name: str | None) -> jax.Array:
-    """Random keys (B,) of this step's samples, by their place in the global batch.
+def _sample_keys(state: TrainState, per_device: int, axis_name: str | None) -> Key[Array, " {per_device}"]:
+    """Random keys of this step's samples, by their place in the global batch.
 
     So what is random is the same on any number of devices and in any number of parts.
     """
@@ -169,7 +153,7 @@ def _sample_keys(state: TrainState, per_device: int, axis_name: str | None) -> j
 
 
 def _apply(
-    state: TrainState, grads: Any, memory: Memory, moment: jax.Array, values: Metrics, optim: OptimConfig
+    state: TrainState, grads: Any, memory: Memory, moment: Array, values: Metrics, optim: OptimConfig
 ) -> TrainState:
     """Update the student, then the teacher from the updated student."""
     updates, opt_state = make_optimizer(optim).update(

@@ -19,6 +19,7 @@ MODULES = [
         for name in ("beam", "contents", "gridding", "memory", "primary_beam", "rotation", "sampling", "weighting")
     ),
     *(f"vis2img.views.{name}" for name in ("crops", "positions", "stretch")),
+    *("vis2img.models", "vis2img.train.objectives", "vis2img.train.schedules", "vis2img.train.step"),
 ]
 _OWN_CHECKS = ("Stretch.__init__", "ViewConfig.__init__")  # tests hand them illegal values, for their messages
 

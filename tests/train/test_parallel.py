@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -124,3 +126,11 @@ def test_shard_keeps_views_and_samples_together(monkeypatch):
 def test_too_many_devices_are_refused():
     with pytest.raises(ValueError, match="available"):
         shard({}, 10_000)
+
+
+def test_tests_have_two_devices_and_cast_and_broadcast_nothing_unsaid():
+    assert jax.local_device_count() == 2
+    with pytest.raises(jax.dtypes.TypePromotionError):
+        jnp.ones(2, jnp.float32) + jnp.ones(2, jnp.int32)
+    with pytest.raises(ValueError, match="rank_promotion"):
+        jnp.ones((2, 2)) + jnp.ones(2)

@@ -252,7 +252,7 @@ class TorchExtras(TorchRun):
             return draw_masks(fold(fold(key, 1), view), n_patches)
 
         masks = draw(np.arange(2), np.arange(4), self.count)
-        return torch.tensor(np.asarray(masks.hidden)), torch.tensor(np.asarray(masks.chosen), dtype=torch.int64)
+        return torch.tensor(np.asarray(masks.mask)), torch.tensor(np.asarray(masks.candidates), dtype=torch.int64)
 
     def loss(self, views, teacher_temp):
         hidden, candidates = self.masks((SIDE // PATCH) ** 2)

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Integer
+
+from vis2img.models.layers import Array
 
 
-def turn_views(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def turn_views(batch: Mapping[str, Array]) -> dict[str, Array]:
     """Flip and turn each view as the loader chose.
 
     Parameters
@@ -29,7 +31,9 @@ def turn_views(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     return turned
 
 
-def _turn(views: jax.Array, turns: jax.Array) -> jax.Array:
+def _turn(
+    views: Float[Array, "view batch side side channel"], turns: Integer[Array, "view batch"]
+) -> Float[Array, "view batch side side channel"]:
     # Three choices between two pictures, and not one between eight, which would all be made.
     steps = ((1, lambda x: jnp.swapaxes(x, 2, 3)), (2, lambda x: jnp.flip(x, 3)), (4, lambda x: jnp.flip(x, 2)))
     for bit, change in steps:

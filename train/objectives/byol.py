@@ -6,26 +6,34 @@ collapse.
 """
 
 import jax
+from jaxtyping import Float, Float32
 
 from vis2img.models.dino_head import l2_normalise
+from vis2img.models.layers import Array
 from vis2img.train.objectives.pairs import check_pairs, mean_over_pairs
 
 
-def byol_loss(predictions: jax.Array, projections: jax.Array, *, n_global: int) -> jax.Array:
+def byol_loss(
+    predictions: Float[Array, "view batch width"],
+    projections: Float[Array, "global_view batch width"],
+    *,
+    n_global: int,
+) -> Float32[Array, ""]:
     """Squared distance of normalised vectors, ``2 - 2 cos``, over all pairs of different views.
 
     Parameters
     ----------
-    predictions : (V, B, P)
+    predictions
         The student's, behind its predictor; the ``n_global`` global views first. Local views are multi-crop (Caron et
         al. 2020, arXiv:2006.09882), which the paper does without.
-    projections : (n_global, B, P)
+    projections
         The teacher's of the same global views; no gradient flows into them.
-    n_global : int
+    n_global
+        Number of global views.
 
     Returns
     -------
-    ()
+    loss
         Mean over pairs and samples, from 0 to 4.
 
     Raises

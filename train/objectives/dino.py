@@ -9,53 +9,56 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Float32
 
 from vis2img.models.dino_head import l2_normalise
+from vis2img.models.layers import Array
+from vis2img.train.objectives.devices import over_devices
 from vis2img.train.objectives.dinov2 import sinkhorn
 from vis2img.train.objectives.pairs import check_pairs, mean_over_pairs
 
 
 def dino_loss(
-    student_logits: jax.Array,
-    teacher_logits: jax.Array,
-    centre: jax.Array,
+    student_logits: Float32[Array, "view batch out"],
+    teacher_logits: Float32[Array, "global_view batch out"],
+    centre: Float32[Array, " out"],
     *,
-    student_temp: float | jax.Array,
-    teacher_temp: float | jax.Array,
+    student_temp: float,
+    teacher_temp: float | Float32[Array, ""],
     n_global: int,
     centre_momentum: float,
     centring: str = "mean",
     axis_name: str | None = None,
-) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+) -> tuple[Float32[Array, ""], Float32[Array, " out"], dict[str, Float32[Array, "..."]]]:
     """Cross-entropy of the student under the teacher over all pairs of different views (equations 2 to 4).
 
     Parameters
     ----------
-    student_logits : (V, B, K)
+    student_logits
         All views, the ``n_global`` global ones first.
-    teacher_logits : (n_global, B, K)
+    teacher_logits
         The same global views in the same order; no gradient flows into them.
-    centre : (K,)
+    centre
         Moving average of the teacher's logits *before* this batch.
-    student_temp, teacher_temp : float
+    student_temp, teacher_temp
         Softmax temperatures.
-    n_global : int
+    n_global
         Number of global views.
-    centre_momentum : float
+    centre_momentum
         m in ``centre <- m centre + (1 - m) mean(teacher_logits)``.
-    centring : str
+    centring
         "mean" takes the centre off the teacher's logits; "sinkhorn" balances its answers over the batch instead
         (`vis2img.train.objectives.dinov2.sinkhorn`) and leaves the centre out.
-    axis_name : str, optional
+    axis_name
         Device axis, for "sinkhorn" alone: everything returned is of this device.
 
     Returns
     -------
-    loss : ()
+    loss
         Mean over pairs and samples [nat].
-    new_centre : (K,)
-    stats : dict
-        "entropy" () of the teacher [nat], "kl" () from teacher to student [nat], and "used" (K,), 1 for the outputs
+    new_centre
+    stats
+        "entropy" () of the teacher [nat], "kl" () from teacher to student [nat], and "winners" (K,), 1 for the outputs
         that are the teacher's first choice for at least one view.
 
     Raises
@@ -64,56 +67,61 @@ def dino_loss(
         If the shapes disagree or there is no pair of different views.
     """
     check_pairs(student_logits, teacher_logits, n_global)
-    batch, out_dim = teacher_logits.shape[1:]
     teacher_logits = jax.lax.stop_gradient(teacher_logits)
     log_student = jax.nn.log_softmax(student_logits / student_temp)  # (V, B, K)
-    if centring == "sinkhorn":
-        rows = sinkhorn(teacher_logits.reshape(-1, out_dim), teacher_temp, axis_name=axis_name)
-        log_teacher = rows.reshape(teacher_logits.shape)
-    else:
-        log_teacher = jax.nn.log_softmax((teacher_logits - centre[None, None]) / teacher_temp)  # (n_global, B, K)
+    log_teacher = _log_answers(teacher_logits, centre, teacher_temp, centring, axis_name)
     teacher = jnp.exp(log_teacher)
+
     loss = -mean_over_pairs(log_student, teacher)
     new_centre = centre_momentum * centre + (1.0 - centre_momentum) * jnp.mean(teacher_logits, axis=(0, 1))
-    # 0 log 0 = 0, where log_teacher may be -inf for far outliers.
-    entropy = -jnp.sum(jnp.where(teacher > 0.0, teacher * log_teacher, 0.0)) / (n_global * batch)
-    stats = {"entropy": entropy, "kl": jax.lax.stop_gradient(loss) - entropy, "used": _used(log_teacher)}
+    entropy = _entropy(teacher, log_teacher)
+    stats = {"entropy": entropy, "kl": jax.lax.stop_gradient(loss) - entropy, "winners": _winners(log_teacher)}
     return loss, new_centre, stats
 
 
-def _used(log_teacher: jax.Array) -> jax.Array:
-    """1 for the outputs (K,) that win at least one row of (n_global, B, K), else 0."""
-    winners = jnp.argmax(log_teacher, axis=-1).reshape(-1, 1)  # (n_global * B, 1)
+def _log_answers(
+    logits: Float32[Array, "view batch out"], centre: Array, temp: float | Array, centring: str, axis_name: str | None
+) -> Float32[Array, "view batch out"]:
+    if centring == "sinkhorn":
+        return sinkhorn(logits.reshape(-1, centre.size), temp, axis_name=axis_name).reshape(logits.shape)
+    return jax.nn.log_softmax((logits - centre[None, None]) / temp)
+
+
+def _entropy(p: Float32[Array, "view batch out"], log_p: Float32[Array, "view batch out"]) -> Float32[Array, ""]:
+    # 0 log 0 = 0, where log_p may be -inf for far outliers.
+    return -jnp.sum(jnp.where(p > 0.0, p * log_p, 0.0)) / (p.shape[0] * p.shape[1])
+
+
+def _winners(log_teacher: Float32[Array, "view batch out"]) -> Float32[Array, " out"]:
+    """1 for the outputs that win at least one row, else 0."""
+    first = jnp.argmax(log_teacher, axis=-1).reshape(-1, 1)  # (n_global * B, 1)
     # A comparison instead of a scatter, which is slow on TPUs.
-    return jnp.any(winners == jnp.arange(log_teacher.shape[-1])[None], axis=0).astype(jnp.float32)
+    return jnp.any(first == jnp.arange(log_teacher.shape[-1])[None], axis=0).astype(jnp.float32)
 
 
-def feature_std(embeddings: jax.Array, axis_name: str | None = None) -> jax.Array:
+def feature_std(embeddings: Float[Array, "*samples dim"], axis_name: str | None = None) -> Float32[Array, ""]:
     """Spread of the embeddings' directions over a batch (Chen & He 2021, arXiv:2011.10566).
 
     Parameters
     ----------
-    embeddings : (..., D)
-        Leading axes are samples.
-    axis_name : str, optional
+    embeddings
+        Of all samples of this device.
+    axis_name
         Device axis of the batch.
 
     Returns
     -------
-    ()
+    spread
         ``sqrt(D)`` times the root mean square, over dimensions, of the standard deviation of the
         L2-normalised embeddings: 1 for directions spread evenly over the sphere, 0 when all are the same.
     """
-
-    def over_devices(x: jax.Array) -> jax.Array:
-        return x if axis_name is None else jax.lax.pmean(x, axis_name)
-
     unit = l2_normalise(embeddings.reshape(-1, embeddings.shape[-1]), axis=-1)  # (N, D)
-    mean = over_devices(jnp.mean(unit, axis=0, keepdims=True))  # (1, D)
+    mean = over_devices(jax.lax.pmean, jnp.mean(unit, axis=0), axis_name)  # (D,)
     # Two passes, because the mean of squares minus the squared mean loses all digits near a collapse.
-    return jnp.sqrt(jnp.sum(over_devices(jnp.mean((unit - mean) ** 2, axis=0))))
+    variance = over_devices(jax.lax.pmean, jnp.mean((unit - mean[None]) ** 2, axis=0), axis_name)
+    return jnp.sqrt(jnp.sum(variance))
 
 
-def ema_update(teacher: Any, student: Any, momentum: float | jax.Array) -> Any:
+def ema_update(teacher: Any, student: Any, momentum: float | Float32[Array, ""]) -> Any:
     """``momentum * teacher + (1 - momentum) * student``, leaf by leaf."""
     return jax.tree.map(lambda t, s: momentum * t + (1.0 - momentum) * s, teacher, student)

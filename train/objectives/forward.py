@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Float32
 
 from vis2img.models.dino_head import DINOModel, Outputs
+from vis2img.models.layers import Array
 
 
 class Views(NamedTuple):
@@ -14,56 +15,58 @@ class Views(NamedTuple):
 
     Attributes
     ----------
-    logits : (V, B, K)
-        Global views first.
-    embeddings : (V, B, D)
-    patches : (n_global, B, P, D) or None
+    logits, embeddings
+        Of all views, the global ones first.
+    patches
         Patch tokens of the global views, on request.
-    stats : dict
+    stats
         Batch statistics after the pass; {} of networks without.
     """
 
-    logits: jax.Array
-    embeddings: jax.Array
-    patches: jax.Array | None
+    logits: Float32[Array, "view batch out"]
+    embeddings: Float32[Array, "view batch dim"]
+    patches: Float[Array, "global_view batch patch dim"] | None
     stats: Any
 
 
 def forward_views(
     model: DINOModel,
     params: Any,
-    batch: Mapping[str, jax.Array],
+    batch: Mapping[str, Array],
     *,
     student: bool,
     stats: Any = None,
     train: bool = True,
-    drops: jax.Array | None = None,
-    masks: jax.Array | None = None,
+    drops: Float[Array, "view batch drop"] | None = None,
+    masks: Bool[Array, "global_view batch patch"] | None = None,
     patches: bool = False,
 ) -> Views:
     """Run the network on the views of a batch: the student on all, the teacher on the global ones.
 
     Parameters
     ----------
-    model, params : DINOModel and its parameters
-    batch : dict
+    model, params
+        Network and its parameters.
+    batch
         "global" (n_global, B, G, G, C) and, for the student, "local" (L, B, S, S, C); L may be 0.
-    student : bool
-    stats : dict, optional
+    student
+        Which role the network plays.
+    stats
         Batch statistics before the pass.
-    train : bool
+    train
         Normalise by the batch and update the statistics, or normalise by them.
-    drops : (V, B, n_drops), optional
+    drops
         Random numbers of drop path.
-    masks : (n_global, B, P) bool, optional
+    masks
         Patches to hide.
-    patches : bool
+    patches
         Return patch tokens of the global views.
     """
     views = [batch["global"]]
     if student and "local" in batch and batch["local"].shape[0] > 0:
         views.append(batch["local"])
     n_global, n_views, batch_size = views[0].shape[0], sum(view.shape[0] for view in views), views[0].shape[1]
+
     outputs, changed = model.apply(
         {"params": params, "batch_stats": stats or {}},
         [_merge(view) for view in views],  # (V_i * B, y, x, C) each
@@ -86,6 +89,6 @@ def _split(outputs: Outputs, n_views: int, batch_size: int, stats: Any) -> Views
     return Views(logits, embeddings.astype(jnp.float32), patches, stats)
 
 
-def _merge(x: jax.Array) -> jax.Array:
+def _merge(x: Array) -> Array:
     """Join views and samples: (V, B, ...) becomes (V * B, ...)."""
     return x.reshape(-1, *x.shape[2:])

@@ -1,17 +1,19 @@
 """Pairs of views: each view of the teacher is a target for every view of the student but itself."""
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Float
+
+from vis2img.models.layers import Array
 
 
-def check_pairs(student: jax.Array, teacher: jax.Array, n_global: int) -> None:
+def check_pairs(student: Float[Array, "view _ _"], teacher: Float[Array, "global_view _ _"], n_global: int) -> None:
     """Refuse views that make no pairs.
 
     Parameters
     ----------
-    student : (V, B, K)
+    student
         What the student makes of all views, the ``n_global`` global ones first.
-    teacher : (n_global, B, K)
+    teacher
         What the teacher makes of the global ones.
 
     Raises
@@ -26,10 +28,13 @@ def check_pairs(student: jax.Array, teacher: jax.Array, n_global: int) -> None:
         raise ValueError("pairs need at least two views, one of them global")
 
 
-def mean_over_pairs(student: jax.Array, teacher: jax.Array) -> jax.Array:
+def mean_over_pairs(
+    student: Float[Array, "view batch out"], teacher: Float[Array, "global_view batch out"]
+) -> Float[Array, ""]:
     """Scalar product of student and teacher, mean over pairs of different views and over samples; as `check_pairs`."""
     n_views, batch, _ = student.shape
     n_global = teacher.shape[0]
+
     # All views but itself = sum over views minus itself: V + n_global passes over K instead of V * n_global.
     others = jnp.sum(student, axis=0, keepdims=True) - student[:n_global]  # (n_global, B, K)
     return jnp.sum(teacher * others) / (n_global * (n_views - 1) * batch)

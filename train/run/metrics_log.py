@@ -10,18 +10,18 @@ import contextlib
 import errno
 import json
 import math
-import os
-import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vis2img.errors import OutputError, Vis2imgError
 from vis2img.files import write_text
+
+if TYPE_CHECKING:
+    from vis2img.train.run.event_file import EventFile
 
 LINES, EVENTS = "metrics.jsonl", "tensorboard"
 GROUPS = {
@@ -31,7 +31,6 @@ GROUPS = {
     "speed": ("samples_per_s", "mfu", "input_wait", "fresh_draws", "draw_age", "draw_reuse"),
 }
 _GROUP = {name: group for group, names in GROUPS.items() for name in names}
-_FLUSH_EVERY = 10.0  # s; each flush of an event file waits for the disk, which may be a slow one
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Row = Mapping[str, Any]
@@ -73,7 +72,7 @@ class MetricsLog:
     def __init__(self, folder: Path, *, start_step: int) -> None:
         self._path, self._folder = folder / LINES, folder / EVENTS
         self._start_step = start_step
-        self._events: _EventFile | None = None
+        self._events: EventFile | None = None
         self.problem: str | None = None
         self._cut()
 
@@ -99,7 +98,12 @@ class MetricsLog:
                 file.write(text)
         except OSError as error:
             raise _refused(self._path, error) from error
-        self._watch(lambda events: events.scalars(rows))
+
+        def show(events: EventFile) -> None:
+            for row in rows:
+                events.scalars(int(row["step"]), _tagged(row))
+
+        self._watch(show)
 
     def image(self, tag: str, array: np.ndarray, step: int) -> None:
         """Show a picture (y, x, 1, 3 or 4) in TensorBoard: uint8, or floats from 0 to 1."""
@@ -120,23 +124,25 @@ class MetricsLog:
             return
         try:
             lines = self._path.read_text(errors="replace").splitlines(keepends=True)
-            kept = [text for text in lines if text.endswith("\n") and self._known(_parsed(text))]
-            if kept != lines:
-                write_text(self._path, "".join(kept))
+            earlier = [text for text in lines if text.endswith("\n") and self._is_before(_parsed(text))]
+            if earlier != lines:
+                write_text(self._path, "".join(earlier))
         except (OSError, OutputError) as error:
             raise _refused(self._path, error) from error
 
-    def _known(self, row: dict[str, Any] | None) -> bool:
+    def _is_before(self, row: dict[str, Any] | None) -> bool:
         return row is not None and row["step"] <= self._start_step
 
-    def _watch(self, action: Callable[[_EventFile], None]) -> None:
+    def _watch(self, action: Callable[[EventFile], None]) -> None:
         """Do something with the event file, unless it has failed before; a failure is noted and not passed on."""
         if self.problem is not None:
             return
         try:
             if self._events is None:
+                from vis2img.train.run.event_file import EventFile  # loads tensorboardX
+
                 # From here on TensorBoard hides steps that an earlier part of the run wrote and lost.
-                self._events = _EventFile(self._folder, purge_step=self._start_step + 1)
+                self._events = EventFile(self._folder, purge_step=self._start_step + 1)
             action(self._events)
         except (OSError, ImportError) as error:
             self._give_up(error)
@@ -148,51 +154,6 @@ class MetricsLog:
             with contextlib.suppress(OSError):
                 events.close()
         self.problem = f"{_reason(self._folder, error)}; the run goes on without TensorBoard, {LINES} has everything"
-
-
-class _EventFile:
-    """One event file of TensorBoard, written by the thread that calls.
-
-    tensorboardX's ``SummaryWriter`` hands events to a thread through a bounded queue. A disk that is full ends that
-    thread, and ten events later the run hangs. Its ``RecordWriter`` underneath has no thread, and its errors arrive.
-    """
-
-    def __init__(self, folder: Path, *, purge_step: int) -> None:
-        from tensorboardX import RecordWriter
-        from tensorboardX.proto import event_pb2
-
-        self._event = event_pb2.Event
-        folder.mkdir(exist_ok=True)
-        # Files are read in the order of their names. Nanoseconds, as a file of the same second would be overwritten.
-        now = time.time_ns()
-        name = f"events.out.tfevents.{now // 10**9:010d}.{now % 10**9:09d}.{socket.gethostname()}.{os.getpid()}"
-        self._writer = RecordWriter(str(folder / name))
-        self._flushed = 0.0
-        self._add(file_version="brain.Event:2")
-        self._add(step=purge_step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
-
-    def scalars(self, rows: Sequence[Row]) -> None:
-        from tensorboardX.proto.summary_pb2 import Summary
-
-        for row in rows:
-            named = {name: value for name, value in row.items() if name != "step" and value is not None}
-            values = [Summary.Value(tag=_tag(name), simple_value=float(value)) for name, value in named.items()]
-            self._add(step=int(row["step"]), summary=Summary(value=values))
-
-    def image(self, step: int, tag: str, array: np.ndarray) -> None:
-        from tensorboardX import summary
-
-        self._add(step=step, summary=summary.image(tag, np.asarray(array), dataformats="HWC"))
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def _add(self, **fields: Any) -> None:
-        self._writer.write(self._event(wall_time=time.time(), **fields).SerializeToString())
-        now = time.monotonic()
-        if now - self._flushed > _FLUSH_EVERY:
-            self._writer.flush()
-            self._flushed = now
 
 
 def read_metrics(folder: str | Path) -> dict[str, np.ndarray]:
@@ -238,8 +199,10 @@ def _plain(value: Any) -> Any:
     return number if math.isfinite(number) else None
 
 
-def _tag(name: str) -> str:
-    return f"{_GROUP.get(name, 'other')}/{name}"
+def _tagged(row: Row) -> dict[str, float]:
+    """Values that there are, under the tags of their groups."""
+    named = {name: float(value) for name, value in row.items() if name != "step" and value is not None}
+    return {f"{_GROUP.get(name, 'other')}/{name}": value for name, value in named.items()}
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -72,7 +72,7 @@ def test_stats():
                 kl.append((p[q] * np.log(p[q] / s)).sum(-1).mean())
     assert float(stats["entropy"]) == pytest.approx(entropy, rel=1e-4)
     assert float(stats["kl"]) == pytest.approx(np.mean(kl), rel=1e-4)
-    assert set(np.flatnonzero(stats["used"])) == set(p.argmax(-1).ravel())
+    assert set(np.flatnonzero(stats["winners"])) == set(p.argmax(-1).ravel())
     assert float(loss) == pytest.approx(float(stats["entropy"] + stats["kl"]), rel=1e-5)
 
 
@@ -81,7 +81,7 @@ def test_used_outputs_tell_one_dimension_collapse_and_entropy_stays_finite():
     teacher = np.zeros_like(teacher)
     teacher[..., 3] = 1e4
     _, _, stats = dino_loss(student, teacher, centre, **SETTINGS)
-    assert list(stats["used"]) == [0, 0, 0, 1, 0, 0]
+    assert list(stats["winners"]) == [0, 0, 0, 1, 0, 0]
     assert float(stats["entropy"]) == 0.0
 
 

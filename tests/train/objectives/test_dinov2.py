@@ -142,7 +142,7 @@ def test_masks_and_candidates_agree(n_patches):
 
 def test_half_of_the_views_hide_a_share_in_range():
     masks = jax.jit(jax.vmap(partial(draw_masks, n_patches=64)))(jax.random.split(jax.random.key(1), 4000))
-    hidden = np.asarray(masks.hidden)
+    hidden = np.asarray(masks.mask)
     shares = hidden.mean(1)
     masked = shares[shares > 0.0]
     assert abs(len(masked) / 4000 - 0.5) < 0.03  # 4 sigma
@@ -156,8 +156,8 @@ def test_masks_take_other_settings():
     masks = jax.jit(jax.vmap(partial(draw_masks, n_patches=10, probability=1.0, ratio=(0.6, 0.8))))(
         jax.random.split(jax.random.key(2), 200)
     )
-    counts = np.asarray(masks.hidden).sum(1)
-    assert set(counts) == {6, 7, 8} and masks.chosen.shape == (200, 8)
+    counts = np.asarray(masks.mask).sum(1)
+    assert set(counts) == {6, 7, 8} and masks.candidates.shape == (200, 8)
 
 
 def patch_logits(n=3, m=4, k=5, seed=3):
