@@ -10,9 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Num
 
 Array = jax.Array | np.ndarray  # of inputs, too, that nothing has compiled yet
+Scalar = float | Num[Array, ""]
 Pair = tuple[Array, Array]
 # As the published DINO: torch's trunc_normal_(std=0.02) cuts at -2 and 2, a hundred standard deviations away, which is
 # nothing. JAX's truncated_normal cuts at two standard deviations, which leaves weights 12% smaller.

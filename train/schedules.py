@@ -8,11 +8,9 @@ final value holds.
 import math
 
 import jax.numpy as jnp
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32
 
-from vis2img.models.layers import Array
-
-Step = int | Int32[Array, ""]
+from vis2img.models.layers import Array, Scalar
 
 
 def scaled_lr(base_lr: float, batch: int) -> float:
@@ -20,7 +18,7 @@ def scaled_lr(base_lr: float, batch: int) -> float:
     return base_lr * batch / 256.0
 
 
-def cosine(step: Step, *, start: float, final: float, total_steps: int) -> Float32[Array, ""]:
+def cosine(step: Scalar, *, start: float, final: float, total_steps: int) -> Float32[Array, ""]:
     """Half a cosine from ``start`` at step 0 to ``final`` at ``total_steps``.
 
     Loshchilov & Hutter 2017 (arXiv:1608.03983), equation 5, without restarts.
@@ -37,7 +35,7 @@ def cosine(step: Step, *, start: float, final: float, total_steps: int) -> Float
 
 
 def cosine_with_warmup(
-    step: Step, *, peak: float, final: float, total_steps: int, warmup_steps: int
+    step: Scalar, *, peak: float, final: float, total_steps: int, warmup_steps: int
 ) -> Float32[Array, ""]:
     """Linear from 0 to ``peak`` in ``warmup_steps`` values, then half a cosine to ``final`` at ``total_steps``.
 
@@ -55,18 +53,18 @@ def cosine_with_warmup(
     return jnp.where(step < warmup_steps, peak * step / max(warmup_steps - 1, 1), decay)
 
 
-def weight_decay(step: Step, *, start: float = 0.04, final: float = 0.4, total_steps: int) -> Float32[Array, ""]:
+def weight_decay(step: Scalar, *, start: float = 0.04, final: float = 0.4, total_steps: int) -> Float32[Array, ""]:
     """Weight decay, rising along a cosine."""
     return cosine(step, start=start, final=final, total_steps=total_steps)
 
 
-def teacher_momentum(step: Step, *, start: float = 0.996, final: float = 1.0, total_steps: int) -> Float32[Array, ""]:
+def teacher_momentum(step: Scalar, *, start: float = 0.996, final: float = 1.0, total_steps: int) -> Float32[Array, ""]:
     """Momentum of the teacher's moving average, rising along a cosine to a teacher that stands still."""
     return cosine(step, start=start, final=final, total_steps=total_steps)
 
 
 def teacher_temperature(
-    step: Step, *, start: float = 0.04, final: float = 0.07, warmup_steps: int
+    step: Scalar, *, start: float = 0.04, final: float = 0.07, warmup_steps: int
 ) -> Float32[Array, ""]:
     """Teacher temperature: linear from ``start`` to ``final`` over ``warmup_steps``, then constant."""
     progress = jnp.asarray(step, jnp.float32) / warmup_steps if warmup_steps > 0 else jnp.float32(1.0)

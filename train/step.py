@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Float32, Key
 
 from vis2img.models.dino_head import DINOModel
-from vis2img.models.layers import Array
+from vis2img.models.layers import Array, Scalar
 from vis2img.train import schedules
 from vis2img.train.config import OptimConfig
 from vis2img.train.objectives.augment import turn_views
@@ -24,7 +24,7 @@ from vis2img.train.state import TrainState
 _MOMENT_DECAY = 0.98  # of the second moment of the embeddings: about the last 50 batches
 
 
-def schedule_values(step: schedules.Step, optim: OptimConfig, *, batch: int, total_steps: int) -> Metrics:
+def schedule_values(step: Scalar, optim: OptimConfig, *, batch: int, total_steps: int) -> Metrics:
     """Learning rate "lr", weight decay "wd", "momentum" and "teacher_temp" at a step, for a global batch."""
     return {
         "lr": schedules.cosine_with_warmup(

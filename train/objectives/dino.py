@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Float32
 
 from vis2img.models.dino_head import l2_normalise
-from vis2img.models.layers import Array
+from vis2img.models.layers import Array, Scalar
 from vis2img.train.objectives.devices import over_devices
 from vis2img.train.objectives.dinov2 import sinkhorn
 from vis2img.train.objectives.pairs import check_pairs, mean_over_pairs
@@ -23,8 +23,8 @@ def dino_loss(
     teacher_logits: Float32[Array, "global_view batch out"],
     centre: Float32[Array, " out"],
     *,
-    student_temp: float,
-    teacher_temp: float | Float32[Array, ""],
+    student_temp: Scalar,
+    teacher_temp: Scalar,
     n_global: int,
     centre_momentum: float,
     centring: str = "mean",
@@ -80,7 +80,7 @@ def dino_loss(
 
 
 def _log_answers(
-    logits: Float32[Array, "view batch out"], centre: Array, temp: float | Array, centring: str, axis_name: str | None
+    logits: Float32[Array, "view batch out"], centre: Array, temp: Scalar, centring: str, axis_name: str | None
 ) -> Float32[Array, "view batch out"]:
     if centring == "sinkhorn":
         return sinkhorn(logits.reshape(-1, centre.size), temp, axis_name=axis_name).reshape(logits.shape)
@@ -122,6 +122,6 @@ def feature_std(embeddings: Float[Array, "*samples dim"], axis_name: str | None 
     return jnp.sqrt(jnp.sum(variance))
 
 
-def ema_update(teacher: Any, student: Any, momentum: float | Float32[Array, ""]) -> Any:
+def ema_update(teacher: Any, student: Any, momentum: Scalar) -> Any:
     """``momentum * teacher + (1 - momentum) * student``, leaf by leaf."""
     return jax.tree.map(lambda t, s: momentum * t + (1.0 - momentum) * s, teacher, student)

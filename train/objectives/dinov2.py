@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Float32, Int32, Key
 
 from vis2img.models.dino_head import l2_normalise
-from vis2img.models.layers import Array
+from vis2img.models.layers import Array, Scalar
 from vis2img.train.objectives.devices import over_devices
 
 
 def sinkhorn(
     logits: Float32[Array, "row out"],
-    temperature: float | Float32[Array, ""],
+    temperature: Scalar,
     *,
     axis_name: str | None,
     rounds: int = 3,
@@ -147,8 +147,8 @@ def ibot_loss(
     centre: Float32[Array, " out"],
     weight: Float32[Array, "view candidate"],
     *,
-    student_temp: float,
-    teacher_temp: float | Float32[Array, ""],
+    student_temp: Scalar,
+    teacher_temp: Scalar,
     centre_momentum: float,
     centring: str = "mean",
     axis_name: str | None = None,
