@@ -68,8 +68,8 @@ def run(argv: list[str], prog: str) -> int:
     with Bars(quiet=command.quiet or command.json) as bars:
 
         def tell_dashboard(loader: Loader) -> None:
-            if loader.dashboard_link and not command.json:
-                print(f"dashboard: {loader.dashboard_link}", file=sys.stderr)
+            if loader.source.dashboard_link and not command.json:
+                print(f"dashboard: {loader.source.dashboard_link}", file=sys.stderr)
 
         found = measure(
             command,

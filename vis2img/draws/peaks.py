@@ -8,11 +8,7 @@ from vis2img.coordinates import pixel_to_lm
 from vis2img.imaging.params import ImagingParams
 
 PEAK_SIGMA = 8.0  # how far above the noise a peak must be; dirty images have sidelobes of bright sources
-
-
 _PEAK_BLOCK = 12  # pixels a side; peaks are at least one and at most three blocks apart
-
-
 _CELLS = 64  # of the map of usable pixels, along an axis
 
 

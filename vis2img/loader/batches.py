@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -108,12 +109,11 @@ class Source(Protocol):
 
     Batches are planned by one thread, in order of their numbers, and cut by many. What a batch holds follows from the
     seed, the share of the host and its number; where draws enter as soon as they are ready, from those that are there,
-    too.
+    too. What need not be done is left out.
     """
 
-    @property
-    def dashboard_link(self) -> str | None:
-        """Address of Dask's dashboard, if there is one."""
+    dashboard_link: str | None = None
+    """Address of Dask's dashboard, if there is one."""
 
     def prepare(self) -> None:
         """Wait until batches can be planned.
@@ -123,7 +123,9 @@ class Source(Protocol):
         Vis2imgError
             If nothing can be used.
         """
+        return
 
+    @abstractmethod
     def plan(self, number: int) -> Callable[[], Batch]:
         """Choose the samples of batch ``number``; return what cuts them, once, in any thread.
 
@@ -135,10 +137,13 @@ class Source(Protocol):
 
     def idle(self) -> None:
         """Do what there is to do between plans; called some times a second while no batch is taken."""
+        return
 
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """Return what another source needs to go on behind the batch planned last; plain values for JSON."""
 
+    @abstractmethod
     def report(self, batches: int) -> dict[str, float]:
         """Return what can be told of a run in which so many batches were delivered, those before a restart included.
 
@@ -150,11 +155,14 @@ class Source(Protocol):
             it took; of pictures ``epochs``.
         """
 
+    @abstractmethod
     def unused(self) -> dict[str, str]:
         """Return what gives no samples, and why."""
 
     def stop(self) -> None:
         """Make a thread that waits in :meth:`plan` give up."""
+        return
 
     def close(self) -> None:
         """Give back workers and memory; nothing is called after it but :meth:`report` and :meth:`unused`."""
+        return

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import psutil
 
@@ -108,63 +108,46 @@ def measure(
         if on_open:
             on_open(loader)
         with _watch(loader, start) as series:
-            run = _run(loader, seconds, rate, progress)
-        return _figures(loader, run, series)
+            figures = _figures(loader, seconds, rate, progress)
+    series_bytes = map(sum, zip(series.loader_bytes, series.worker_bytes, strict=True))
+    return Figures(**figures, most_bytes=max(series_bytes, default=0), series=series)
 
 
-class _Run(NamedTuple):
-    """Seconds until the pool was full and after it, the reports at both ends, and what was counted."""
-
-    fill_seconds: float
-    seconds: float
-    before: dict[str, float]
-    after: dict[str, float]
-    batches: int
-    cut_views: float
-
-
-def _run(loader: Loader, seconds: float, rate: float, progress: Progress) -> _Run:
+def _figures(loader: Loader, seconds: float, rate: float, progress: Progress) -> dict[str, Any]:
+    """Fill the pool, run the consumer, and return the figures by their names."""
     start = time.perf_counter()
     loader.next_batch()
     full = time.perf_counter()
     before = loader.report()
     batches = _consume(loader, seconds, rate, progress)
     elapsed, after = time.perf_counter() - full, loader.report()
-    return _Run(full - start, elapsed, before, after, batches, _cutting(_draws(loader)))
+    change = {name: (after[name] - before[name]) / elapsed for name in after}
 
-
-def _draws(loader: Loader) -> DrawSource:
-    assert isinstance(loader.source, DrawSource)
-    return loader.source
-
-
-def _figures(loader: Loader, run: _Run, series: Series) -> Figures:
-    source, config = _draws(loader), loader.config
-    change = {name: (run.after[name] - run.before[name]) / run.seconds for name in run.after}
+    source, config = loader.source, loader.config
+    assert isinstance(source, DrawSource)
+    cut_views = _cutting(source)
     draws = [entry.draw for entry in source.pool.entries]
     per_draw = sum(_patches(source, draw.field) for draw in draws) / len(draws)
-    return Figures(
-        seconds=run.seconds,
-        fill_seconds=run.fill_seconds,
-        pool_draws=len(draws),
-        pool_bytes=sum(draw.data.nbytes for draw in draws),
-        fields=len(source.fields),
-        workers=len(source.pool.requests.client.nthreads()),
-        views_per_draw=per_draw,
-        fresh_draws=change["fresh_draws"],
-        fresh_views=change["fresh_draws"] * per_draw,
-        delivered_views=run.batches * config.batch_size * config.views.n_views / run.seconds,
-        cut_views=run.cut_views,
-        read_bytes=change["bytes_read"],
-        input_wait=change["input_wait"],
-        draw_age=run.after["draw_age"],
-        draw_reuse=run.after["draw_reuse"],
-        repeated_draws=int(run.after["repeated_draws"]),
-        most_bytes=max(map(sum, zip(series.loader_bytes, series.worker_bytes, strict=True)), default=0),
-        unused=loader.unused(),
-        dashboard=loader.dashboard_link,
-        series=series,
-    )
+    return {
+        "seconds": elapsed,
+        "fill_seconds": full - start,
+        "pool_draws": len(draws),
+        "pool_bytes": sum(draw.data.nbytes for draw in draws),
+        "fields": len(source.fields),
+        "workers": len(source.pool.requests.client.nthreads()),
+        "views_per_draw": per_draw,
+        "fresh_draws": change["fresh_draws"],
+        "fresh_views": change["fresh_draws"] * per_draw,
+        "delivered_views": batches * config.batch_size * config.views.n_views / elapsed,
+        "cut_views": cut_views,
+        "read_bytes": change["bytes_read"],
+        "input_wait": change["input_wait"],
+        "draw_age": after["draw_age"],
+        "draw_reuse": after["draw_reuse"],
+        "repeated_draws": int(after["repeated_draws"]),
+        "unused": loader.unused(),
+        "dashboard": source.dashboard_link,
+    }
 
 
 def _consume(loader: Loader, seconds: float, rate: float, progress: Progress) -> int:
@@ -186,7 +169,7 @@ def _cutting(source: DrawSource) -> float:
     config, number = source.config, 0
     start, began = time.thread_time(), time.perf_counter()
     while time.perf_counter() - began < _CUT_SECONDS:
-        cut_batch(source.planner.plan(source.pool, number), config.views, config.channels)
+        cut_batch(source.choose(number), config.views, config.channels)
         number += 1
     return number * config.batch_size * config.views.n_views / (time.thread_time() - start)
 

@@ -6,6 +6,7 @@ workers: field -> draw -> shared memory        source: pool -> plan -> cut
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,9 +18,9 @@ from vis2img.cluster.engine import Connection, connect
 from vis2img.coordinates import sky_position
 from vis2img.draws.draw import Draw
 from vis2img.draws.field import Field
-from vis2img.loader.batches import Batch, Share
+from vis2img.loader.batches import Batch, Share, Source
 from vis2img.loader.config import LoaderConfig
-from vis2img.loader.fields import FieldSet, open_fields
+from vis2img.loader.fields import open_fields
 from vis2img.loader.handover import SharedFolder
 from vis2img.loader.pool import DrawPool, Entry
 from vis2img.loader.requests import DrawRequests
@@ -33,7 +34,17 @@ from vis2img.views.positions import WeightMap, random_position, without_blanks
 _SPARE_DRAWS = 4  # that batches in the queue still use when they have left the pool
 
 
-class DrawSource:
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a batch will hold: the crops of each sample, and the patch that they show."""
+
+    crops: list[list[Crop]]
+    patches: list[tuple[float, float]]
+    batch: tuple[int, int, int] = (0, 0, 0)
+    """Seed, host and number, from which follows what varies in the views besides."""
+
+
+class DrawSource(Source):
     """Draws of fields; see :class:`vis2img.loader.batches.Source`.
 
     Parameters
@@ -70,35 +81,25 @@ class DrawSource:
     ) -> None:
         self.config, self.share, self._progress = config, share, progress
         self.located = open_fields(config)
+        self.fields = self.located.fields
         # Draws that are all alike need not be made twice.
         varies = any(field.prior.varies for field in self.fields)
         per_field = config.draws_per_field if varies else 1
         schedule = Schedule(self.located.weights, per_field, config.fields_at_once, share)
         self._refreshes = (varies or schedule.visits) and (config.mode == "async" or config.refresh_every > 0)
-        self.planner = Planner(self.located, config.views, config.near_peaks, share, weighted=not schedule.visits)
+        self._weighted = not schedule.visits  # the pool holds fields that are visited in proportion already
+        self._maps: WeakKeyDictionary[Draw, WeightMap] = WeakKeyDictionary()
 
-        self._connection, self._owns = connection or connect(config.engine), connection is None
-        self._lost_before = self._connection.lost_tasks
-        client = self._connection.client
-        try:
+        with ExitStack() as stack:
+            self._connection = connection or stack.enter_context(connect(config.engine))
+            self.dashboard_link, self._lost_before = self._connection.dashboard_link, self._connection.lost_tasks
+            client = self._connection.client
             room = schedule.capacity + 2 * len(client.nthreads()) + _SPARE_DRAWS
             self._shared = SharedFolder(room * _largest_draw(self.fields), config.shared)
-        except BaseException:
-            self._disconnect()
-            raise
+            self._stack = stack.pop_all()
         requests = DrawRequests(client, self.fields, share.seed, self._shared, config.engine.threads)
         in_order = config.mode == "sync"
         self.pool = DrawPool(requests, schedule, state=state, in_order=in_order, refreshes=self._refreshes)
-
-    @property
-    def fields(self) -> list[Field]:
-        """The fields."""
-        return self.located.fields
-
-    @property
-    def dashboard_link(self) -> str | None:
-        """Address of Dask's dashboard, if there is one."""
-        return self._connection.dashboard_link
 
     def prepare(self) -> None:
         """Wait until the pool is full; see :meth:`Source.prepare`."""
@@ -111,9 +112,8 @@ class DrawSource:
             while not self.pool.entries:
                 self.pool.take(block=True)
         self.idle()
-        plan = self.planner.plan(self.pool, number)
         augment = self.config.augment if self.config.augment_fields else None
-        return partial(cut_batch, plan, self.config.views, self.config.channels, augment)
+        return partial(cut_batch, self.choose(number), self.config.views, self.config.channels, augment)
 
     def idle(self) -> None:
         """Take in the draws that are ready in asynchronous mode: a slow consumer is no reason to keep workers waiting.
@@ -151,6 +151,45 @@ class DrawSource:
         """Return field, index and imaging parameters of the draws in the pool."""
         return [entry.draw.record() for entry in self.pool.entries]
 
+    def choose(self, number: int) -> Plan:
+        """Choose the samples of batch ``number`` from the draws in the pool, and count their use."""
+        batch = self.share.seed, self.share.host, number
+        rng = batch_rng(*batch)
+        fields = self.pool.fields()
+        names = list(fields)
+        weights = np.array([self.located.weights[f] if self._weighted else 1.0 for f in names])
+        choice = rng.choice(len(names), size=self.share.size, p=weights / weights.sum())
+        samples = [self._sample(rng, fields[names[i]]) for i in choice]
+        crops, patches = map(list, zip(*samples, strict=True))
+        return Plan(crops, patches, batch)
+
+    def _sample(self, rng: np.random.Generator, entries: list[Entry]) -> tuple[list[Crop], tuple[float, float]]:
+        draws = [entry.draw for entry in entries]
+        patch = self.located.patches[draws[0].field]
+        peaks = draws[int(rng.integers(len(draws)))].peaks
+        l, m = random_position(rng, self._common(draws), patch, peaks, self.config.near_peaks)
+        crops = plan_crops(rng, draws, l, m, patch, self.config.views)
+        by_draw = {id(entry.draw): entry for entry in entries}
+        for crop in crops:
+            by_draw[id(crop.draw)].uses += 1
+        return crops, (l, m)
+
+    def _common(self, draws: list[Draw]) -> WeightMap:
+        """Return where a patch may lie in all of ``draws`` of a field; if nowhere, where it may without looking."""
+        whole = self.located.maps[draws[0].field]
+        maps = [own for draw in draws if (own := self._map(draw)) is not whole]
+        weight = whole.weight * np.prod([own.weight > 0 for own in maps], axis=0)
+        return WeightMap(weight, whole.reach) if maps and weight.any() else whole
+
+    def _map(self, draw: Draw) -> WeightMap:
+        whole = self.located.maps[draw.field]
+        if draw.usable.all():
+            return whole
+        if draw not in self._maps:
+            params, patch = draw.params, self.located.patches[draw.field]
+            self._maps[draw] = without_blanks(whole, draw.usable, params.npix, params.pixsize, patch)
+        return self._maps[draw]
+
     def stop(self) -> None:
         """Make whoever waits for a draw give up."""
         self.pool.requests.stop()
@@ -158,12 +197,8 @@ class DrawSource:
     def close(self) -> None:
         """Drop what was asked for, and end the workers that this source started."""
         self.pool.requests.cancel()
-        self._disconnect()
+        self._stack.close()
         self._shared.close()
-
-    def _disconnect(self) -> None:
-        if self._owns:
-            self._connection.close()
 
     def __repr__(self) -> str:
         return f"{len(self.fields)} fields, {self.config.mode}"
@@ -172,76 +207,6 @@ class DrawSource:
 def _largest_draw(fields: list[Field]) -> int:
     """Return the bytes that a draw may take."""
     return int(max(4 * f.channels * (f.prior.fov / f.prior.pixsize[0] + 2) ** 2 for f in fields))
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What a batch will hold: the crops of each sample, and the patch that they show."""
-
-    crops: list[list[Crop]]
-    patches: list[tuple[float, float]]
-    batch: tuple[int, int, int] = (0, 0, 0)
-    """Seed, host and number, from which follows what varies in the views besides."""
-
-
-class Planner:
-    """Chooses samples.
-
-    Parameters
-    ----------
-    located : FieldSet
-    views : ViewConfig
-    near_peaks : float
-        Share of the patches placed near a peak.
-    share : Share
-        Hosts choose differently.
-    weighted : bool
-        Choose fields by their weights; else alike, as where the pool holds them in proportion.
-    """
-
-    def __init__(self, located: FieldSet, views: ViewConfig, near_peaks: float, share: Share, weighted: bool) -> None:
-        self._located, self._views, self._near_peaks = located, views, near_peaks
-        self._share, self._weighted = share, weighted
-        self._maps: WeakKeyDictionary[Draw, WeightMap] = WeakKeyDictionary()
-
-    def plan(self, pool: DrawPool, number: int) -> Plan:
-        """Choose the samples of batch ``number`` from the draws in ``pool``, and count their use."""
-        batch = self._share.seed, self._share.host, number
-        rng = batch_rng(*batch)
-        fields = pool.fields()
-        names = list(fields)
-        weights = np.array([self._located.weights[f] if self._weighted else 1.0 for f in names])
-        choice = rng.choice(len(names), size=self._share.size, p=weights / weights.sum())
-        samples = [self._sample(rng, fields[names[i]]) for i in choice]
-        crops, patches = map(list, zip(*samples, strict=True))
-        return Plan(crops, patches, batch)
-
-    def _sample(self, rng: np.random.Generator, entries: list[Entry]) -> tuple[list[Crop], tuple[float, float]]:
-        draws = [entry.draw for entry in entries]
-        patch = self._located.patches[draws[0].field]
-        peaks = draws[int(rng.integers(len(draws)))].peaks
-        l, m = random_position(rng, self._common(draws), patch, peaks, self._near_peaks)
-        crops = plan_crops(rng, draws, l, m, patch, self._views)
-        by_draw = {id(entry.draw): entry for entry in entries}
-        for crop in crops:
-            by_draw[id(crop.draw)].uses += 1
-        return crops, (l, m)
-
-    def _common(self, draws: list[Draw]) -> WeightMap:
-        """Return where a patch may lie in all of ``draws`` of a field; if nowhere, where it may without looking."""
-        whole = self._located.maps[draws[0].field]
-        maps = [own for draw in draws if (own := self._map(draw)) is not whole]
-        weight = whole.weight * np.prod([own.weight > 0 for own in maps], axis=0)
-        return WeightMap(weight, whole.reach) if maps and weight.any() else whole
-
-    def _map(self, draw: Draw) -> WeightMap:
-        whole = self._located.maps[draw.field]
-        if draw.usable.all():
-            return whole
-        if draw not in self._maps:
-            params, patch = draw.params, self._located.patches[draw.field]
-            self._maps[draw] = without_blanks(whole, draw.usable, params.npix, params.pixsize, patch)
-        return self._maps[draw]
 
 
 def cut_batch(plan: Plan, views: ViewConfig, channels: int, augment: CutoutAugment | None = None) -> Batch:

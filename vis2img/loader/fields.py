@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -79,14 +80,10 @@ def open_fields(config: LoaderConfig, *, skip: bool = True) -> FieldSet:
     skipped: dict[str, str] = {}
     for number, path in enumerate(config.ms):
         own: list[tuple[Field, WeightMap]] = []
-        try:
+        with _skipping(path, skip, skipped):
             for name, opens in _openers(path, config, prior):
-                try:
+                with _skipping(name, skip, skipped):
                     own.append(opens())
-                except MeasurementSetError as error:
-                    _skip(name, error, skip, skipped)
-        except MeasurementSetError as error:
-            _skip(path, error, skip, skipped)
         weight = config.weights[number] / len(own) if config.weights and own else 1.0
         opened += own
         weights += [weight] * len(own)
@@ -113,11 +110,15 @@ def patch_angle(field: Field, views: ViewConfig) -> float:
     return side
 
 
-def _skip(name: str, error: MeasurementSetError, allowed: bool, skipped: dict[str, str]) -> None:
-    if not allowed:
-        raise error
-    skipped[name] = str(error)
-    log.warning("skipped: %s", error)
+@contextmanager
+def _skipping(name: str, allowed: bool, skipped: dict[str, str]) -> Iterator[None]:
+    try:
+        yield
+    except MeasurementSetError as error:
+        if not allowed:
+            raise
+        skipped[name] = str(error)
+        log.warning("skipped: %s", error)
 
 
 def _openers(

@@ -54,8 +54,6 @@ class Loader:
     ----------
     source : Source
         What batches are cut from.
-    batches : int
-        Batches delivered so far, those before ``state`` included.
     wait_seconds : float
         Time that :meth:`next_batch` waited for batches, after the first.
 
@@ -96,11 +94,6 @@ class Loader:
     def batches(self) -> int:
         """Batches delivered so far, those before ``state`` included."""
         return int(self._state["batches"])
-
-    @property
-    def dashboard_link(self) -> str | None:
-        """Address of Dask's dashboard, if there is one."""
-        return self.source.dashboard_link
 
     def __iter__(self) -> Iterator[Batch]:
         while True:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from vis2img.errors import Vis2imgError
-from vis2img.loader.batches import Batch, Share
+from vis2img.loader.batches import Batch, Share, Source
 from vis2img.loader.config import LoaderConfig
 from vis2img.pictures.cutting import Pictures, Square, cut_picture, open_pictures
 from vis2img.progress import Progress, no_progress
@@ -28,7 +28,7 @@ from vis2img.views.crops import TURNS, ViewConfig
 from vis2img.views.pixel_changes import CutoutAugment
 
 
-class PictureSource:
+class PictureSource(Source):
     """Pictures in memory; see :class:`vis2img.loader.batches.Source`.
 
     Parameters
@@ -51,8 +51,6 @@ class PictureSource:
         If a file cannot be read, no picture can be used, or ``state`` is of other pictures.
     """
 
-    dashboard_link = None
-
     def __init__(
         self,
         config: LoaderConfig,
@@ -71,17 +69,11 @@ class PictureSource:
         self._first = int(state["batches"]) if state else 0
         self._since = time.perf_counter()
 
-    def prepare(self) -> None:
-        """Do nothing: pictures are there."""
-
     def plan(self, number: int) -> Callable[[], Batch]:
         """Number the samples of a batch from the start of the run; see :meth:`Source.plan`."""
         first = number * self.share.batch_size + self.share.host * self.share.size
         samples = range(first, first + self.share.size)
         return partial(cut_pictures, self.pictures, self.config.views, self.config.augment, self.share.seed, samples)
-
-    def idle(self) -> None:
-        """Do nothing: pictures stay as they are."""
 
     def state(self) -> dict[str, Any]:
         """Return by what the pictures are known again."""
@@ -103,12 +95,6 @@ class PictureSource:
     def unused(self) -> dict[str, str]:
         """Return the pictures that are left out, and why."""
         return dict(self.pictures.skipped)
-
-    def stop(self) -> None:
-        """Do nothing: nobody waits."""
-
-    def close(self) -> None:
-        """Do nothing: there are no workers."""
 
     def __repr__(self) -> str:
         return f"{len(self.pictures)} pictures"

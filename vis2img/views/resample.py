@@ -50,8 +50,7 @@ def resample(
     start = first_x[0]
     columns = first_x - start
     width = columns[size - 1] + len(weight_x)
-    row = np.empty(width, np.float32)
-    line = np.empty(size, np.float32)
+    row, line = np.empty(width, np.float32), np.empty(size, np.float32)
     factor, height, power = np.float32(scale), np.float32(gain), np.float32(gamma)
     for j in range(size):
         # Four taps at a time, over slices: in this form the compiler makes vector instructions of the loops.

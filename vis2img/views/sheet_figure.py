@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from vis2img.files import atomic_output
 from vis2img.views.sheet import ANGLES, Sheet
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _PANEL, _LEFT, _LINE, _EDGE = 1.4, 1.2, 0.13, 0.06  # inches: panel, row labels, line of a caption, between panels
 _DPI, _FONT = 110, 7
@@ -23,8 +20,6 @@ _BLACK = 0.5  # percentile of a row
 
 def draw_sheet(sheet: Sheet, title: str = "") -> Figure:
     """Return a figure of ``sheet``; it belongs to no pyplot window. Each row has its own brightness scale."""
-    from matplotlib.figure import Figure
-
     rows, columns = len(sheet.patches), len(sheet.columns)
     head = _LINE * (3 + max(len(column.caption) for column in sheet.columns))
     width, height = _LEFT + columns * (_PANEL + _EDGE), head + rows * (_PANEL + _EDGE)
