@@ -186,9 +186,7 @@ def test_a_shift_is_a_phase(dl, dm):
     """Both on the same grid, whose pixels know of neither position."""
     vis, phase = [], []
     for place in (step(*CENTRE, 0.3, 0.002), step(*CENTRE, math.atan2(dl, dm), math.hypot(dl, dm))):
-        vis.append(
-            predict(sky([SkyComponent(*place, 1.0, REF)]), UVW[:60], FREQ[:2], CENTRE, npix=320, fov=0.035, **GRID)
-        )
+        vis.append(predict(sky([SkyComponent(*place, 1.0, REF)]), UVW[:60], FREQ[:2], CENTRE, fov=0.035, **GRID))
         phase.append(point_vis(lmn_of(*place), UVW[:60], FREQ[:2]))
     assert relative(vis[0] / phase[0], vis[1] / phase[1]) < 4e-5
 
@@ -313,15 +311,15 @@ def test_a_mixture_takes_both_ways_and_the_grid_that_is_asked_for():
     sources = [*sky([*parts, far]), cutout_source(cutout, 10)]
     expected = sum(map(component_vis, [*parts, far])) + cutout_vis(cutout)
     exact = {"method": "grid", "spectra_error": 1e-5}
-    options = PredictionOptions(npix=900, fov=0.09, nthreads=1, **exact)
+    options = PredictionOptions(fov=0.09, nthreads=1, **exact)
     result = predict_with(options, sources, UVW, FREQ, CENTRE)
-    assert result.grids[0].npix == 900 and result.grids[0].pixsize == pytest.approx(1e-4)
+    assert 0.09 <= result.grids[0].npix * result.grids[0].pixsize < 0.12
     assert result.n_direct == 1
     assert relative(result.vis, expected) < 1e-4
-    again = predict_with(PredictionOptions(npix=900, fov=0.09, nthreads=2, **exact), sources, UVW, FREQ, CENTRE)
+    again = predict_with(PredictionOptions(fov=0.09, nthreads=2, **exact), sources, UVW, FREQ, CENTRE)
     assert relative(again.vis, result.vis) < 1e-6
-    side = predict_with(PredictionOptions(npix=700, **exact), sources, UVW, FREQ, CENTRE)
-    assert side.grids[0].npix == 700 and relative(side.vis, expected) < 1e-4
+    larger = predict_with(PredictionOptions(fov=0.14, **exact), sources, UVW, FREQ, CENTRE)
+    assert larger.grids[0].npix > result.grids[0].npix and relative(larger.vis, expected) < 1e-4
 
 
 def test_little_work_is_summed_and_much_is_gridded():
@@ -365,10 +363,8 @@ def test_nothing_to_predict():
         ({"chan_freq": np.empty(0)}, "chan_freq"),
         ({"chan_freq": -FREQ[::-1]}, "above 0"),
         ({"uv_max": 100.0}, "uv_max"),
-        ({"npix": 63}, "npix = 63"),
-        ({"npix": 64, "fov": 0.1}, "npix = 64 is too few"),
         ({"fov": 3.0}, "fov"),
-        ({"npix": 1_000_000, "method": "grid"}, "memory"),
+        ({"uvw": 1e4 * UVW, "fov": 1.3, "method": "grid"}, "memory"),
         ({"epsilon": 1e-7}, "epsilon"),
         ({"spectra_error": 0.0}, "spectra_error"),
         ({"nthreads": 0}, "nthreads"),

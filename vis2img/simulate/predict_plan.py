@@ -15,7 +15,7 @@ import numpy as np
 from scipy.fft import next_fast_len
 
 from vis2img.errors import ParameterError
-from vis2img.simulate.rasterise import MIN_OVERSAMPLING, Grid, Sky, kernel_of, sigmas_of
+from vis2img.simulate.rasterise import Grid, Sky, kernel_of
 from vis2img.visibilities import SPEED_OF_LIGHT
 
 _OVERSAMPLING = 2.4  # pixels per shortest period: fewer cost a wider kernel, more cost larger FFTs
@@ -84,10 +84,8 @@ class PredictionOptions:
     uv_max: float | None = None
     """Largest |u| or |v| in wavelengths that the grid is made for, so that parts of an observation share one; default:
     that of the baselines."""
-    npix: int | None = None
-    """Side of the grid in pixels (even); default, as of ``fov``: what is cheapest for these sources."""
     fov: float | None = None
-    """Side of the grid in rad."""
+    """Side of the grid in rad; default: what is cheapest for these sources."""
     spectra_error: float = 1e-3
     """Error of the spectra in any channel, rms over sources relative to the rms of their fluxes."""
     epsilon: float = 1e-5
@@ -100,8 +98,6 @@ class PredictionOptions:
     def __post_init__(self) -> None:
         if self.uv_max is not None and not 0 <= self.uv_max < math.inf:
             raise ParameterError(f"uv_max = {self.uv_max:g} wavelengths must be finite and not negative")
-        if self.npix is not None and (self.npix < 32 or self.npix % 2):
-            raise ParameterError(f"npix = {self.npix} must be even and at least 32")
         if self.fov is not None and not 0 < self.fov <= 2 * _WIDEST:
             raise ParameterError(f"fov = {self.fov:g} rad must be above 0 and at most {2 * _WIDEST:g}")
         if not 1e-5 <= self.spectra_error < 1:
@@ -153,21 +149,6 @@ def grid_for(options: PredictionOptions, coverage: Coverage, radius: float, top:
     """Return the grid for what lies within ``radius`` and for frequencies up to ``top``."""
     radius = min(options.fov / 2 if options.fov else radius, _WIDEST)
     periods = max(coverage.periods(radius, top), 1e-9)
-    if options.npix and not options.fov:  # pixels shrink with the tilt of what they cover: iterate
-        for _ in range(8):
-            radius = min(0.5 * options.npix / (_OVERSAMPLING * periods), _WIDEST)
-            periods = max(coverage.periods(radius, top), 1e-9)
-        pixsize = min(1 / (_OVERSAMPLING * periods), 2 * _WIDEST / options.npix)
-        return Grid(options.npix, pixsize, min(1 / (pixsize * periods), 4.0), options.epsilon)
-    if options.npix and options.fov:
-        pixsize = options.fov / options.npix
-        sampling = 1 / (pixsize * periods)
-        if sampling < MIN_OVERSAMPLING:
-            raise ParameterError(
-                f"npix = {options.npix} is too few for a fov of {options.fov:g} rad; "
-                f"the baselines need {math.ceil(MIN_OVERSAMPLING * periods * options.fov)}"
-            )
-        return Grid(options.npix, pixsize, min(sampling, 4.0), options.epsilon)
     half = kernel_of(_OVERSAMPLING, options.epsilon)[0]
     pixsize = min(1 / (_OVERSAMPLING * periods), max(_WIDEST - radius, 0.05) / (half + 2))
     npix = 2 * (math.ceil(radius / pixsize) + half + 1)
@@ -189,10 +170,9 @@ def choose_items(sky: Sky, spectra: np.ndarray, coverage: Coverage, options: Pre
     none = np.zeros(len(sky.flux), bool)
     if options.method == "direct" or not len(none) or not coverage.uvw.size:
         return none
-    extent = np.abs(sky.lmn[:, :2]).max(axis=1) + sky.reach(sigmas_of(options.epsilon))
-    top, whole = coverage.freq[-1], slice(None)
-    if options.npix or options.fov:
-        radii = [grid_for(options, coverage, 0.0, top).radius if options.npix else (options.fov or 0.0) / 2]
+    extent = sky.extent(options.epsilon)
+    if options.fov:
+        radii = [options.fov / 2]
     else:
         order = np.sort(extent[extent < _WIDEST - 0.05])[::-1]
         fewer = [0] if options.method == "grid" else [2**i - 1 for i in range(20)]  # left to the sum
@@ -204,8 +184,8 @@ def choose_items(sky: Sky, spectra: np.ndarray, coverage: Coverage, options: Pre
     best, cost = none, math.inf if options.method == "grid" else per_item * items.sum()
     for radius in radii:
         inside = extent <= radius
-        grid = grid_for(options, coverage, radius, top)
-        total = _grid_cost(coverage, grid, whole, terms) + per_item * items[~inside].sum()
+        grid = grid_for(options, coverage, radius, coverage.freq[-1])
+        total = _grid_cost(coverage, grid, slice(None), terms) + per_item * items[~inside].sum()
         if inside.any() and total < cost:
             best, cost = inside, total
     return best
@@ -215,11 +195,10 @@ def choose_parts(
     sky: Sky, spectra: np.ndarray, gridded: np.ndarray, coverage: Coverage, options: PredictionOptions
 ) -> list[Part]:
     """Return the parts of the band that are cheapest to predict."""
-    radius = float((np.abs(sky.lmn[:, :2]).max(axis=1) + sky.reach(sigmas_of(options.epsilon)))[gridded].max())
+    radius = float(sky.extent(options.epsilon)[gridded].max())
     moments = spectra[gridded].T @ spectra[gridded]
     best: list[Part] = []
-    lowest = math.inf
-    count = 1
+    lowest, count = math.inf, 1
     while count <= min(_MOST_PARTS, len(coverage.freq)):
         bounds = np.linspace(0, len(coverage.freq), count + 1).astype(int).tolist()
         parts, cost = [], 0.0

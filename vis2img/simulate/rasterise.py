@@ -32,7 +32,6 @@ from vis2img.units import SIGMA_OF_FWHM
 _MARGIN = 8  # pixels around a picture: there its spline has rung out to 3e-5 of what is at the edge
 _OFFSETS = 1024  # of the kernel in its table
 _NODES_AT_ONCE = 1 << 20
-MIN_OVERSAMPLING = 2.15  # pixels per shortest period: nearer to 2 the kernel becomes wide
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +63,11 @@ class Sky:
     def ncomponent(self) -> int:
         return len(self.axes)
 
-    def reach(self, sigmas: float) -> np.ndarray:
-        """Return how far each item extends from its position, rad: ``sigmas`` standard deviations; [item]."""
+    def extent(self, accuracy: float) -> np.ndarray:
+        """Return the |l| or |m| that each item reaches but for ``accuracy`` of its flux; float64 [item]."""
         cutouts = [0.5 * math.hypot(*(n + 2 * _MARGIN + 2 for n in c.pixels.shape)) * c.pixsize for c in self.cutouts]
-        gaussians = sigmas * np.sqrt((self.axes**2).sum(axis=2).max(axis=1, initial=0.0))
-        return np.concatenate([gaussians, cutouts])
+        gaussians = sigmas_of(accuracy) * np.sqrt((self.axes**2).sum(axis=2).max(axis=1, initial=0.0))
+        return np.abs(self.lmn[:, :2]).max(axis=1) + np.concatenate([gaussians, cutouts])
 
     def subset(self, kept: np.ndarray) -> Sky:
         """Return the sky of the items where ``kept`` (bool [item]) is true."""
@@ -186,11 +185,6 @@ class Grid:
     oversampling: float
     accuracy: float
 
-    @property
-    def radius(self) -> float:
-        """Largest |l| or |m| in rad that anything put on the grid may reach."""
-        return (self.npix // 2 - 1 - kernel_of(self.oversampling, self.accuracy)[0]) * self.pixsize
-
 
 def sigmas_of(accuracy: float) -> float:
     """Return the standard deviations beyond which less than ``accuracy`` of a two-dimensional Gaussian lies."""
@@ -221,7 +215,7 @@ def rasterise(sky: Sky, flux: np.ndarray, grid: Grid, spacing: float, nthreads: 
     Parameters
     ----------
     sky : Sky
-        All within ``grid.radius``.
+        All half a kernel and a pixel inside the edges of ``grid``.
     flux : float64 [item, term]
         Jy.
     grid : Grid
