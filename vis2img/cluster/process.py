@@ -40,15 +40,7 @@ _PROGRAM = (
 
 
 class ClusterProcess:
-    """The end of the owner.
-
-    Parameters
-    ----------
-    threads : int
-        What ducc0, numba and BLAS may use in each worker.
-    **settings
-        The other arguments of :func:`vis2img.cluster.workers.serve`, without ``config``.
-    """
+    """The end of the owner, who gives the arguments of :func:`vis2img.cluster.workers.serve` but ``config``."""
 
     def __init__(self, threads: int, **settings: Any) -> None:
         import dask

@@ -23,18 +23,10 @@ _WATCH_SECONDS = 10.0
 
 
 def serve(*, kind: str, workers: int, threads: int, memory: int, dashboard: bool, config: dict[str, Any]) -> None:
-    """Start a scheduler and workers, and keep them until standard input ends.
+    """Start a scheduler and workers of a ``kind`` (local or slurm), and keep them until standard input ends.
 
-    Parameters
-    ----------
-    kind : {"local", "slurm"}
-    workers, threads : int
-        Worker processes, and cores of each.
-    memory : int
-        Bytes that each may reach; for Slurm 0: what the configuration of dask-jobqueue says.
-    dashboard : bool
-    config : dict
-        Sections of Dask's configuration, as the owner has them.
+    ``threads`` are the cores and ``memory`` the bytes of each, 0 for Slurm being what the configuration of
+    dask-jobqueue says; ``config`` are sections of Dask's configuration, as the owner has them.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what workers print is no answer

@@ -20,16 +20,12 @@ _RFI_SHARE = 2 / 3  # of the flags; the rest are antennas that drop out
 
 @dataclass(frozen=True, eq=False)
 class Gains:
-    """Residual calibration errors.
-
-    Parameters
-    ----------
-    by_time : complex64 [time, antenna, feed]
-    by_chan : complex64 [antenna, chan]
-    """
+    """Residual calibration errors."""
 
     by_time: np.ndarray
+    """complex64 [time, antenna, feed]."""
     by_chan: np.ndarray
+    """complex64 [antenna, chan]."""
 
     def of_baselines(self, time: int, antennas: np.ndarray, feed: int) -> np.ndarray:
         """Return the factor [baseline, chan] of a time for ``antennas`` int [2, baseline]."""
@@ -40,25 +36,17 @@ class Gains:
 
 @dataclass(frozen=True, eq=False)
 class Corruptions:
-    """All that is put on the data of an observation.
-
-    Parameters
-    ----------
-    rfi : bool [time, chan]
-    dropped : bool [time, baseline]
-    missing : int [k]
-        Antennas that are away throughout; ``dropped`` holds them too.
-    gains : Gains or None
-    sigma : float64 [chan]
-        Noise in Jy.
-    noise_seed : int
-    """
+    """All that is put on the data of an observation."""
 
     rfi: np.ndarray
+    """bool [time, chan]."""
     dropped: np.ndarray
+    """bool [time, baseline]."""
     missing: np.ndarray
+    """Antennas that are away throughout, int [k]; ``dropped`` holds them too."""
     gains: Gains | None
     sigma: np.ndarray
+    """Noise in Jy, float64 [chan]."""
     noise_seed: int
 
     def data(self, time: int, vis: np.ndarray, antennas: np.ndarray, ncorr: int) -> np.ndarray:

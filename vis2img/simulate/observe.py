@@ -40,21 +40,14 @@ _SPECTRA_ERROR = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """What an observation adds to the truth.
-
-    Parameters
-    ----------
-    record : dict
-        Values for the parameters.
-    power : float64 [source]
-        Primary beam at each source.
-    errors : dict of arrays
-        See :meth:`vis2img.simulate.corruptions.Corruptions.images`.
-    """
+    """What an observation adds to the truth."""
 
     record: dict[str, Any]
+    """Values for the parameters."""
     power: np.ndarray
+    """Primary beam at each source, float64 [source]."""
     errors: dict[str, np.ndarray]
+    """See :meth:`vis2img.simulate.corruptions.Corruptions.images`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,19 +62,9 @@ class _Array:
 def observe(
     config: SimulateConfig, sources: list[SkySource], ms: Path, seeds: list[int], report: Progress, nthreads: int
 ) -> Observed:
-    """Write the measurement set ``ms``; return what of it is not in the configuration.
+    """Write the measurement set ``ms``, which must not exist; return what of it is not in the configuration.
 
-    Parameters
-    ----------
-    config : SimulateConfig
-    sources : list of SkySource
-    ms : Path
-        Must not exist.
-    seeds : list of int
-        Of noise, flags and gains.
-    report : Progress
-    nthreads : int
-        Threads of the prediction.
+    ``seeds`` are those of noise, flags and gains; ``nthreads`` predict.
 
     Raises
     ------

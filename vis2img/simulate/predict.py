@@ -38,25 +38,18 @@ _BLOCK_SAMPLES = 1 << 16  # of the direct sum at a time: threads end together
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Visibilities, and how they were made.
-
-    Parameters
-    ----------
-    vis : complex64 [row, chan]
-        Stokes I in Jy.
-    grids : tuple of Grid
-        The grid of each part of the band; empty if none was used.
-    terms : tuple of int
-        Spectral terms in each part of the band.
-    n_gridded, n_direct : int
-        Components and cutouts that went through the grid, and those that were summed up.
-    """
+    """Visibilities, and how they were made."""
 
     vis: np.ndarray
+    """Stokes I in Jy, complex64 [row, chan]."""
     grids: tuple[Grid, ...]
+    """The grid of each part of the band; empty if none was used."""
     terms: tuple[int, ...]
+    """Spectral terms in each part of the band."""
     n_gridded: int
+    """Components and cutouts that went through the grid."""
     n_direct: int
+    """Those that were summed up."""
 
 
 def predict(

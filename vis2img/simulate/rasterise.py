@@ -36,28 +36,15 @@ _NODES_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Sky:
-    """Components and, after them, cutouts, as seen from a phase centre.
+    """Components and, after them, cutouts, as seen from a phase centre."""
 
-    Parameters
-    ----------
-    lmn : float64 [item, 3]
-        Direction cosines of the positions.
-    axes : float64 [component, 2, 3]
-        Standard deviation vectors of the Gaussians in the same axes, rad; 0 for points.
-    flux, ref_freq, index : float64 [item]
-        Jy at ``ref_freq`` (Hz) and spectral index. For a cutout the sum of the absolute values of its pixels.
-    cutouts : tuple of SkyCutout
-    turns : float64 [cutout, 3, 3]
-        From the axes of each cutout (east, north, to the source) to those of the phase centre.
-    """
-
-    lmn: np.ndarray
-    axes: np.ndarray
-    flux: np.ndarray
-    ref_freq: np.ndarray
-    index: np.ndarray
+    lmn: np.ndarray  # [item, 3] direction cosines of the positions
+    axes: np.ndarray  # [component, 2, 3] standard deviation vectors in the same axes, rad; 0 for points
+    flux: np.ndarray  # [item] Jy at ref_freq; of a cutout the sum of the absolute values of its pixels
+    ref_freq: np.ndarray  # [item] Hz
+    index: np.ndarray  # [item] spectral index
     cutouts: tuple[SkyCutout, ...]
-    turns: np.ndarray
+    turns: np.ndarray  # [cutout, 3, 3] from the axes of each (east, north, to it) to those of the phase centre
 
     @property
     def ncomponent(self) -> int:
@@ -166,24 +153,16 @@ def _finer(pixels: np.ndarray, fine: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 @dataclass(frozen=True)
 class Grid:
-    """A square grid of pixels and the kernel that puts points on it.
-
-    Parameters
-    ----------
-    npix : int
-        Side in pixels.
-    pixsize : float
-        Pixel size in rad.
-    oversampling : float
-        Pixels per shortest period that visibilities see, above 2.
-    accuracy : float
-        Of the kernel, relative to the flux of a point.
-    """
+    """A square grid of pixels and the kernel that puts points on it."""
 
     npix: int
+    """Side in pixels."""
     pixsize: float
+    """Pixel size in rad."""
     oversampling: float
+    """Pixels per shortest period that visibilities see, above 2."""
     accuracy: float
+    """Of the kernel, relative to the flux of a point."""
 
 
 def sigmas_of(accuracy: float) -> float:

@@ -11,11 +11,9 @@ from __future__ import annotations
 import json
 import uuid
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 
 from vis2img import __version__
 from vis2img.errors import Vis2imgError, first_line
@@ -27,7 +25,7 @@ from vis2img.random import simulation_streams
 from vis2img.simulate.config import SimulateConfig
 from vis2img.simulate.empty_ms import check_telescope
 from vis2img.simulate.files import ID_KEYWORD, SimulationResult, check_targets, put_in_place
-from vis2img.simulate.observe import Observed, observe
+from vis2img.simulate.observe import observe
 from vis2img.simulate.sky.build import simulated_sky
 from vis2img.simulate.sky.catalogue import write_catalogue
 
@@ -72,19 +70,11 @@ def simulate(
         except Exception as error:  # simms and casacore raise anything from RuntimeError to KeyError
             raise Vis2imgError(f"the simulation of {result.ms_path} failed: {first_line(error)}") from error
         apparent = np.array([source.flux for source in sources]) * observed.power
-        write_catalogue(sources, new.catalogue_path, {"apparent_flux_jy": apparent})
-        _append_errors(observed, new.catalogue_path)
+        write_catalogue(sources, new.catalogue_path, {"apparent_flux_jy": apparent}, observed.errors)
         _write_parameters(config, observed.record, new)
         put_in_place(new, result, config.overwrite)
     progress("done", 1, 1)
     return result
-
-
-def _append_errors(observed: Observed, path: Path) -> None:
-    """Add gains, bandpass and flags to the truth, as images of these names."""
-    with fits.open(path, mode="append") as hdus:
-        for name, values in observed.errors.items():
-            hdus.append(fits.ImageHDU(values, name=name))
 
 
 def _write_parameters(config: SimulateConfig, record: dict[str, Any], new: SimulationResult) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,10 @@ def source_columns(sources: Sequence[SkySource]) -> dict[str, np.ndarray]:
 
 
 def write_catalogue(
-    sources: Sequence[SkySource], path: str | Path, more: Mapping[str, np.ndarray] | None = None
+    sources: Sequence[SkySource],
+    path: str | Path,
+    more: Mapping[str, np.ndarray] = MappingProxyType({}),
+    images: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:
     """Write the sources, their components and cutouts to a FITS file.
 
@@ -47,7 +51,7 @@ def write_catalogue(
     row per component, its source_id and the fields of :class:`SkyComponent` (rad, Jy, Hz). Each cutout is an image
     named CUTOUT [y, x] in Jy per pixel with the keywords SRCID, PIXSIZE (arcsec), RA, DEC, PA (deg), REFFREQ (Hz),
     SPINDEX and ORIGIN. Its pixels are those of the truth: pa is not a rotation that was applied to them. ``more``
-    are further columns [source] of SOURCES.
+    are further columns [source] of SOURCES, ``images`` further extensions by their names.
 
     Raises
     ------
@@ -66,7 +70,7 @@ def write_catalogue(
         **source_columns(sources),
         "n_components": np.array([len(s.components) for s in sources], dtype=np.int32),
         "kind": np.array([_kind(s) for s in sources], dtype="U10"),
-        **(more or {}),
+        **more,
     }
     parts = [(s.source_id, c) for s in sources for c in s.components]
     components: dict[str, np.ndarray] = {"source_id": np.array([i for i, _ in parts], dtype=np.int64)}
@@ -76,8 +80,9 @@ def write_catalogue(
     for table, name in zip(tables, ("SOURCES", "COMPONENTS"), strict=True):
         table.name = name
     pictures = [_cutout_hdu(s.source_id, s.cutout) for s in sources if s.cutout is not None]
+    others = [fits.ImageHDU(values, name=name) for name, values in images.items()]
     try:
-        fits.HDUList([fits.PrimaryHDU(), *tables, *pictures]).writeto(path)
+        fits.HDUList([fits.PrimaryHDU(), *tables, *pictures, *others]).writeto(path)
     except OSError as error:
         raise OutputError(f"cannot write the catalogue {path}: {first_line(error)}") from error
 

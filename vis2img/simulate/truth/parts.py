@@ -42,32 +42,15 @@ class SkyParts:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The parts of the sources in a view; k of them.
+    """The parts of the sources in a view; k of them."""
 
-    Parameters
-    ----------
-    owner : int [k]
-        Number of the source in the view, ascending.
-    xy : float64 [k, 2]
-        Pixel position.
-    covariance : float64 [k, 2, 2]
-        Of the Gaussian, blurred by the beam, in pixels squared; of a cutout: of the beam.
-    flux : float64 [k]
-        Jy.
-    scale : float64 [k]
-        What a cutout is multiplied by.
-    cutout : list of (SkyCutout or None)
-    turn : float64 [k, 2, 2]
-        Pixels per rad east and north.
-    """
-
-    owner: np.ndarray
-    xy: np.ndarray
-    covariance: np.ndarray
-    flux: np.ndarray
-    scale: np.ndarray
+    owner: np.ndarray  # int [k], the number of the source in the view, ascending
+    xy: np.ndarray  # [k, 2] pixel position
+    covariance: np.ndarray  # [k, 2, 2] of the Gaussian, blurred by the beam, pixels^2; of a cutout: of the beam
+    flux: np.ndarray  # [k] Jy
+    scale: np.ndarray  # [k] what a cutout is multiplied by
     cutout: list[SkyCutout | None]
-    turn: np.ndarray
+    turn: np.ndarray  # [k, 2, 2] pixels per rad east and north
 
 
 def sky_parts(sources: Sequence[SkySource]) -> SkyParts:
