@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from vis2img import __version__
 from vis2img.errors import OutputError
@@ -117,9 +119,6 @@ def write_safetensors(
     OutputError
         If ``path`` exists and ``overwrite`` is not set, or cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     # save_file writes the memory as it lies, whatever the strides say.
     dense = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with atomic_output(path, overwrite) as temporary:

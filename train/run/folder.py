@@ -13,6 +13,7 @@ import os
 import platform
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,5 @@ def read_config_of(folder: Path) -> TrainConfig:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
     names = ("vis2img", "jax", "jaxlib", "flax", "optax", "ducc0", "python-casacore", "dask", "numpy")
     return {name: version(name) for name in names}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from safetensors import SafetensorError, deserialize
 
 from vis2img.train.weights.pickle import Arrays, Storage, TorchUnpickler, decode
 from vis2img.unpickle import RefusedError
@@ -55,8 +56,6 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     ValueError, OSError
         As `read_weights`.
     """
-    from safetensors import SafetensorError, deserialize
-
     try:
         entries = deserialize(Path(path).read_bytes())
     except SafetensorError as error:
