@@ -185,6 +185,8 @@ def test_pickles_run_nothing(write, tmp_path, kind):
     assert not marker.exists()
 
 
+# The attacks leave the files that they make open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_the_attacks_work_on_plain_pickle(tmp_path):
     """Or the test above would show nothing."""
     for kind in ("os.system", "eval", "exec", "in a namespace", "in its state"):
@@ -502,6 +504,7 @@ def test_whole_modules_and_sparse_tensors_of_torch_are_refused(torch_save):
         read_weights(torch_save({"x": torch.eye(3).to_sparse()}))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_torchscript_is_refused(tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     buffer = io.BytesIO()
