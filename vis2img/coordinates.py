@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -47,16 +48,24 @@ def uvw_basis(ra: np.ndarray | float, dec: np.ndarray | float) -> np.ndarray:
     return np.stack([east, north, direction_vectors(ra, dec)], axis=-2)
 
 
+@lru_cache(maxsize=64)
+def _basis(ra: float, dec: float) -> np.ndarray:
+    """Return the basis of one direction; patches by the thousand are placed about the same few centres."""
+    basis = uvw_basis(ra, dec)
+    basis.setflags(write=False)
+    return basis
+
+
 def direction_cosines(ra: np.ndarray, dec: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
     """Return (l, m, n) of the directions ``ra``, ``dec`` [...] (rad) as seen from ``centre``; shape [..., 3]."""
-    return direction_vectors(np.asarray(ra, float), np.asarray(dec, float)) @ uvw_basis(*centre).T
+    return direction_vectors(np.asarray(ra, float), np.asarray(dec, float)) @ _basis(*centre).T
 
 
 def sky_position(l: np.ndarray, m: np.ndarray, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """Return right ascension (0 to 2 pi) and declination in rad of the direction cosines ``l``, ``m``."""
     l, m = np.asarray(l, float), np.asarray(m, float)
     lmn = np.stack([l, m, np.sqrt(np.maximum(0.0, 1 - l**2 - m**2))], axis=-1)
-    x, y, z = np.moveaxis(lmn @ uvw_basis(*centre), -1, 0)
+    x, y, z = np.moveaxis(lmn @ _basis(*centre), -1, 0)
     return np.mod(np.arctan2(y, x), 2 * np.pi), np.arcsin(np.clip(z, -1, 1))
 
 

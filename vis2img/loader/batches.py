@@ -67,11 +67,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.item)
 
-    def view(self, number: int, sample: int) -> np.ndarray:
-        """Return view ``number`` of a sample, global ones first: float32 [size, size, channel] of this batch."""
-        n_global = len(self.global_views)
-        view = self.global_views[number, sample] if number < n_global else self.local_views[number - n_global, sample]
-        return np.asarray(view)
+    def views(self, sample: int) -> list[np.ndarray]:
+        """Return the views of a sample, global ones first: float32 [size, size, channel], memory of this batch."""
+        return [*self.global_views[:, sample], *self.local_views[:, sample]]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what a training step takes: "global", "local" and "turns", views first."""

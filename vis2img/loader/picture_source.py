@@ -118,11 +118,10 @@ def cut_pictures(pictures: Pictures, views: ViewConfig, augment: CutoutAugment, 
         rng = sample_rng(seed, sample)
         if views.rotate:
             batch.turns[:, i] = rng.integers(TURNS, size=views.n_views)
-        for view, scale in enumerate(scales):
+        for view, (scale, out) in enumerate(zip(scales, batch.views(i), strict=True)):
             side = views.patch_npix * rng.uniform(*scale)
             x, y = rng.uniform(-0.5, 0.5, 2) * (views.patch_npix - side)
             change = augment.draw(rng)
-            out = batch.view(view, i)[:, :, 0]
-            cut_picture(pictures, picture, Square(x, y, side), out, views.stretch, change, rng)
+            cut_picture(pictures, picture, Square(x, y, side), out[:, :, 0], views.stretch, change, rng)
             batch.angle[i, view], batch.box[i, view] = change.angle, (x, y, side)
     return batch
