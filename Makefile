@@ -8,10 +8,11 @@ BIN := $(VENV)/bin
 TWO_CORES := -n 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-all test-oldest lint format clean
+.PHONY: help demo test cov test-all test-oldest lint format clean
 help:
 	@echo "make demo        simulate, train, evaluate; writes demo/report.html (about 4 minutes after the install)"
 	@echo "make test        lint, types, layers and the fast tests"
+	@echo "make cov         the same, and the share of lines that they run"
 	@echo "make test-all    the slow tests as well"
 	@echo "make test-oldest the fast tests with the oldest versions that pyproject.toml allows"
 	@echo "make format      format the code"
@@ -36,6 +37,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest $(TWO_CORES)
+
+cov: $(VENV)/.dev lint
+	$(BIN)/python -m pytest $(TWO_CORES) --cov --cov-report=term:skip-covered
 
 test-all: $(VENV)/.dev lint
 	$(BIN)/python -m pytest $(TWO_CORES) -m "slow or not slow"

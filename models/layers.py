@@ -67,8 +67,8 @@ def _product_forward(x: Array, kernel: Array) -> tuple[Array, Pair]:
     return _product(x, kernel), (x, kernel)
 
 
-def _product_backward(saved: Pair, gradient: Float[Array, "*rows out"]) -> Pair:
-    x, kernel = saved
+def _product_backward(residuals: Pair, gradient: Float[Array, "*rows out"]) -> Pair:
+    x, kernel = residuals
     rows, of_rows = (y.reshape(-1, y.shape[-1]) for y in (x, gradient))
     # Over the rows of both as they are. The sum over rows is kept in float32, where the kernel is.
     dims = (((0,), (0,)), ((), ()))
@@ -89,8 +89,8 @@ def _logits_forward(x: Array, prototypes: Array) -> tuple[Array, Pair]:
     return logits_of(x, prototypes), (x, prototypes)
 
 
-def _logits_backward(saved: Pair, gradient: Float32[Array, "row out"]) -> Pair:
-    x, prototypes = saved
+def _logits_backward(residuals: Pair, gradient: Float32[Array, "row out"]) -> Pair:
+    x, prototypes = residuals
     # Back in the precision of the factors: with a float32 gradient both products would run at the rate of float32.
     gradient = gradient.astype(x.dtype)
     return gradient @ prototypes.T, x.T @ gradient
@@ -143,9 +143,9 @@ def _normalise_forward(x: Array, scale: Array, bias: Array) -> tuple[Array, Any]
 
 
 def _normalise_backward(
-    saved: Any, gradient: Float32[Array, "*rows width"]
+    residuals: Any, gradient: Float32[Array, "*rows width"]
 ) -> tuple[Float[Array, "*rows width"], Float32[Array, " width"], Float32[Array, " width"]]:
-    x, mean, rate, scale = saved
+    x, mean, rate, scale = residuals
     unit = (x.astype(jnp.float32) - mean) * rate
     of_unit = gradient * _beside(scale, gradient)
     of_x = of_unit - jnp.mean(of_unit, axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Settings of the network and of the optimiser, as frozen, validated values.
+"""Settings of the network, of the optimiser and of several hosts, as frozen, validated values.
 
 Nothing heavy is imported, so that ``--help`` costs nothing. The docstring below a field is its
 help text. Defaults are those of Caron et al. 2021 (arXiv:2104.14294) unless the text says otherwise; step
@@ -7,7 +7,7 @@ counts keep the paper's share of a run (10, 1 and 30 of 100 epochs) for a run of
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from vis2img.errors import ParameterError
 
@@ -21,12 +21,17 @@ def _require(condition: bool, message: str) -> None:
         raise ParameterError(message)
 
 
-def _require_numbers(config: Any, group: str) -> None:
-    """Refuse infinities and what is no number, which comparisons let through."""
+def _check(config: Any, group: str, *, positive: tuple[str, ...], not_negative: tuple[str, ...]) -> None:
+    """Refuse what is none of the choices, infinities and what is no number, and numbers that are too small."""
     for field in fields(config):
-        value = getattr(config, field.name)
+        name, value = field.name, getattr(config, field.name)
+        if get_origin(field.type) is Literal:
+            choices = get_args(field.type)
+            _require(value in choices, f"{group}.{name} must be {_one_of(choices)}, got {value}")
         finite = not isinstance(value, float) or math.isfinite(value)
-        _require(finite, f"{group}.{field.name} must be a finite number, got {value}")
+        _require(finite, f"{group}.{name} must be a finite number, got {value}")
+        _require(name not in positive or value > 0, f"{group}.{name} must be positive, got {value}")
+        _require(name not in not_negative or value >= 0, f"{group}.{name} must not be negative, got {value}")
 
 
 def _one_of(names: tuple[Any, ...]) -> str:
@@ -70,17 +75,12 @@ class ModelConfig:
     """Whether the prototypes keep length 1. On: steadier; off: their lengths are learned (for large models)."""
 
     def __post_init__(self) -> None:
-        _require_numbers(self, "model")
-        known = (*TRANSFORMERS, *RESNETS)
-        _require(self.variant in known, f"model.variant must be {_one_of(known)}, got {self.variant}")
-        for name in ("hidden", "bottleneck", "head_layers"):
-            _require(getattr(self, name) > 0, f"model.{name} must be positive, got {getattr(self, name)}")
+        positive = ("hidden", "bottleneck", "head_layers")
+        _check(self, "model", positive=positive, not_negative=("registers", "layer_scale"))
+        names = (*TRANSFORMERS, *RESNETS)
+        _require(self.variant in names, f"model.variant must be {_one_of(names)}, got {self.variant}")
         _require(self.out_dim > 1, f"model.out_dim must be at least 2, got {self.out_dim}")
         _require(0.0 <= self.drop_path < 1.0, f"model.drop_path must be in [0, 1), got {self.drop_path}")
-        for name in ("registers", "layer_scale"):
-            _require(getattr(self, name) >= 0, f"model.{name} must not be negative, got {getattr(self, name)}")
-        precisions = ("float32", "bfloat16")
-        _require(self.precision in precisions, f"model.precision must be {_one_of(precisions)}, got {self.precision}")
         if self.is_resnet:
             only_vit = {name: getattr(self, name) for name in ("registers", "layer_scale", "remat")}
             wrong = [f"model.{name}" for name, value in only_vit.items() if value]
@@ -138,30 +138,36 @@ class OptimConfig:
     """Momentum of the teacher's centre, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        _require_numbers(self, "optim")
-        for name in ("base_lr", "student_temp", "teacher_temp", "warmup_teacher_temp"):
-            _require(getattr(self, name) > 0.0, f"optim.{name} must be positive, got {getattr(self, name)}")
-        for name in (
-            *("min_lr", "weight_decay", "weight_decay_end", "clip_grad", "koleo", "ibot"),
-            *("warmup_steps", "freeze_last_layer_steps", "warmup_teacher_temp_steps"),
-        ):
-            _require(getattr(self, name) >= 0, f"optim.{name} must not be negative, got {getattr(self, name)}")
-        choices = {
-            "objective": ("dino", "byol"),
-            "centring": ("mean", "sinkhorn"),
-            "optimizer": ("adamw", "sgd", "lars"),
-        }
-        for name, known in choices.items():
-            value = getattr(self, name)
-            _require(value in known, f"optim.{name} must be {_one_of(known)}, got {value}")
+        _check(
+            self,
+            "optim",
+            positive=("base_lr", "student_temp", "teacher_temp", "warmup_teacher_temp"),
+            not_negative=(
+                *("min_lr", "weight_decay", "weight_decay_end", "clip_grad", "koleo", "ibot"),
+                *("warmup_steps", "freeze_last_layer_steps", "warmup_teacher_temp_steps"),
+            ),
+        )
         _require(self.accumulate >= 1, f"optim.accumulate must be at least 1, got {self.accumulate}")
         dino_only = self.ibot > 0.0 or self.centring != "mean"
         _require(self.objective == "dino" or not dino_only, "optim.ibot and optim.centring need optim.objective dino")
-        _require(
-            0.0 <= self.momentum_teacher <= 1.0,
-            f"optim.momentum_teacher must be in [0, 1], got {self.momentum_teacher}",
-        )
-        _require(
-            0.0 <= self.centre_momentum < 1.0,
-            f"optim.centre_momentum must be in [0, 1), got {self.centre_momentum}",
-        )
+        momentum, of_centre = self.momentum_teacher, self.centre_momentum
+        _require(0.0 <= momentum <= 1.0, f"optim.momentum_teacher must be in [0, 1], got {momentum}")
+        _require(0.0 <= of_centre < 1.0, f"optim.centre_momentum must be in [0, 1), got {of_centre}")
+
+
+@dataclass(frozen=True)
+class HostsConfig:
+    """The processes that train together, one for each host; srun and mpirun tell them without this."""
+
+    coordinator: str | None = None
+    """Address of the first process (host:port), for processes that are started by hand."""
+    count: int = 1
+    """Processes in all."""
+    index: int = 0
+    """Which of them this is, from 0."""
+
+    def __post_init__(self) -> None:
+        last = self.count - 1
+        _require(0 <= self.index <= last, f"hosts.index = {self.index} must be from 0 to hosts.count - 1 = {last}")
+        together = (self.coordinator is not None) == (self.count > 1)
+        _require(together, "hosts.coordinator (host:port of the first process) and hosts.count go together")

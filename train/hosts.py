@@ -9,30 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 
-from vis2img.errors import ParameterError, Vis2imgError, first_line
-
-
-@dataclass(frozen=True)
-class HostsConfig:
-    """The processes that train together, one for each host; srun and mpirun tell them without this."""
-
-    coordinator: str | None = None
-    """Address of the first process (host:port), for processes that are started by hand."""
-    count: int = 1
-    """Processes in all."""
-    index: int = 0
-    """Which of them this is, from 0."""
-
-    def __post_init__(self) -> None:
-        if self.count < 1 or not 0 <= self.index < self.count:
-            raise ParameterError(f"hosts.index = {self.index} must be from 0 to hosts.count - 1 = {self.count - 1}")
-        if (self.coordinator is not None) != (self.count > 1):
-            raise ParameterError("hosts.coordinator (host:port of the first process) and hosts.count go together")
+from vis2img.errors import Vis2imgError, first_line
+from vis2img.train.config import HostsConfig
 
 
 def start_hosts(config: HostsConfig) -> None:
@@ -43,8 +27,6 @@ def start_hosts(config: HostsConfig) -> None:
     Vis2imgError
         If they cannot be joined.
     """
-    import jax
-
     if jax.distributed.is_initialized() or not (config.count > 1 or launched_together(os.environ)):
         return
     given: dict[str, Any] = {}
@@ -71,24 +53,16 @@ def launched_together(environment: Mapping[str, str]) -> bool:
 
 def is_first() -> bool:
     """Whether this process writes the run folder."""
-    import jax
-
     return jax.process_index() == 0
 
 
 def any_host(flag: bool) -> bool:
     """Whether any of the processes says so; all must ask."""
-    import jax
-    from jax.experimental.multihost_utils import process_allgather
-
     return bool(np.any(process_allgather(np.array(flag)))) if jax.process_count() > 1 else flag
 
 
 def gather(value: Any) -> list[Any]:
     """Return the JSON values of all processes in order; all must ask."""
-    import jax
-    from jax.experimental.multihost_utils import process_allgather
-
     if jax.process_count() == 1:
         return [value]
     text = json.dumps(value).encode()

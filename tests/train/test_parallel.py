@@ -20,8 +20,8 @@ import jax, numpy as np
 from vis2img.models.dino_head import DINOHead, DINOModel
 from vis2img.models.vit import ViT
 from vis2img.train import parallel
-from vis2img.train.config import OptimConfig
-from vis2img.train.hosts import HostsConfig, any_host, gather, start_hosts
+from vis2img.train.config import HostsConfig, OptimConfig
+from vis2img.train.hosts import any_host, gather, start_hosts
 from vis2img.train.parallel import make_parallel_step, replicate, shard, unreplicate
 from vis2img.train.state import create_state
 

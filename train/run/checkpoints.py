@@ -14,14 +14,13 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vis2img.errors import Vis2imgError
+from vis2img.errors import Vis2imgError, first_line
 from vis2img.train.state import TrainState
 
 _REMEDY = "free some space and give the same command again, which goes on from the last checkpoint"
@@ -63,9 +62,7 @@ class CheckpointStore:
     def __enter__(self) -> "CheckpointStore":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -79,14 +76,13 @@ class CheckpointStore:
         return sorted(self._open().all_steps()) if self.folder.is_dir() else []
 
     def save(self, state: TrainState, step: int, extra: Mapping[str, Any] | None = None) -> None:
-        """Write a checkpoint; it appears under its name only once complete.
+        """Write a checkpoint under the name of its step; it appears only once complete.
 
         Parameters
         ----------
         state : TrainState
             Unreplicated.
         step : int
-            Its name.
         extra : dict, optional
             JSON values to keep beside it, such as the loader's state or the configuration.
 
@@ -100,7 +96,7 @@ class CheckpointStore:
         try:
             json.dumps(note)
         except (TypeError, ValueError) as error:
-            raise CheckpointError(f"cannot save step {step}: extra is not JSON: {_line(error)}") from error
+            raise CheckpointError(f"cannot save step {step}: extra is not JSON: {first_line(error)[:200]}") from error
         if step in self.steps():
             raise CheckpointError(f"cannot save step {step}: {self.folder} has it already")
         args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), note=ocp.args.JsonSave(note))
@@ -114,13 +110,14 @@ class CheckpointStore:
                     self._settle()
                     raise
         except Exception as error:  # Orbax and tensorstore raise many types
-            why = f"the disk is full; {_REMEDY}" if any(word in str(error) for word in _FULL) else _line(error)
+            full = any(word in str(error) for word in _FULL)
+            why = f"the disk is full; {_REMEDY}" if full else first_line(error)[:200]
             raise CheckpointError(f"cannot save step {step} to {self.folder}: {why}") from error
         if not saved:
             raise CheckpointError(f"cannot save step {step} to {self.folder}: Orbax skipped it")
 
     def restore(self, template: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
-        """Read a checkpoint.
+        """Return the state of a checkpoint, and ``extra`` as given to `save`.
 
         Parameters
         ----------
@@ -129,12 +126,6 @@ class CheckpointStore:
             structure, shapes and dtypes are used.
         step : int, optional
             The latest by default.
-
-        Returns
-        -------
-        state : TrainState
-        extra : dict
-            As given to `save`.
 
         Raises
         ------
@@ -172,7 +163,7 @@ class CheckpointStore:
         damaged: dict[int, DamagedCheckpointError] = {}
         for step in reversed(self.steps()):
             try:
-                found = self._restore(template, step)
+                restored = self._restore(template, step)
             except DamagedCheckpointError as error:
                 damaged[step] = error
                 continue
@@ -180,7 +171,7 @@ class CheckpointStore:
                 where = self._set_aside(wrong) if repair else None
                 if on_warning and where:
                     on_warning(f"{why}; going on from step {step}. It is now {where}: rm -r {where} deletes it")
-            return found
+            return restored
         if not damaged:
             self._choose(None)  # says what is missing
         last = next(iter(damaged.values()))
@@ -200,24 +191,22 @@ class CheckpointStore:
         return there
 
     def _restore(self, template: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
-        wanted = _flatten(template)
+        blank = _flatten(template)
         note = self._read(step, "note", ocp.args.JsonRestore())
         if not isinstance(note, dict) or not {"shapes", "crc32", "extra"} <= note.keys():
             raise DamagedCheckpointError(f"checkpoint {step} in {self.folder} is damaged: its note is incomplete")
-        self._compare(step, note["shapes"], _shapes(wanted))
-        blank = {name: np.zeros(x.shape, x.dtype) for name, x in wanted.items()}
-        arrays = self._read(step, "state", ocp.args.StandardRestore(blank))
+        self._compare(step, note["shapes"], _shapes(blank))
+        zeros = {name: np.zeros(x.shape, x.dtype) for name, x in blank.items()}
+        arrays = self._read(step, "state", ocp.args.StandardRestore(zeros))
         # Orbax reads flipped bits without complaint.
         wrong = [name for name, crc in _checksums(arrays).items() if crc != note["crc32"].get(name)]
         if wrong:
             raise DamagedCheckpointError(f"checkpoint {step} in {self.folder} is damaged: wrong checksum of {wrong[0]}")
-        leaves = [jax.numpy.asarray(arrays[name]) for name in wanted]
+        leaves = [jax.numpy.asarray(arrays[name]) for name in blank]
         return jax.tree.unflatten(jax.tree.structure(template), leaves), note["extra"]
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            # Synchronous: the arrays may be donated to the next step, and a state takes about a second to
-            # write.
             # Each process by itself: with several hosts one writes and all read, whenever they like.
             here = jax.process_index()
             alone = ocp.options.MultiprocessingOptions(
@@ -229,6 +218,7 @@ class CheckpointStore:
                 max_to_keep=self._max_to_keep,
                 keep_period=self._keep_every or None,
                 create=False,
+                # The arrays may be donated to the next step, and a state takes about a second to write.
                 enable_async_checkpointing=False,
                 multiprocessing_options=alone,
             )
@@ -274,16 +264,14 @@ class CheckpointStore:
         except Exception as error:  # Orbax and tensorstore raise many types
             where = f"checkpoint {step} in {self.folder}"
             if _refused(error):
-                raise CheckpointError(f"{where} cannot be read: {_line(error)}") from error
-            raise DamagedCheckpointError(f"{where} is damaged: {_line(error)}") from error
+                raise CheckpointError(f"{where} cannot be read: {first_line(error)[:200]}") from error
+            raise DamagedCheckpointError(f"{where} is damaged: {first_line(error)[:200]}") from error
 
-    def _compare(self, step: int, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-        for name in sorted(found.keys() | wanted.keys()):
-            if found.get(name) != wanted.get(name):
-                raise CheckpointError(
-                    f"checkpoint {step} in {self.folder} is of another model: {name} is "
-                    f"{found.get(name, 'absent')} there and {wanted.get(name, 'absent')} here"
-                )
+    def _compare(self, step: int, there: Mapping[str, str], here: Mapping[str, str]) -> None:
+        for name in sorted(there.keys() | here.keys()):
+            if there.get(name) != here.get(name):
+                difference = f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
+                raise CheckpointError(f"checkpoint {step} in {self.folder} is of another model: {difference}")
 
 
 def _flatten(state: TrainState) -> dict[str, Any]:
@@ -304,12 +292,6 @@ def _refused(error: BaseException) -> bool:
     missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
     refused = isinstance(error, OSError | MemoryError) and not missing
     return refused or any(word in str(error) for word in _NOT_READ)
-
-
-def _line(error: BaseException) -> str:
-    """First line of an error, shortened: tensorstore's run to pages."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
 
 
 @contextlib.contextmanager

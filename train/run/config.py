@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 from vis2img.errors import ParameterError
 from vis2img.loader.config import LoaderConfig
-from vis2img.train.config import ModelConfig, OptimConfig
-from vis2img.train.hosts import HostsConfig
+from vis2img.train.config import HostsConfig, ModelConfig, OptimConfig
 
 _LARGEST_SEED = 2**32 - 1  # JAX takes no more of a number
 

@@ -72,39 +72,39 @@ def run_metadata(config: TrainConfig, backbone: Any, arrays: Mapping[str, np.nda
     Keys: "variant", "patch" (of a ViT), "img_size" [pixel], "channels", "step", "vis2img" (its version),
     "normalisation" and "stretch" (of the images), and "timm", the keywords of ``timm.create_model`` as JSON.
     """
-    told = describe(arrays)
+    architecture = describe(arrays)
     size, channels = config.data.views.global_size, config.data.channels
     metadata = {
-        "variant": told.variant,
+        "variant": architecture.variant,
         "img_size": str(size),
         "channels": str(channels),
         "step": str(step),
         "vis2img": __version__,
         "normalisation": _NOTE,
         "stretch": json.dumps(asdict(config.data.views.stretch)),
-        "timm": json.dumps(timm_keywords(told, backbone, size, channels)),
+        "timm": json.dumps(timm_keywords(architecture, backbone, size, channels)),
     }
-    return {**metadata, "patch": str(told.patch)} if told.patch else metadata
+    return {**metadata, "patch": str(architecture.patch)} if architecture.patch else metadata
 
 
-def timm_keywords(told: Architecture, backbone: Any, img_size: int, channels: int) -> dict[str, Any]:
+def timm_keywords(architecture: Architecture, backbone: Any, img_size: int, channels: int) -> dict[str, Any]:
     """Return keywords for ``timm.create_model`` that make the network of an export."""
     keywords: dict[str, Any] = {"in_chans": channels, "num_classes": 0}
-    if told.variant in resnet.VARIANTS:
-        return {"model_name": told.variant, **keywords}
+    if architecture.variant in resnet.VARIANTS:
+        return {"model_name": architecture.variant, **keywords}
     assert isinstance(backbone, vit.ViT)
     keywords |= {
         "model_name": "vit_tiny_patch16_224",  # any ViT: what follows overrides what the name stands for
         "img_size": img_size,
-        "patch_size": told.patch,
+        "patch_size": architecture.patch,
         "embed_dim": backbone.dim,
         "depth": backbone.depth,
         "num_heads": backbone.heads,
         "mlp_ratio": backbone.mlp_ratio,
     }
-    if told.registers:
-        keywords |= {"reg_tokens": told.registers, "no_embed_class": True}
-    if told.layer_scale:
+    if architecture.registers:
+        keywords |= {"reg_tokens": architecture.registers, "no_embed_class": True}
+    if architecture.layer_scale:
         keywords["init_values"] = 1e-5
     return keywords
 

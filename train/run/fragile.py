@@ -75,12 +75,12 @@ def _outputs(config: TrainConfig) -> Iterator[str]:
 
 def _fewer_outputs(config: TrainConfig) -> str:
     """Return what to do about too many outputs; below some number they say nothing, and only more steps help."""
-    batch, wanted = config.data.batch_size, 4 * _SAMPLES_PER_OUTPUT
-    fewer = config.steps * batch // wanted
+    batch, samples = config.data.batch_size, 4 * _SAMPLES_PER_OUTPUT
+    fewer = config.steps * batch // samples
     if fewer >= _FEWEST_OUTPUTS:
         return f"use {fewer} or fewer"
     outputs = min(_FEWEST_OUTPUTS, config.model.out_dim)
-    steps = math.ceil(outputs * wanted / batch)
+    steps = math.ceil(outputs * samples / batch)
     return f"{config.steps} steps are too few to learn from: use {steps} or more, with model.out_dim = {outputs}"
 
 

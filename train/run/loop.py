@@ -7,13 +7,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from vis2img.errors import Vis2imgError
 from vis2img.loader.loader import Loader
+from vis2img.models.dino_head import DINOModel
 from vis2img.progress import Progress
 from vis2img.train.hosts import any_host, gather, is_first
 from vis2img.train.parallel import ParallelStep, make_parallel_step, replicate, shard, unreplicate
@@ -24,8 +24,8 @@ from vis2img.train.run.folder import note_start
 from vis2img.train.run.metrics_log import MetricsLog, metrics_note
 from vis2img.train.run.monitors import Finding, findings, rankme_of_moment
 from vis2img.train.run.stopping import Stopped, StopRequest
-from vis2img.train.run.view_sheet import view_sheet
 from vis2img.train.state import TrainState
+from vis2img.train.step import Metrics
 
 _HISTORY = 200  # steps that the monitors look at
 _RANK_EVERY = 100  # steps between looks at the rank: eigenvalues take a second for wide networks
@@ -43,50 +43,36 @@ class RunResult:
     """Measurement sets and fields that gave nothing, and why."""
 
 
+@dataclass(eq=False)
 class Loop:
-    """The loop, with what must be remembered between steps.
+    """The loop, with what must be remembered between steps."""
 
-    Parameters
-    ----------
-    config : TrainConfig
-    folder : Path
-        Of the run.
-    store : CheckpointStore
-    loader : Loader
-    full_rate : float
-        Of :func:`full_rate`.
-    stop : StopRequest
-    progress : callable
-        Told of the steps whenever metrics are read.
-    on_warning : callable or None
-        Called once for each thing that looks wrong, with one line.
-    """
+    config: TrainConfig
+    folder: Path
+    """Of the run."""
+    store: CheckpointStore
+    loader: Loader
+    full_rate: float
+    """Of :func:`full_rate`."""
+    stop: StopRequest
+    progress: Progress
+    """Told of the steps whenever metrics are read."""
+    on_warning: Callable[[str], None] | None
+    """Called once for each thing that looks wrong, with one line."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        folder: Path,
-        store: CheckpointStore,
-        loader: Loader,
-        full_rate: float,
-        stop: StopRequest,
-        progress: Progress,
-        on_warning: Callable[[str], None] | None,
-    ) -> None:
-        self.config, self.folder, self.store, self.loader = config, folder, store, loader
-        self.full_rate, self.stop, self.progress, self.on_warning = full_rate, stop, progress, on_warning
+    def __post_init__(self) -> None:
         self.first, self.together = is_first(), jax.process_count() > 1
-        stop.unsaved = self.together  # several hosts take a step before they can leave off together
+        self.stop.unsaved = self.together  # several hosts take a step before they can leave off together
         self.history: list[dict[str, float]] = []
         self.findings: dict[str, Finding] = {}
-        self.waiting: list[tuple[int, Any]] = []
+        self.waiting: list[tuple[int, Metrics]] = []
         self.since = time.perf_counter()
         self.loader_seconds = 0.0
         # Of the batch trained on last: a stop may come when the loader has counted the next one already.
-        self.loader_state = self.delivered = loader.state()
-        self.begun = False
+        self.loader_state = self.next_loader_state = self.loader.state()
+        self.compiled = False
 
-    def run(self, state: TrainState, model: Any) -> RunResult:
+    def run(self, state: TrainState, model: DINOModel) -> RunResult:
         """Train from ``state`` to the end, or until asked to stop.
 
         Raises
@@ -95,9 +81,9 @@ class Loop:
             If the loss stays non-finite; the last good state is saved.
         """
         config = self.config
-        step = saved = int(state.step)
+        step = last_saved = int(state.step)
         step_fn = make_parallel_step(model, config.optim, total_steps=config.steps, n_devices=config.devices)
-        replicated = replicate(state, config.devices)
+        state = replicate(state, config.devices)
         with MetricsLog(self.folder, start_step=step) if self.first else nullcontext() as log:
             stopping = False
             while step < config.steps and not stopping:
@@ -105,30 +91,33 @@ class Loop:
                     batch = self._next_batch()
                     if log and step % config.views_every == 0:
                         self._show(log, batch, step)
-                    replicated, metrics = self._step(step_fn, replicated, batch, step)
+                    state, metrics = self._step(step_fn, state, batch, step)
                 except Stopped:
                     break
+
                 step += 1
                 self.stop.unsaved = True
                 self.waiting.append((step, metrics))
+
                 due = step % config.checkpoint_every == 0 or step == config.steps
                 # A checkpoint never knows steps that metrics.jsonl does not.
                 if step % config.log_every == 0 or due:
-                    fatal = self._log(log, replicated, step)
+                    fatal = self._log(log, state, step)
                     if fatal:
-                        self._save(replicated, step)
+                        self._save(state, step)
                         where = f"{self.folder}: stopped at step {step}"
                         raise Vis2imgError(f"{where}: {fatal.message}")
                     # Several hosts must leave off at the same step, and ask each other at these only.
-                    stopping = any_host(self.stop.asked)
-                stopping = stopping or (self.stop.asked and not self.together)
+                    stopping = any_host(self.stop.pending)
+                stopping = stopping or (self.stop.pending and not self.together)
                 if due:
-                    self._save(replicated, step)
-                    saved = step
+                    self._save(state, step)
+                    last_saved = step
+
             if self.waiting:
-                self._log(log, replicated, step)
-            if step > saved:
-                self._save(replicated, step)
+                self._log(log, state, step)
+            if step > last_saved:
+                self._save(state, step)
         findings = tuple(self.findings.values())
         return RunResult(self.folder, step, step >= config.steps, findings, self.loader.unused())
 
@@ -136,26 +125,27 @@ class Loop:
         start = time.perf_counter()
         with nullcontext() if self.together else self.stop.interruptible():
             batch = self.loader.next_batch()
-        state = self.loader.state()
+        self.next_loader_state = self.loader.state()
         self.loader_seconds += time.perf_counter() - start
-        self.delivered = state
         return batch.arrays()
 
     def _step(
-        self, step_fn: ParallelStep, replicated: TrainState, batch: dict[str, np.ndarray], step: int
-    ) -> tuple[TrainState, Any]:
+        self, step_fn: ParallelStep, state: TrainState, batch: dict[str, np.ndarray], step: int
+    ) -> tuple[TrainState, Metrics]:
         """Take a step. The first one compiles, which a stop need not wait for: there is nothing to save yet."""
-        placed = shard(batch, self.config.devices)
-        if self.begun or self.together:
-            taken = step_fn(replicated, placed)
+        batch = shard(batch, self.config.devices)
+        if self.compiled or self.together:
+            result = step_fn(state, batch)
         else:
-            taken = self.stop.call(lambda: step_fn(replicated, placed))
-        if self.first and not self.begun:
+            result = self.stop.call(lambda: step_fn(state, batch))
+        if self.first and not self.compiled:
             note_start(self.folder, step)
-        self.begun, self.loader_state = True, self.delivered
-        return taken
+        self.compiled, self.loader_state = True, self.next_loader_state
+        return result
 
     def _show(self, log: MetricsLog, batch: dict[str, np.ndarray], step: int) -> None:
+        from vis2img.train.run.view_sheet import view_sheet  # loads matplotlib
+
         folder = self.folder / "views"
         folder.mkdir(exist_ok=True)
         # Pictures are not imaged: there is no prior to name.
@@ -163,26 +153,18 @@ class Loop:
         note = f"{of}: views of step {step}"
         log.image("views", view_sheet(batch, folder / f"step{step:08d}.png", teacher_note=note), step)
 
-    def _log(self, log: MetricsLog | None, replicated: TrainState, step: int) -> Finding | None:
-        """Fetch the metrics of the steps since the last call, write them, and judge them; return what ends the run."""
-        fetched = [(n, {k: float(v) for k, v in unreplicate(m).items()}) for n, m in self.waiting]
-        elapsed = max(1e-9, time.perf_counter() - self.since)
-        told = self.loader.report()
-        rate = self.config.data.batch_size * len(self.waiting) / elapsed
-        speed = {
-            "samples_per_s": rate,
-            "mfu": rate / self.full_rate,
-            "input_wait": self.loader_seconds / elapsed,
-            **{name: told[name] for name in ("fresh_draws", "draw_age", "draw_reuse")},
-        }
-        self.waiting, self.since, self.loader_seconds = [], time.perf_counter(), 0.0
+    def _log(self, log: MetricsLog | None, state: TrainState, step: int) -> Finding | None:
+        """Read the metrics of the steps since the last call, write them, and judge them; return what ends the run."""
+        rows = [(number, {k: float(v) for k, v in unreplicate(metrics).items()}) for number, metrics in self.waiting]
+        speed = self._speed(len(rows))
         if step % _RANK_EVERY < self.config.log_every or step == self.config.steps:
-            fetched[-1][1]["rankme"] = rankme_of_moment(np.asarray(unreplicate(replicated.moment)))
+            rows[-1][1]["rankme"] = rankme_of_moment(np.asarray(unreplicate(state.moment)))
         if log:
-            log.write([{"step": number, **metrics, **speed} for number, metrics in fetched])
-        self.history = [*self.history, *(metrics for _, metrics in fetched)][-_HISTORY:]
-        found = findings(self.history, out_dim=self.config.model.out_dim, objective=self.config.optim.objective)
-        for finding in found:
+            log.write([{"step": number, **metrics, **speed} for number, metrics in rows])
+
+        self.history = [*self.history, *(metrics for _, metrics in rows)][-_HISTORY:]
+        latest = findings(self.history, out_dim=self.config.model.out_dim, objective=self.config.optim.objective)
+        for finding in latest:
             if finding.kind not in self.findings:
                 self.findings[finding.kind] = finding
                 self._tell(finding.message)
@@ -190,22 +172,35 @@ class Loop:
             self._tell(log.problem)
             log.problem = None
         if self.first:
-            self.progress("training", step, self.config.steps, metrics_note({**fetched[-1][1], **speed}))
-        return next((finding for finding in found if finding.stop), None)
+            self.progress("training", step, self.config.steps, metrics_note({**rows[-1][1], **speed}))
+        return next((finding for finding in latest if finding.stop), None)
+
+    def _speed(self, steps: int) -> dict[str, float]:
+        """Rates of the steps since the last call, the accelerator's and the loader's."""
+        elapsed = max(1e-9, time.perf_counter() - self.since)
+        rate, loader = self.config.data.batch_size * steps / elapsed, self.loader.report()
+        speed = {
+            "samples_per_s": rate,
+            "mfu": rate / self.full_rate,
+            "input_wait": self.loader_seconds / elapsed,
+            **{name: loader[name] for name in ("fresh_draws", "draw_age", "draw_reuse")},
+        }
+        self.waiting, self.since, self.loader_seconds = [], time.perf_counter(), 0.0
+        return speed
 
     def _tell(self, message: str) -> None:
         if self.on_warning and self.first:
             self.on_warning(message)
 
-    def _save(self, replicated: TrainState, step: int) -> None:
+    def _save(self, state: TrainState, step: int) -> None:
         states = gather(self.loader_state)
         if self.first:
-            self.store.save(unreplicate(replicated), step, {"loader": states})
+            self.store.save(unreplicate(state), step, {"loader": states})
         self.stop.unsaved = self.together
         self.since = time.perf_counter()
 
 
-def full_rate(config: TrainConfig, model: Any) -> float:
+def full_rate(config: TrainConfig, model: DINOModel) -> float:
     """Samples/s at which the devices would do nothing but the arithmetic of the network.
 
     Of devices whose peak is not published it is measured: ask while nothing else computes.

@@ -82,12 +82,11 @@ def findings(
     if len(recent) < window:
         return ()
     settled = recent[-1].get("lr", 0.0) <= recent[0].get("lr", math.inf)
-    found: list[Finding | None] = []
-    if objective == "dino":
-        found.append(_outputs(recent, out_dim, tolerance, settled))
+    verdicts = [_outputs(recent, out_dim, tolerance, settled)] if objective == "dino" else []
     if settled:
-        found += [_features(recent), _rank([m["rankme"] for m in finite if not math.isnan(m.get("rankme", math.nan))])]
-    return tuple(finding for finding in found if finding)
+        ranks = [m["rankme"] for m in finite if not math.isnan(m.get("rankme", math.nan))]
+        verdicts += [_features(recent), _rank(ranks)]
+    return tuple(finding for finding in verdicts if finding)
 
 
 def _non_finite(streak: int, limit: int) -> Finding:
@@ -230,8 +229,8 @@ def rankme_of_moment(moment: np.ndarray, epsilon: float = 1e-7) -> float:
     if not np.isfinite(moment).all():
         return math.nan
     eigenvalues = np.linalg.eigvalsh(moment)  # (D,)
-    kept = np.where(eigenvalues > _ROUNDING * eigenvalues.max(), eigenvalues, 0.0)
-    return _effective_rank(np.sqrt(np.maximum(kept, 0.0)), epsilon)
+    clear = np.where(eigenvalues > _ROUNDING * eigenvalues.max(), eigenvalues, 0.0)
+    return _effective_rank(np.sqrt(np.maximum(clear, 0.0)), epsilon)
 
 
 def _effective_rank(sigma: np.ndarray, epsilon: float) -> float:

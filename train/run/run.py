@@ -6,8 +6,8 @@ The run folder (:mod:`vis2img.train.run.folder`) gets ``metrics.jsonl``, a line 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import jax
 from vis2img.cluster.engine import Connection, connect
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader.loader import Loader
+from vis2img.models.dino_head import DINOModel
 from vis2img.progress import Progress, no_progress
 from vis2img.train.hosts import is_first, start_hosts
 from vis2img.train.parallel import AXIS
@@ -73,20 +74,11 @@ def train(
                 on_warning(warning)
         # Workers before devices: JAX may take the accelerator and start threads, which new processes had better not
         # inherit.
-        with _workers(config) as connection:
+        # Of finished pictures nothing is to be made.
+        with nullcontext() if config.data.cutouts else connect(config.data.engine) as connection:
             if on_dashboard and connection and connection.dashboard_link:
                 on_dashboard(connection.dashboard_link)
             return _train(config, folder, connection, stop, progress, on_warning)
-
-
-@contextmanager
-def _workers(config: TrainConfig) -> Iterator[Connection | None]:
-    """Start the workers that make draws; of finished pictures nothing is to be made."""
-    if config.data.cutouts:
-        yield None
-        return
-    with connect(config.data.engine) as connection:
-        yield connection
 
 
 def _train(
@@ -98,8 +90,7 @@ def _train(
     on_warning: Callable[[str], None] | None,
 ) -> RunResult:
     _check_batch(config)
-    model = build_model(config.model, config.data.views.global_size, config.optim, axis_name=AXIS)
-    template = create_state(jax.random.key(config.seed), model, config.optim, _shape(config))
+    model, template = _blank(config, AXIS)
     with _store(folder, config) as store:
         if store.steps():
             state, extra = store.restore_last_good(template, on_warning, repair=is_first())
@@ -134,8 +125,8 @@ def _initial(state: TrainState, config: TrainConfig) -> TrainState:
     patch = None if config.model.is_resnet else config.model.patch
     backbone = load_pretrained(backbone_variables(state), config.model.weights, patch=patch)
 
-    def fill(tree: Any, found: Any) -> Any:
-        return {**tree, "backbone": jax.tree.map(jax.numpy.array, found)} if found else tree
+    def fill(tree: Any, arrays: Any) -> Any:
+        return {**tree, "backbone": jax.tree.map(jax.numpy.array, arrays)} if arrays else tree
 
     params, stats = backbone["params"], backbone.get("batch_stats", {})
     return replace(
@@ -159,9 +150,12 @@ def _loader_state(extra: dict[str, Any], folder: Path) -> dict[str, Any] | None:
     return dict(states[jax.process_index()])
 
 
-def _shape(config: TrainConfig) -> tuple[int, int, int]:
+def _blank(config: TrainConfig, axis_name: str | None = None) -> tuple[DINOModel, TrainState]:
+    """Network and state of a run at step 0."""
     size = config.data.views.global_size
-    return size, size, config.data.channels
+    model = build_model(config.model, size, config.optim, axis_name=axis_name)
+    shape = (size, size, config.data.channels)
+    return model, create_state(jax.random.key(config.seed), model, config.optim, shape)
 
 
 def _store(folder: Path, config: TrainConfig) -> CheckpointStore:
@@ -187,14 +181,8 @@ def _check_batch(config: TrainConfig) -> None:
         )
 
 
-def load_run(folder: str | Path, step: int | None = None) -> tuple[TrainConfig, TrainState, Any]:
-    """Return configuration, state and model of a run folder.
-
-    Parameters
-    ----------
-    folder : path
-    step : int, optional
-        Of the checkpoint; the last by default.
+def load_run(folder: str | Path, step: int | None = None) -> tuple[TrainConfig, TrainState, DINOModel]:
+    """Return configuration, state and model of a run folder, at a step or the last that is kept.
 
     Raises
     ------
@@ -203,8 +191,7 @@ def load_run(folder: str | Path, step: int | None = None) -> tuple[TrainConfig, 
     """
     folder = Path(folder)
     config = read_config_of(folder)
-    model = build_model(config.model, config.data.views.global_size, config.optim)
-    template = create_state(jax.random.key(config.seed), model, config.optim, _shape(config))
+    model, template = _blank(config)
     with _store(folder, config) as store:
         state, _ = store.restore(template, step)
     return config, state, model

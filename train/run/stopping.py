@@ -31,13 +31,13 @@ class StopRequest:
 
     Attributes
     ----------
-    asked : bool
+    pending : bool
     unsaved : bool
         Whether there are steps to save before the run can end, which decides on what the user is told.
     """
 
     def __init__(self) -> None:
-        self.asked, self.unsaved = False, False
+        self.pending, self.unsaved = False, False
         self._waiting = False
 
     @contextlib.contextmanager
@@ -45,7 +45,7 @@ class StopRequest:
         """Raise `Stopped` in here as soon as the request comes, and at once if it is there already."""
         self._waiting = True
         try:
-            if self.asked:
+            if self.pending:
                 raise Stopped
             yield
         finally:
@@ -75,8 +75,8 @@ class StopRequest:
         """Listen to signals; outside of the main thread, leave them to whoever runs us."""
         before: dict[int, Any] = {}
         try:
-            for wanted in (signal.SIGTERM, signal.SIGINT):
-                before[wanted] = signal.signal(wanted, self._ask)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before[number] = signal.signal(number, self._ask)
         except ValueError:
             yield self
             return
@@ -112,7 +112,7 @@ class StopRequest:
                 return
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.pending = True
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a Ctrl-C from now on does not wait
         if self._waiting:
             self._waiting = False

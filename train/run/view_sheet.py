@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from vis2img.files import atomic_output
 from vis2img.views.crops import turned
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # The scale is one for all, so that what differs between panels differs between views.
 VMIN, VMAX = -0.5, 4.0
@@ -48,9 +49,6 @@ def view_sheet(
     OutputError
         If the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.image import imsave
-
     canvas = FigureCanvasAgg(draw_views(turned_views(batch_arrays, n_samples), teacher_note))
     canvas.draw()
     pixels = np.array(canvas.buffer_rgba())
@@ -82,8 +80,6 @@ def draw_views(views: Mapping[str, list[list[np.ndarray]]], note: str = "") -> F
 
     Three channels are shown as red, green and blue, any other number beside each other.
     """
-    from matplotlib.figure import Figure
-
     columns = [(name, number, samples) for name in views for number, samples in enumerate(views[name], 1)]
     rows, channels = len(columns[0][2]), columns[0][2][0].shape[-1]
     across = 1 if channels == 3 else channels
@@ -114,8 +110,6 @@ def _title(name: str, number: int, view: np.ndarray) -> str:
 
 def _show(panel: Axes, view: np.ndarray) -> None:
     """Show a view [y, x, C]; pixels that are no number are cyan."""
-    import matplotlib
-
     panel.set(xticks=[], yticks=[])
     size, channels = view.shape[1], view.shape[2]
     if channels == 3:

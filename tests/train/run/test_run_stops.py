@@ -398,7 +398,7 @@ def _pretend(
 
 def test_the_sheet_of_views_names_what_they_are_of(tmp_path: Path, monkeypatch, bench: Bench) -> None:
     notes: list[str] = []
-    monkeypatch.setattr(loop, "view_sheet", lambda *_, teacher_note: notes.append(teacher_note))
+    monkeypatch.setattr("vis2img.train.run.view_sheet.view_sheet", lambda *_, teacher_note: notes.append(teacher_note))
     config = load(TrainConfig, bench.config(data={"imaging": "gentle", "subbands": 1})[0])
     pictures = replace(config, data=replace(config.data, ms=(), cutouts=("a.npz",)))
     nothing: Any = SimpleNamespace(state=dict, image=lambda *_: None)

@@ -31,9 +31,9 @@ def handlers_stay() -> Iterator[None]:
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_noted_and_work_goes_on(number: signal.Signals) -> None:
     with StopRequest().listening() as stop:
-        assert not stop.asked
+        assert not stop.pending
         signal.raise_signal(number)  # nobody waits, so nothing is raised
-        assert stop.asked
+        assert stop.pending
 
 
 def test_a_wait_after_the_request_does_not_begin() -> None:
@@ -56,7 +56,7 @@ def test_a_wait_is_cut_short(number: signal.Signals) -> None:
             never.wait(30)
             pytest.fail("the wait was not cut short")
         sender.join()
-        assert stop.asked
+        assert stop.pending
 
 
 def test_a_wait_that_ended_is_not_cut() -> None:
@@ -64,7 +64,7 @@ def test_a_wait_that_ended_is_not_cut() -> None:
         with stop.interruptible():
             pass
         signal.raise_signal(signal.SIGTERM)
-        assert stop.asked
+        assert stop.pending
 
 
 def test_an_error_in_a_wait_ends_it() -> None:
@@ -72,7 +72,7 @@ def test_an_error_in_a_wait_ends_it() -> None:
         with pytest.raises(KeyError), stop.interruptible():
             raise KeyError
         signal.raise_signal(signal.SIGTERM)
-        assert stop.asked
+        assert stop.pending
 
 
 def test_code_that_catches_its_own_errors_does_not_swallow_the_request() -> None:
@@ -104,7 +104,7 @@ def test_clean_up_after_the_request_is_not_cut_again() -> None:
 def test_a_second_ctrl_c_does_not_wait() -> None:
     with StopRequest().listening() as stop:
         signal.raise_signal(signal.SIGINT)
-        assert stop.asked
+        assert stop.pending
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
@@ -211,7 +211,7 @@ def test_outside_of_the_main_thread_signals_are_left_alone() -> None:
     def work() -> None:
         with StopRequest().listening() as stop, stop.interruptible():
             seen.append([signal.getsignal(number) for number in SIGNALS] == before)
-            seen.append(stop.asked)
+            seen.append(stop.pending)
 
     thread = threading.Thread(target=work)
     thread.start()
