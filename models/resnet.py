@@ -45,12 +45,11 @@ class ResidualBlock(nn.Module):
 
     Attributes
     ----------
-    width : int
+    width
         Inner channels; a bottleneck has ``EXPANSION`` times as many outside.
-    stride : int
+    stride
         Of the first 3 x 3 convolution.
-    bottleneck : bool
-    dtype, axis_name
+    bottleneck, dtype, axis_name
         As in `ResNet`.
     """
 

@@ -8,10 +8,11 @@ elementwise. A product of (m, k) and (k, n) takes 2 m k n operations, as a multi
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -93,14 +94,10 @@ def _of_equation(equation: Any) -> float:
     return sum(inner) * (params["length"] if name == "scan" else 1)
 
 
-def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
+def _inner(params: dict[str, Any]) -> list[Jaxpr]:
     """Programs within an equation: jit, custom derivatives, remat, scan, while and cond all keep theirs so."""
-    for value in params.values():
-        for part in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(part, ClosedJaxpr):
-                yield part.jaxpr
-            elif isinstance(part, Jaxpr):
-                yield part
+    parts = itertools.chain.from_iterable(x if isinstance(x, tuple | list) else (x,) for x in params.values())
+    return [getattr(part, "jaxpr", part) for part in parts if isinstance(part, ClosedJaxpr | Jaxpr)]
 
 
 def model_flops_per_sample(model: DINOModel, views: ViewConfig, channels: int, *, ibot: bool = False) -> float:
@@ -109,16 +106,8 @@ def model_flops_per_sample(model: DINOModel, views: ViewConfig, channels: int, *
     The student on all views, three times (a backward pass takes two forward ones: the gradients by the input and by
     the weights of each product), and the teacher on the global views, once.
 
-    Parameters
-    ----------
-    model : DINOModel
-    views : ViewConfig
-        Numbers and sizes of the views.
-    channels : int
-        Of a view.
-    ibot : bool
-        Whether patch tokens are wanted, too, half of which go through the head
-        (`vis2img.train.objectives.dinov2.draw_masks`).
+    With ``ibot`` patch tokens are wanted, too, half of which go through the head
+    (`vis2img.train.objectives.dinov2.draw_masks`).
     """
     large = _crops(views.n_global, views.global_size, channels)
     small = [_crops(views.n_local, views.local_size, channels)] if views.n_local else []
