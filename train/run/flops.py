@@ -97,7 +97,8 @@ def _of_equation(equation: Any) -> float:
 def _inner(params: dict[str, Any]) -> list[Jaxpr]:
     """Programs within an equation: jit, custom derivatives, remat, scan, while and cond all keep theirs so."""
     parts = itertools.chain.from_iterable(x if isinstance(x, tuple | list) else (x,) for x in params.values())
-    return [getattr(part, "jaxpr", part) for part in parts if isinstance(part, ClosedJaxpr | Jaxpr)]
+    programs = (part.jaxpr if isinstance(part, ClosedJaxpr) else part for part in parts)
+    return [program for program in programs if isinstance(program, Jaxpr)]
 
 
 def model_flops_per_sample(model: DINOModel, views: ViewConfig, channels: int, *, ibot: bool = False) -> float:

@@ -75,8 +75,8 @@ class StopRequest:
         """Listen to signals; outside of the main thread, leave them to whoever runs us."""
         before: dict[int, Any] = {}
         try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before[number] = signal.signal(number, self._ask)
+            for kind in (signal.SIGTERM, signal.SIGINT):
+                before[kind] = signal.signal(kind, self._ask)
         except ValueError:
             yield self
             return
