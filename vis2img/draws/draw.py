@@ -26,36 +26,26 @@ class Channel:
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """The dirty images of a field under one set of parameters.
-
-    Parameters
-    ----------
-    data : float32 [channel, y, x]
-        Dirty images in Jy/beam: Stokes parameters, the sub-bands of each from low to high frequency.
-    params : ImagingParams
-        How they were made; the ``band`` of each channel is in ``channels``.
-    phase_centre : (float, float)
-        RA and Dec of the reference pixel in rad.
-    noise : float64 [channel]
-        Robust noise in Jy/beam, by which views are stretched.
-    channels : tuple of Channel
-    peaks : float64 [peak, 2]
-        Direction cosines (l, m) of the local maxima above 8 times the noise in the first channel.
-    usable : bool [64, 64]
-        Which parts of the image hold no blank pixel (NaN, zero throughout, or beyond the horizon), y and x.
-    field, index : int
-        Which field of the loader, which draw of it.
-    """
+    """The dirty images of a field under one set of parameters."""
 
     data: np.ndarray
+    """float32 [channel, y, x]: Dirty images in Jy/beam: Stokes parameters, the sub-bands of each from low to high
+    frequency."""
     params: ImagingParams
+    """How they were made; the ``band`` of each channel is in ``channels``."""
     phase_centre: tuple[float, float]
+    """RA and Dec of the reference pixel in rad."""
     noise: np.ndarray
+    """float64 [channel]: Robust noise in Jy/beam, by which views are stretched."""
     channels: tuple[Channel, ...]
     peaks: np.ndarray
+    """float64 [peak, 2]: Direction cosines (l, m) of the local maxima above 8 times the noise in the first channel."""
     usable: np.ndarray
+    """bool [64, 64]: Which parts of the image hold no blank pixel (NaN, zero throughout, or beyond the horizon), y and
+    x."""
     field: int = 0
     index: int = 0
+    """Which field of the loader, which draw of it."""
 
     @classmethod
     def of_images(

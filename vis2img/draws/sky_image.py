@@ -31,41 +31,27 @@ _BLOCK_BYTES = 1 << 26  # of the file that are converted at a time
 
 @dataclass(frozen=True)
 class SkyImage:
-    """A FITS image: what its header tells.
-
-    Parameters
-    ----------
-    path : str
-    hdu : int
-        Which part of the file holds the image.
-    shape : (int, int)
-        Its pixels in the file, x and y.
-    npix : (int, int)
-        Those that are used, about the middle: even, and no more than the field of view asked for.
-    flips : (bool, bool)
-        Whether x or y runs the other way in the file than in a draw (x along decreasing RA, y along increasing Dec).
-    pixsize : float
-        Side of a pixel in rad.
-    phase_centre : (float, float)
-        RA and Dec of pixel npix // 2 in rad.
-    beam : (float, float)
-        FWHM of the restoring beam, BMAJ and BMIN, rad; 0 where the header has none.
-    freq : float, optional
-        Hz, where the header tells.
-    noise : float
-        NOISE of the header, Jy/beam, by which views are stretched; 0 where it has none.
-    """
+    """A FITS image: what its header tells."""
 
     path: str
     hdu: int
+    """Which part of the file holds the image."""
     shape: tuple[int, int]
+    """Its pixels in the file, x and y."""
     npix: tuple[int, int]
+    """Those that are used, about the middle: even, and no more than the field of view asked for."""
     flips: tuple[bool, bool]
+    """Whether x or y runs the other way in the file than in a draw (x along decreasing RA, y along increasing Dec)."""
     pixsize: float
+    """Side of a pixel in rad."""
     phase_centre: tuple[float, float]
+    """RA and Dec of pixel npix // 2 in rad."""
     beam: tuple[float, float]
+    """FWHM of the restoring beam, BMAJ and BMIN, rad; 0 where the header has none."""
     freq: float | None
+    """Hz, where the header tells."""
     noise: float
+    """NOISE of the header, Jy/beam, by which views are stretched; 0 where it has none."""
 
     @property
     def suggested_pixsize(self) -> float:

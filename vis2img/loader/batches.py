@@ -15,39 +15,29 @@ from vis2img.views.crops import ViewConfig
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A batch of fixed shapes.
-
-    Parameters
-    ----------
-    global_views : float32 [n_global, batch, size, size, channel]
-        Stretched views; see :class:`vis2img.views.stretch.Stretch`. Flips and quarter turns are not carried out yet:
-        ``turns`` says which.
-    local_views : float32 [n_local, batch, size, size, channel]
-        Smaller crops of the same patches.
-    turns : int8 [n_global + n_local, batch]
-        Flip and turn of each view, 0 to 7, see :func:`vis2img.views.crops.turned`; carried out on the accelerator by
-        :func:`vis2img.train.objectives.augment.turn_views`.
-    item : int32 [batch]
-        Which field or picture of the source.
-    position : float64 [batch, 2]
-        RA and Dec of the patch centres in rad; NaN of pictures.
-    draw_index : int32 [batch, n_global + n_local]
-        Which draw of the field each view was cut from; with (seed, field) it replays. Of pictures 0.
-    angle : float64 [batch, n_global + n_local]
-        By which each view was turned about its middle, or that of its picture, besides; rad.
-    box : float64 [batch, n_global + n_local, 3]
-        Centre and side of each view before that turn: (l, m) about the phase centre of its draw, rad; of pictures
-        (x, y) from the middle, pixels.
-    """
+    """A batch of fixed shapes."""
 
     global_views: np.ndarray
+    """float32 [n_global, batch, size, size, channel]: Stretched views; see :class:`vis2img.views.stretch.Stretch`.
+    Flips and quarter turns are not carried out yet: ``turns`` says which."""
     local_views: np.ndarray
+    """float32 [n_local, batch, size, size, channel]: Smaller crops of the same patches."""
     turns: np.ndarray
+    """int8 [n_global + n_local, batch]: Flip and turn of each view, 0 to 7, see :func:`vis2img.views.crops.turned`;
+    carried out on the accelerator by :func:`vis2img.train.objectives.augment.turn_views`."""
     item: np.ndarray
+    """int32 [batch]: Which field or picture of the source."""
     position: np.ndarray
+    """float64 [batch, 2]: RA and Dec of the patch centres in rad; NaN of pictures."""
     draw_index: np.ndarray
+    """int32 [batch, n_global + n_local]: Which draw of the field each view was cut from; with (seed, field) it replays.
+    Of pictures 0."""
     angle: np.ndarray
+    """float64 [batch, n_global + n_local]: By which each view was turned about its middle, or that of its picture,
+    besides; rad."""
     box: np.ndarray
+    """float64 [batch, n_global + n_local, 3]: Centre and side of each view before that turn: (l, m) about the phase
+    centre of its draw, rad; of pictures (x, y) from the middle, pixels."""
 
     @classmethod
     def empty(cls, views: ViewConfig, size: int, channels: int) -> Batch:

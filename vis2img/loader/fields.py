@@ -30,26 +30,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class FieldSet:
-    """The fields that a loader takes views of.
-
-    Parameters
-    ----------
-    fields : list of Field
-    weights : list of float
-        How often samples come from each, relative to the others.
-    patches : list of float
-        Side of a patch in each field, rad.
-    maps : list of WeightMap
-        Where the centres of patches may lie in each.
-    skipped : dict
-        Measurement sets that cannot be used, and why.
-    """
+    """The fields that a loader takes views of."""
 
     fields: list[Field]
     weights: list[float]
+    """How often samples come from each, relative to the others."""
     patches: list[float]
+    """Side of a patch in each field, rad."""
     maps: list[WeightMap]
+    """Where the centres of patches may lie in each."""
     skipped: dict[str, str]
+    """Measurement sets that cannot be used, and why."""
 
 
 def open_fields(config: LoaderConfig, *, skip: bool = True) -> FieldSet:

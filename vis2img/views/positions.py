@@ -16,18 +16,12 @@ _NEAR = 1 / 8  # of the side of a patch: how far from its centre a peak lies at 
 
 @dataclass(frozen=True, eq=False)
 class WeightMap:
-    """How likely the centre of a patch lies in each cell of a field.
-
-    Parameters
-    ----------
-    weight : float64 [y, x]
-        Not negative; cells cover the square of half width ``reach``, l growing with x and m with y.
-    reach : float
-        Largest abs(l) and abs(m) of a centre in rad.
-    """
+    """How likely the centre of a patch lies in each cell of a field."""
 
     weight: Float64[np.ndarray, "cell cell"]
+    """float64 [y, x]: Not negative; cells cover the square of half width ``reach``, l growing with x and m with y."""
     reach: float
+    """Largest abs(l) and abs(m) of a centre in rad."""
 
     @property
     def area(self) -> float:
@@ -79,12 +73,12 @@ def weight_map(reach: float, patch: float, beam: float, limit: float, pointing: 
     return WeightMap(weight, reach)
 
 
-def within_image(known: WeightMap, npix: tuple[int, int], pixsize: float, patch: float) -> WeightMap:
+def within_image(places: WeightMap, npix: tuple[int, int], pixsize: float, patch: float) -> WeightMap:
     """Return the map without the centres of patches that would reach beyond an image that is not square.
 
     Parameters
     ----------
-    known : WeightMap
+    places : WeightMap
     npix : (int, int)
         Size of the image, x and y.
     pixsize : float
@@ -92,41 +86,37 @@ def within_image(known: WeightMap, npix: tuple[int, int], pixsize: float, patch:
     patch : float
         Side of a patch in rad.
     """
-    n = len(known.weight)
-    farthest = np.abs((np.arange(n) + 0.5) * (2 * known.reach / n) - known.reach) + known.reach / n
+    n = len(places.weight)
+    farthest = np.abs((np.arange(n) + 0.5) * (2 * places.reach / n) - places.reach) + places.reach / n
     # A pixel to spare, as the prior has it: images reach half a pixel less far on one side than on the other.
-    x, y = (farthest <= (side * pixsize - patch) / 2 - pixsize + 1e-9 * known.reach for side in npix)
-    return WeightMap(known.weight * np.outer(y, x), known.reach)
+    x, y = (farthest <= (side * pixsize - patch) / 2 - pixsize + 1e-9 * places.reach for side in npix)
+    return WeightMap(places.weight * np.outer(y, x), places.reach)
 
 
 def without_blanks(
-    known: WeightMap, usable: Bool[np.ndarray, "cell_y cell_x"], npix: tuple[int, int], pixsize: float, patch: float
+    places: WeightMap, usable: Bool[np.ndarray, "cell_y cell_x"], npix: tuple[int, int], pixsize: float, patch: float
 ) -> WeightMap:
     """Return the map without the centres of patches that would show blank pixels.
 
     Parameters
     ----------
-    known : WeightMap
+    places : WeightMap
     usable : bool [cell, cell]
         Which parts of the image hold no blank pixel, y and x; see :func:`vis2img.draws.peaks.usable_cells`.
-    npix : (int, int)
-        Size of the image, x and y.
-    pixsize : float
-        Its pixel size in rad.
-    patch : float
-        Side of a patch in rad.
+    npix, pixsize, patch
+        As :func:`within_image`.
     """
     if usable.all():
-        return known
+        return places
     blanks = np.pad(np.cumsum(np.cumsum(~usable, axis=0), axis=1), ((1, 0), (1, 0)))
-    n = len(known.weight)
-    middle = (np.arange(n) + 0.5) * (2 * known.reach / n) - known.reach
-    half = patch / 2 + known.reach / n  # any centre within the cell
+    n = len(places.weight)
+    middle = (np.arange(n) + 0.5) * (2 * places.reach / n) - places.reach
+    half = patch / 2 + places.reach / n  # any centre within the cell
     x, y = lm_to_pixel(middle, middle, npix, pixsize)
     x0, x1 = _span(x, half / pixsize, npix[0], usable.shape[1])
     y0, y1 = _span(y, half / pixsize, npix[1], usable.shape[0])
     blank = blanks[np.ix_(y1, x1)] - blanks[np.ix_(y0, x1)] - blanks[np.ix_(y1, x0)] + blanks[np.ix_(y0, x0)]
-    return WeightMap(known.weight * (blank == 0), known.reach)
+    return WeightMap(places.weight * (blank == 0), places.reach)
 
 
 def _span(

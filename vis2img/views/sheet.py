@@ -70,30 +70,20 @@ class Patch:
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One image of the field.
-
-    Parameters
-    ----------
-    title : str
-        The reference, or which draw it is.
-    params : ImagingParams
-        How it was made.
-    noise : float
-        Jy/beam; NaN where nothing could be imaged.
-    views : float32 [patch, y, x]
-        Stretched as for the network; NaN where nothing could be imaged.
-    problem : str
-        Why nothing could be imaged.
-    caption : tuple of str
-        What varies over the sheet, a line each.
-    """
+    """One image of the field."""
 
     title: str
+    """The reference, or which draw it is."""
     params: ImagingParams
+    """How it was made."""
     noise: float
+    """Jy/beam; NaN where nothing could be imaged."""
     views: np.ndarray
+    """float32 [patch, y, x]: Stretched as for the network; NaN where nothing could be imaged."""
     problem: str = ""
+    """Why nothing could be imaged."""
     caption: tuple[str, ...] = ()
+    """What varies over the sheet, a line each."""
 
 
 @dataclass(frozen=True, eq=False)
