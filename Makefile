@@ -36,10 +36,10 @@ demo: $(VENV)/.demo
 	$(BIN)/vis2img demo
 
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest $(TWO_CORES)
+	$(BIN)/python -m pytest $(TWO_CORES) $(COVERAGE)
 
-cov: $(VENV)/.dev lint
-	$(BIN)/python -m pytest $(TWO_CORES) --cov --cov-report=term:skip-covered
+cov:
+	$(MAKE) test COVERAGE="--cov --cov-report=term:skip-covered"
 
 test-all: $(VENV)/.dev lint
 	$(BIN)/python -m pytest $(TWO_CORES) -m "slow or not slow"
