@@ -71,7 +71,7 @@ def run(argv: list[str], prog: str) -> int:
             if loader.source.dashboard_link and not command.json:
                 print(f"dashboard: {loader.source.dashboard_link}", file=sys.stderr)
 
-        found = measure(
+        figures = measure(
             command,
             seconds=command.seconds,
             rate=command.rate,
@@ -80,9 +80,9 @@ def run(argv: list[str], prog: str) -> int:
             on_open=tell_dashboard,
         )
     if command.plot:
-        draw_plot(found.series, command.plot, command.overwrite)
-    print(json.dumps(dataclasses.asdict(found), indent=1) if command.json else report(found, command))
-    for why in found.unused.values():
+        draw_plot(figures.series, command.plot, command.overwrite)
+    print(json.dumps(dataclasses.asdict(figures), indent=1) if command.json else report(figures, command))
+    for why in figures.unused.values():
         print(f"{prog}: not used: {why}", file=sys.stderr)
     return 0
 
@@ -97,22 +97,24 @@ def _parse(argv: list[str], prog: str) -> LoaderBenchCommand:
     return override(draft(LoaderBenchCommand, {}, Path(file), vars(data)), argv, prog)
 
 
-def report(found: Figures, command: LoaderBenchCommand) -> str:
+def report(figures: Figures, command: LoaderBenchCommand) -> str:
     """Return the figures as a table for people."""
-    fresh = f"{found.fresh_draws:.3g} draws/s of {found.views_per_draw:.0f} views: {found.fresh_views:.0f} views/s"
-    samples = found.delivered_views / command.views.n_views
-    repeated = f"; {found.repeated_draws} repeated" if found.repeated_draws else ""
-    pool = f"{found.pool_draws} draws of {found.fields} fields, {format_bytes(found.pool_bytes)}"
+    fresh = (
+        f"{figures.fresh_draws:.3g} draws/s of {figures.views_per_draw:.0f} views: {figures.fresh_views:.0f} views/s"
+    )
+    samples = figures.delivered_views / command.views.n_views
+    repeated = f"; {figures.repeated_draws} repeated" if figures.repeated_draws else ""
+    pool = f"{figures.pool_draws} draws of {figures.fields} fields, {format_bytes(figures.pool_bytes)}"
     rows = {
-        "pool": f"{pool}; full after {found.fill_seconds:.1f} s, {found.workers} workers",
+        "pool": f"{pool}; full after {figures.fill_seconds:.1f} s, {figures.workers} workers",
         "fresh": fresh,
-        "delivered": f"{found.delivered_views:.0f} views/s ({samples:.0f} samples/s)",
-        "cutting": f"{found.cut_views:.0f} views/s and core",
-        "draws": f"{found.draw_age:.1f} s old when replaced, after {found.draw_reuse:.0f} views{repeated}",
-        "read": f"{found.read_bytes / 1e6:.1f} MB/s"
-        if found.read_bytes > 1e5
+        "delivered": f"{figures.delivered_views:.0f} views/s ({samples:.0f} samples/s)",
+        "cutting": f"{figures.cut_views:.0f} views/s and core",
+        "draws": f"{figures.draw_age:.1f} s old when replaced, after {figures.draw_reuse:.0f} views{repeated}",
+        "read": f"{figures.read_bytes / 1e6:.1f} MB/s"
+        if figures.read_bytes > 1e5
         else "nothing: workers keep the fields in memory",
-        "memory": f"{format_bytes(found.most_bytes)} at most, loader and workers of this machine",
-        "wait": f"{100 * found.input_wait:.1f}% of the consumer's time",
+        "memory": f"{format_bytes(figures.most_bytes)} at most, loader and workers of this machine",
+        "wait": f"{100 * figures.input_wait:.1f}% of the consumer's time",
     }
     return "\n".join(f"{name:<10} {text}" for name, text in rows.items())

@@ -96,12 +96,12 @@ class ObservedField:
 
 def _within(parts: list[Visibilities], stokes: str, band: np.ndarray) -> list[Visibilities]:
     """Return the channels in ``band`` of the parts of one Stokes parameter."""
-    chosen = []
+    within = []
     for part in parts:
         chans = chans_within(part.chan_freq, band)
         if part.stokes == stokes and chans.start < chans.stop:
-            chosen.append(part.subset(np.ones(part.nrow, bool), chans))
-    return chosen
+            within.append(part.subset(np.ones(part.nrow, bool), chans))
+    return within
 
 
 def _fractions(freqs: np.ndarray, band: np.ndarray) -> tuple[float, float]:
@@ -151,9 +151,9 @@ class FieldData:
 
     def thinned(self, params: ImagingParams) -> ImagingParams:
         """Return ``params`` with as many timesteps less as the memory of a draw wants; averages are left alone."""
-        kept = params.kept_share
-        rows = sum(r.nrow for r in self._readers) * kept / max(1e-9, params.band[1] - params.band[0])
-        need = self.nvis * kept * DRAWN_BYTES + rows * _ROW_DRAWN_BYTES
+        share = params.kept_share
+        rows = sum(r.nrow for r in self._readers) * share / max(1e-9, params.band[1] - params.band[0])
+        need = self.nvis * share * DRAWN_BYTES + rows * _ROW_DRAWN_BYTES
         return params if need <= self._memory else replace(params, keep_times=params.keep_times * self._memory / need)
 
     def select(self, params: ImagingParams, nthreads: int = 1) -> list[Visibilities]:

@@ -23,12 +23,12 @@ def find_peaks(data: np.ndarray, noise: float, params: ImagingParams) -> np.ndar
     ny, nx = data.shape
     rows, columns = np.arange(0, ny, _PEAK_BLOCK), np.arange(0, nx, _PEAK_BLOCK)
     highest = np.nan_to_num(_reduced(np.maximum, data, rows, columns), nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
-    found = []
+    peaks = []
     for j, i in np.argwhere((highest > PEAK_SIGMA * noise) & (highest == maximum_filter(highest, size=3))):
         block = data[rows[j] : rows[j] + _PEAK_BLOCK, columns[i] : columns[i] + _PEAK_BLOCK]
         y, x = np.unravel_index(int(np.argmax(block)), block.shape)
-        found.append(pixel_to_lm(float(columns[i] + x), float(rows[j] + y), params.npix, params.pixsize))
-    return np.array(found, dtype=np.float64).reshape(-1, 2)
+        peaks.append(pixel_to_lm(float(columns[i] + x), float(rows[j] + y), params.npix, params.pixsize))
+    return np.array(peaks, dtype=np.float64).reshape(-1, 2)
 
 
 def _reduced(function: np.ufunc, values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -103,12 +103,12 @@ class PriorConfig:
         least, most = EPSILON_LIMITS
         if not least <= self.epsilon <= most:
             raise ParameterError(f"prior epsilon = {self.epsilon:g} must be from {least:g} to {most:g}")
-        known = typing.get_args(Weighting)
+        names = typing.get_args(Weighting)
         if not self.weightings:
-            raise ParameterError(f"prior weightings is empty; name some of {', '.join(known)}")
+            raise ParameterError(f"prior weightings is empty; name some of {', '.join(names)}")
         for each in self.weightings:
-            if each not in known:
-                raise ParameterError(f"prior weightings: {each!r} is unknown{advice(each, known)}")
+            if each not in names:
+                raise ParameterError(f"prior weightings: {each!r} is unknown{advice(each, names)}")
 
     @property
     def varies(self) -> bool:

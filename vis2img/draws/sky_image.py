@@ -89,8 +89,8 @@ def open_image(path: str | Path, fov: float = math.inf) -> SkyImage:
         number, header, shape = _image_of(path, hdus)
         sky = _sky_of(path, header)
     beam = [header.get(name) for name in ("BMAJ", "BMIN")]
-    known = all(isinstance(axis, int | float) and axis > 0 for axis in beam)
-    major, minor = (math.radians(float(axis)) for axis in beam) if known else (0.0, 0.0)
+    has_beam = all(isinstance(axis, int | float) and axis > 0 for axis in beam)
+    major, minor = (math.radians(float(axis)) for axis in beam) if has_beam else (0.0, 0.0)
     flips, rough = _axes(path, sky, shape)
     side = 2 * math.ceil(min(fov, 4.0) / rough / 2 - 1e-9)
     npix = (min(shape[0] // 2 * 2, side), min(shape[1] // 2 * 2, side))
@@ -117,12 +117,12 @@ def _opened(path: str | Path) -> Any:
 def _image_of(path: str | Path, hdus: Any) -> tuple[int, Header, tuple[int, int]]:
     """Return number, header and shape (x, y) of the image in a FITS file."""
     try:
-        found = [(i, hdu) for i, hdu in enumerate(hdus) if getattr(hdu, "is_image", False) and len(hdu.shape) >= 2]
+        images = [(i, hdu) for i, hdu in enumerate(hdus) if getattr(hdu, "is_image", False) and len(hdu.shape) >= 2]
     except Exception as error:
         raise MeasurementSetError(f"cannot read the image {path}: {first_line(error)}") from error
-    if not found:
+    if not images:
         raise MeasurementSetError(f"{path} holds no image of two axes")
-    number, hdu = found[0]
+    number, hdu = images[0]
     if math.prod(hdu.shape[:-2]) != 1:
         axes = " x ".join(map(str, hdu.shape[::-1]))
         raise MeasurementSetError(f"{path} holds {axes} pixels; write one plane into a file of its own")

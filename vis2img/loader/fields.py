@@ -128,17 +128,17 @@ def _openers(
 
 def _selections(ms: Dataset, config: LoaderConfig) -> Iterator[Selection]:
     """Yield what each field of a measurement set is made of."""
-    chosen = config.selection
+    selection = config.selection
     partitions = () if config.fields == "one" and config.bands == "one" else ms.partitions
     if not partitions:
-        yield chosen
+        yield selection
         return
     pairs: list[tuple[str | None, int | None]] = [
-        (str(p.field) if config.fields == "all" else chosen.field, p.spw if config.bands == "each" else None)
+        (str(p.field) if config.fields == "all" else selection.field, p.spw if config.bands == "each" else None)
         for p in partitions
     ]
     for name, spw in dict.fromkeys(pairs):
-        yield replace(chosen, field=name, spw=chosen.spw if spw is None else spw)
+        yield replace(selection, field=name, spw=selection.spw if spw is None else spw)
 
 
 def _name(ms: Dataset, selection: Selection, several: bool) -> str:

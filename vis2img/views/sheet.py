@@ -206,21 +206,21 @@ def choose_patches(draw: Draw, prior: ImagingPrior, side: float, config: SheetCo
     reach = prior.reach(side)
     pixels = [lm_to_pixel(l, m, (nx, ny), pixsize) for l, m in draw.peaks]
     flux = np.array([plane[round(y), round(x)] for x, y in pixels])
-    found: list[tuple[float, float, str]] = []
+    places: list[tuple[float, float, str]] = []
     for i in np.argsort(-flux, kind="stable"):
         l, m = map(float, draw.peaks[i])
-        apart = all(max(abs(l - other[0]), abs(m - other[1])) > side / 2 for other in found)
-        if len(found) < max(1, config.patches - 1) and max(abs(l), abs(m)) <= reach and apart:
-            found.append((l, m, f"peak {_short(float(flux[i]), _FLUXES, ' ')}/beam"))
-    if len(found) < config.patches:
+        apart = all(max(abs(l - other[0]), abs(m - other[1])) > side / 2 for other in places)
+        if len(places) < max(1, config.patches - 1) and max(abs(l), abs(m)) <= reach and apart:
+            places.append((l, m, f"peak {_short(float(flux[i]), _FLUXES, ' ')}/beam"))
+    if len(places) < config.patches:
         strongest = maximum_filter(np.abs(plane), size=max(1, round(side / pixsize)))
         across, up = (np.abs(np.arange(n) - n // 2) * pixsize for n in (nx, ny))
         on_sky = (up[:, None] + side / 2) ** 2 + (across + side / 2) ** 2 < 1
         inside = (up[:, None] <= reach) & (across <= reach) & on_sky
         y, x = divmod(int(np.argmin(np.where(inside, strongest, np.inf))), nx)
-        found.append((*pixel_to_lm(float(x), float(y), (nx, ny), pixsize), "empty"))
+        places.append((*pixel_to_lm(float(x), float(y), (nx, ny), pixsize), "empty"))
     patches = []
-    for l, m, label in found:
+    for l, m, label in places:
         ra, dec = map(float, sky_position(np.array(l), np.array(m), draw.phase_centre))
         patches.append(Patch((l, m), (ra, dec), label))
     return patches
@@ -242,10 +242,10 @@ def _taper(p: ImagingParams) -> str:
 
 
 def _band(p: ImagingParams, freqs: np.ndarray) -> str:
-    kept = kept_band(freqs, p)
+    part = kept_band(freqs, p)
     unit, size = ("GHz", 1e9) if freqs[-1] >= 1e9 else ("MHz", 1e6)
     digits = max(0, math.ceil(-math.log10(max(freqs[-1] - freqs[0], 1e-9 * freqs[-1]) / size / 20)))
-    ends = dict.fromkeys(f"{end / size:.{digits}f}" for end in (kept[0], kept[-1]))
+    ends = dict.fromkeys(f"{end / size:.{digits}f}" for end in (part[0], part[-1]))
     return f"{'-'.join(ends)} {unit}"
 
 
