@@ -36,10 +36,10 @@ def left_in(folder: Path) -> set[str]:
 @pytest.fixture
 def holder(tmp_path: Path):
     """A process that holds the lock of ``out`` and works on it, with the folder that it works in."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path / "out"], stdout=subprocess.PIPE, text=True)
-    yield process, Path(process.stdout.readline().strip())
-    process.kill()
-    process.wait()
+    command = [sys.executable, "-c", HOLDER, tmp_path / "out"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield process, Path(process.stdout.readline().strip())
+        process.kill()
 
 
 def test_one_process_writes_and_the_others_are_told_which(tmp_path: Path, holder) -> None:

@@ -236,7 +236,7 @@ def test_no_beam_model_is_told_before_any_work(cli, make_ms, tmp_path, monkeypat
     if "freq" in options:
         retune(made, np.array(options["freq"]))
     monkeypatch.setattr(
-        "vis2img.dataset.measurement_set.read_parts", lambda *args, **kwargs: pytest.fail("it was read")
+        "vis2img.dataset.measurement_set.MeasurementSet.read_parts", lambda *args, **kwargs: pytest.fail("it was read")
     )
     band = ("--pb-band", options["band"]) if "band" in options else ()
     result = cli("image", made.path, *SIZE, "--pb", *band, "-o", tmp_path / "a.fits")
@@ -269,7 +269,7 @@ def test_files_are_known_before_the_data_are_read(cli, make_ms, tmp_path, monkey
     outputs = [path for image in record.get("images", [record]) for path in image["outputs"]]
     assert sorted(outputs) == [str(path) for path in written]
     monkeypatch.setattr(
-        "vis2img.dataset.measurement_set.read_parts", lambda *args, **kwargs: pytest.fail("it was read")
+        "vis2img.dataset.measurement_set.MeasurementSet.read_parts", lambda *args, **kwargs: pytest.fail("it was read")
     )
     for path in written:
         for other in folder.iterdir():

@@ -65,7 +65,7 @@ class ViewConfig:
         return self.n_global + self.n_local
 
 
-def turned(view: Any, turn: int) -> Any:
+def turned(view: Any, turn: int | np.integer) -> Any:
     """Return ``view`` [y, x, ...] under symmetry ``turn`` of the square, 0 to 7: a view into the same memory."""
     view = view.swapaxes(0, 1) if turn & 1 else view
     view = view[:, ::-1] if turn & 2 else view
