@@ -128,7 +128,7 @@ def _augmented(images: np.ndarray, shift: int, rng: np.random.Generator) -> np.n
     padded = np.pad(images, [(0, 0), (shift, shift), (shift, shift), (0, 0)])
     corners = rng.integers(0, 2 * shift + 1, size=(len(images), 2))
     turns = rng.integers(TURNS, size=len(images))
-    cut = [turned(p[y : y + size, x : x + size], t) for p, (y, x), t in zip(padded, corners, turns, strict=True)]
+    cut = [turned(p[y : y + size, x : x + size], int(t)) for p, (y, x), t in zip(padded, corners, turns, strict=True)]
     return np.stack(cut)
 
 
@@ -147,12 +147,15 @@ def _step(
         target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[1]), config.smoothing)
         return jnp.mean(optax.softmax_cross_entropy(logits, target))
 
-    updates, state = _optimizer(config).update(jax.grad(loss)(params), state, params)
+    grads = jax.grad(loss)(params)
+    # optax raises a float to the power of its step count, which strict promotion of dtypes refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, state = _optimizer(config).update(grads, state, params)
     return optax.apply_updates(params, updates), state
 
 
 def _logits(model: DINOModel, variables: Variables, head: Head, images: jax.Array) -> jax.Array:
-    return joined_tokens(model, variables, images) @ head["kernel"] + head["bias"]
+    return joined_tokens(model, variables, images) @ head["kernel"] + head["bias"][None]
 
 
 _compiled_logits = partial(jax.jit, static_argnums=0)(_logits)
