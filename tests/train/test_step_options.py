@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from tests.helpers.places import ROOT
 from vis2img.errors import Vis2imgError
@@ -140,7 +141,7 @@ def equations(jaxpr):
     """All equations of a jaxpr and of those inside it."""
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             yield from equations(inner)
 
 

@@ -8,7 +8,6 @@ elementwise. A product of (m, k) and (k, n) takes 2 m k n operations, as a multi
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import Jaxpr, jaxprs_in_params
 
 from vis2img.models.dino_head import DINOModel
 from vis2img.views.crops import ViewConfig
@@ -86,19 +85,13 @@ def _of_equation(equation: Any) -> float:
         # The kernel's input features are those of one group. Zeros between the pixels of a dilated input are no work.
         taps = math.prod(kernel) / kernel[numbers.rhs_spec[0]]
         return 2.0 * math.prod(equation.outvars[0].aval.shape) * taps / math.prod(params["lhs_dilation"])
-    inner = [_of_jaxpr(jaxpr) for jaxpr in _inner(params)]
+    # Programs within: jit, custom derivatives, remat, scan, while and cond all keep theirs among the parameters.
+    inner = [_of_jaxpr(jaxpr) for jaxpr in jaxprs_in_params(params)]
     if not inner:
         return 0.0
     if name == "cond":
         return max(inner)
     return sum(inner) * (params["length"] if name == "scan" else 1)
-
-
-def _inner(params: dict[str, Any]) -> list[Jaxpr]:
-    """Programs within an equation: jit, custom derivatives, remat, scan, while and cond all keep theirs so."""
-    parts = itertools.chain.from_iterable(x if isinstance(x, tuple | list) else (x,) for x in params.values())
-    programs = (part.jaxpr if isinstance(part, ClosedJaxpr) else part for part in parts)
-    return [program for program in programs if isinstance(program, Jaxpr)]
 
 
 def model_flops_per_sample(model: DINOModel, views: ViewConfig, channels: int, *, ibot: bool = False) -> float:
