@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io.fits import Header, PrimaryHDU, getheader
-from astropy.wcs import WCS
 
 from vis2img import __version__
 from vis2img.errors import ParameterError
@@ -24,6 +23,8 @@ from vis2img.ms.selection import Selection
 from vis2img.units import ARCSEC, utc_text
 
 if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
     from vis2img.imaging.image import Image
 
 _PARAMS_MARK = "vis2img imaging parameters: "
@@ -38,16 +39,21 @@ def psf_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}-psf{path.suffix}")
 
 
+def _sky_axes(image: Image) -> list[tuple[str, float, float, float, str]]:
+    """Return CTYPE, CRVAL, CDELT, CRPIX and CUNIT of x and y: a SIN projection about the middle pixel."""
+    (nx, ny), (ra, dec), pixel = image.params.npix, image.phase_centre, math.degrees(image.params.pixsize)
+    return [
+        ("RA---SIN", math.degrees(ra) % 360, -pixel, nx // 2 + 1, "deg"),
+        ("DEC--SIN", math.degrees(dec), pixel, ny // 2 + 1, "deg"),
+    ]
+
+
 def celestial_wcs(image: Image) -> WCS:
     """Return the two-dimensional celestial WCS (SIN projection) of ``image.data``; axis 1 is x."""
-    nx, ny = image.params.npix
+    from astropy.wcs import WCS  # a quarter of the start of `vis2img image`, which writes headers without it
+
     wcs = WCS(naxis=2)
-    wcs.wcs.ctype = ["RA---SIN", "DEC--SIN"]
-    wcs.wcs.cunit = ["deg", "deg"]
-    wcs.wcs.cdelt = [-math.degrees(image.params.pixsize), math.degrees(image.params.pixsize)]
-    wcs.wcs.crpix = [nx // 2 + 1, ny // 2 + 1]
-    ra, dec = image.phase_centre
-    wcs.wcs.crval = [math.degrees(ra) % 360, math.degrees(dec)]
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.cdelt, wcs.wcs.crpix, wcs.wcs.cunit = zip(*_sky_axes(image), strict=True)
     wcs.wcs.lonpole = 180.0  # the default would be 0 at the pole itself
     radesys, equinox = _frame(image)
     if radesys:
@@ -55,7 +61,7 @@ def celestial_wcs(image: Image) -> WCS:
     if equinox:
         wcs.wcs.equinox = equinox
     wcs.wcs.set()
-    wcs.pixel_shape = (nx, ny)
+    wcs.pixel_shape = image.params.npix
     return wcs
 
 
@@ -71,9 +77,9 @@ def plane_freq(image: Image) -> tuple[float, float]:
 def image_header(image: Image) -> Header:
     """Return the FITS header of ``image``: axes, beam, source and imaging parameters."""
     header = Header()
-    sky, (freq, bandwidth) = celestial_wcs(image).wcs, plane_freq(image)
+    freq, bandwidth = plane_freq(image)
     axes = [
-        *zip(sky.ctype, map(float, sky.crval), map(float, sky.cdelt), sky.crpix, ("deg", "deg"), strict=True),
+        *_sky_axes(image),
         ("FREQ", freq, bandwidth, 1, "Hz"),
         ("STOKES", float(STOKES_CODES[image.stokes]), 1.0, 1, ""),
     ]
