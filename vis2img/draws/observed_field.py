@@ -125,7 +125,7 @@ class FieldData:
     Raises
     ------
     MeasurementSetError, ParameterError
-        As :func:`vis2img.ms.reading.read_parts`.
+        As :func:`vis2img.dataset.Dataset.read_parts`.
     """
 
     def __init__(self, path: str, selection: Selection, memory: float) -> None:
