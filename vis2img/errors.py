@@ -1,4 +1,4 @@
-"""The errors that a user can cause and can mend: one line each, shown without a traceback."""
+"""The errors that a user can cause and can mend, and the warnings: one line each, shown without a traceback."""
 
 
 class Vis2imgError(Exception):
@@ -33,6 +33,13 @@ class OutputError(Vis2imgError):
 
 class BusyError(OutputError):
     """An output that another process is writing."""
+
+
+class Vis2imgWarning(UserWarning):
+    """Something that a user should know of data or results that are used all the same: what, of which file, how much.
+
+    Give it by ``warnings.warn(text, Vis2imgWarning, stacklevel=2)``; the command line shows ``vis2img: warning: text``.
+    """
 
 
 def first_line(error: BaseException) -> str:

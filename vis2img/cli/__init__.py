@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from vis2img import __version__
 from vis2img.cli.large_pages import use_large_pages
-from vis2img.errors import UsageError, Vis2imgError
+from vis2img.errors import UsageError, Vis2imgError, Vis2imgWarning
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("info", "vis2img.cli.info", "show what a measurement set holds"),
@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             if not debug and not sys.warnoptions:
                 warnings.simplefilter("ignore")
+                warnings.simplefilter("default", Vis2imgWarning)
+                warnings.showwarning = _show_warning
             status = _dispatch(args)
         sys.stdout.flush()
         return status
@@ -101,6 +103,11 @@ options:
   -h, --help  show this help; `vis2img COMMAND --help` shows a command's options and examples
   --version   show the version
   --debug     show the traceback of an error, and warnings of the libraries"""
+
+
+def _show_warning(message: Warning | str, *where: object, **also: object) -> None:
+    """Show a warning of ours in one line; others are not shown without ``--debug``."""
+    print(f"vis2img: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _one_line(error: BaseException) -> str:
