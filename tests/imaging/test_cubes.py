@@ -133,7 +133,7 @@ def test_a_plane_without_data_is_blank():
     weight[:, 1] = 0
     (planes,) = make_cube(replace(vis, weight=weight), params(), channels_out=4, psf=True)
     assert [plane.nvis > 0 for plane in planes] == [True, False, True, True]
-    assert np.isnan(planes[1].data).all() and np.isnan(planes[1].psf).all() and planes[1].beam == (0, 0, 0)
+    assert np.isnan(planes[1].data).all() and np.isnan(planes[1].psf).all() and planes[1].beam is None
     assert [plane.band_centre for plane in planes] == pytest.approx(FREQ)
     np.testing.assert_array_equal(
         planes[2].data, make_image(vis.subset(np.arange(vis.nrow), slice(2, 3)), params()).data
@@ -168,7 +168,7 @@ def test_mean_of_planes_is_the_image_of_all_with_natural_weights():
     (planes,) = make_cube(vis, params(), channels_out=4, psf=True)
     mean = mean_image(plane for plane in planes)  # one by one
     assert relative(mean.data, whole.data) < 1e-4 and relative(mean.psf, whole.psf) < 1e-4
-    assert mean.beam == pytest.approx(whole.beam, rel=1e-4)
+    assert mean.beam == pytest.approx(whole.beam, rel=1e-2)  # of the planes' beams: the image is few beams wide
     assert planes[2].beam != pytest.approx(whole.beam, rel=1e-2)
     for ours, theirs in ((mean.channels, whole.channels), (mean.times, whole.times)):
         np.testing.assert_array_equal(ours[0], theirs[0])

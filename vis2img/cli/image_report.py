@@ -23,7 +23,7 @@ def summary(image: Image, written: list[Path]) -> dict[str, Any]:
         "peak_jy_beam": peak,
         "peak_pixel": None if pixel is None else list(pixel),
         "noise_jy_beam": None if blank else image.noise(),
-        "beam_deg": [math.degrees(angle) for angle in image.beam],
+        "beam_deg": None if image.beam is None else [math.degrees(angle) for angle in image.beam],
         "phase_centre_deg": [math.degrees(angle) for angle in image.phase_centre],
         "freq_hz": image.freq[0],
         "bandwidth_hz": image.freq[1],
@@ -44,7 +44,6 @@ def report(image: Image, written: list[Path]) -> str:
     peak, (x, y) = _peak(image)
     ra, dec = _position(image, x, y)
     robust = f" {params.robust:g}" if params.weighting == "briggs" else ""
-    major, minor, angle = image.beam
     origin = image.origin
     return "\n".join(
         [
@@ -52,12 +51,19 @@ def report(image: Image, written: list[Path]) -> str:
             f"({origin.stokes_from}): {image.nvis:,} visibilities at {image.freq[0] / 1e6:.6g} MHz",
             f"{params.npix[0]} x {params.npix[1]} pixels of {format_angle(params.pixsize, 4)}, "
             f"{params.weighting}{robust}",
-            f"beam  {format_angle(major, 3)} x {format_angle(minor, 3)}, PA {math.degrees(angle):.0f} deg",
+            f"beam  {_beam_text(image)}",
             f"peak  {peak:.4g} Jy/beam at {direction_text(ra, dec)} (pixel {x}, {y})",
             f"noise {image.noise():.3g} Jy/beam",
             *(f"wrote {path}" for path in written),
         ]
     )
+
+
+def _beam_text(image: Image) -> str:
+    if image.beam is None:
+        return "none: the PSF has no closed main lobe"
+    major, minor, angle = image.beam
+    return f"{format_angle(major, 3)} x {format_angle(minor, 3)}, PA {math.degrees(angle):.0f} deg"
 
 
 def _peak(image: Image) -> tuple[float, tuple[int, int]]:

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from vis2img.errors import EmptyImageError, ParameterError
-from vis2img.imaging.beam import fit_beam
+from vis2img.imaging.beam import fit_beam, mean_beam
 from vis2img.imaging.image import Image, Split, make_image
 from vis2img.imaging.memory import images_at_once
 from vis2img.imaging.params import ImagingParams
@@ -175,7 +175,7 @@ def _blank(
         params=params,
         phase_centre=params.phase_centre,
         freq=(float(freqs.mean()), 0.0),
-        beam=(0.0, 0.0, 0.0),
+        beam=None,
         weight_sum=0.0,
         nvis=0,
         stokes=parts[0].stokes,
@@ -212,8 +212,8 @@ def mean_image(planes: Iterable[Image]) -> Image:
     """Return the mean of the planes of a cube by their weights: WSClean's MFS image; blank planes do not count.
 
     The beam is fitted to the mean point spread function, which follows from the planes' weights on the density grid;
-    planes that were made without (``keep_cells``) lend that of the one that weighs most. One plane at a time is looked
-    at, so that ``planes`` may come one by one.
+    of planes that were made without (``keep_cells``), or whose main lobe is too wide for it, from the planes' beams.
+    One plane at a time is looked at, so that ``planes`` may come one by one.
     """
     first: Image | None = None
     data = psf = cells = None
@@ -239,9 +239,9 @@ def mean_image(planes: Iterable[Image]) -> Image:
     low = min(plane.band_centre - plane.freq[1] / 2 for plane in seen)
     high = max(plane.band_centre + plane.freq[1] / 2 for plane in seen)
     mean_freq = sum(plane.weight_sum * plane.freq[0] for plane in full) / total if full else (low + high) / 2
-    beam = max(full, key=lambda plane: plane.weight_sum).beam if full else first.beam
-    if with_cells and cells is not None:
-        beam = fit_beam(cells[1], cells[0], first.params.density_cell)
+    beam = fit_beam(cells[1], cells[0], first.params.density_cell) if with_cells and cells is not None else None
+    if beam is None:
+        beam = mean_beam([plane.beam for plane in full], [plane.weight_sum for plane in full])
 
     return replace(
         first,

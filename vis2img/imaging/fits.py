@@ -99,7 +99,7 @@ def image_header(image: Image) -> Header:
     header["SPECSYS"] = "TOPOCENT"
     header["BUNIT"] = image.unit
     header["BTYPE"] = "Intensity"
-    for name, angle in zip(("BMAJ", "BMIN", "BPA"), image.beam, strict=True):
+    for name, angle in zip(("BMAJ", "BMIN", "BPA"), image.beam or (), strict=image.beam is not None):
         header[name] = math.degrees(angle)
     _add_source(header, image)
     header["ORIGIN"] = f"vis2img {__version__}"

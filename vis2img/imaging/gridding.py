@@ -27,7 +27,7 @@ def vis_to_dirty(
     vis: Complex64[np.ndarray, "row chan"],
     weight: Float32[np.ndarray, "row chan"],
     npix: tuple[int, int],
-    pixsize: float,
+    pixsize: float | tuple[float, float],
     *,
     total: float,
     epsilon: float,
@@ -47,8 +47,8 @@ def vis_to_dirty(
         Imaging weights.
     npix : (int, int)
         Image size (npix_x, npix_y); even, at least 32.
-    pixsize : float
-        Pixel size in rad at the image centre.
+    pixsize : float or (float, float)
+        Pixel size in rad at the image centre, of x and y if they differ.
     total : float
         Sum of the imaging weights of all that goes into the image.
     epsilon : float
@@ -62,14 +62,15 @@ def vis_to_dirty(
         A unit point source peaks at 1. The sky is not divided by n = sqrt(1 - l^2 - m^2), so that this
         holds anywhere in the image.
     """
+    pixsize_x, pixsize_y = pixsize if isinstance(pixsize, tuple) else (pixsize, pixsize)
     image = np.empty((npix[1], npix[0]), np.float32)
     ducc0.wgridder.vis2dirty(
         uvw=uvw,
         freq=chan_freq,
         vis=vis,
         wgt=weight,
-        pixsize_x=pixsize,
-        pixsize_y=pixsize,
+        pixsize_x=pixsize_x,
+        pixsize_y=pixsize_y,
         epsilon=epsilon,
         nthreads=nthreads,
         dirty=image.T,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vis2img.errors import EmptyImageError, MeasurementSetError, ParameterError
-from vis2img.imaging.beam import fit_beam
+from vis2img.imaging.beam import Beam, fit_beam, fit_beam_of_samples
 from vis2img.imaging.gridding import vis_to_dirty
 from vis2img.imaging.memory import check_memory, copied_bytes
 from vis2img.imaging.params import ImagingParams
@@ -62,9 +62,9 @@ class Image:
         Weighted mean frequency and bandwidth in Hz.
     band_centre : float
         Middle between the edges of the lowest and highest channel, Hz.
-    beam : (float, float, float)
+    beam : (float, float, float) or None
         FWHM of the major and minor axis and position angle (north through east), rad, of the Gaussian
-        that fits the main lobe of the PSF.
+        that fits the main lobe of the PSF; None where that has no closed main lobe, or the image is blank.
     stokes : {"I", "Q", "U", "V"}
         Stokes parameter.
     channels : (float64 [chan], float64 [chan]) or None
@@ -91,7 +91,7 @@ class Image:
     params: ImagingParams
     phase_centre: tuple[float, float]
     freq: tuple[float, float]
-    beam: tuple[float, float, float]
+    beam: Beam | None
     weight_sum: float
     nvis: int
     band_centre: float = math.nan
@@ -198,7 +198,7 @@ def make_image(
     weights = _weigh(samples, params, nthreads, reuse)
     data, response = _grid(samples, weights, params, psf, nthreads)
 
-    image = _describe(data, params, centre, samples, weights)
+    image = _describe(data, params, centre, samples, weights, nthreads)
     cells = (weights.first, weights.cells.astype(np.float32)) if keep_cells else None
     origin = parts[0].origin.with_all(part.origin for part in samples)
     return replace(image, psf=response, cells=cells, origin=origin)
@@ -261,8 +261,12 @@ def _describe(
     centre: tuple[float, float],
     samples: list[Visibilities],
     weights: ImagingWeights,
+    nthreads: int,
 ) -> Image:
     """Return the image with what its weights tell of it."""
+    beam = fit_beam(weights.cells, weights.first, params.density_cell)
+    if beam is None:
+        beam = fit_beam_of_samples(samples, weights.parts, nthreads)
     freqs, by_freq = weights.by_channel(samples)
     times, by_time = weights.by_time(samples)
     band_centre, bandwidth = band_extent([(part.chan_freq, part.origin.chan_width) for part in samples])
@@ -272,7 +276,7 @@ def _describe(
         phase_centre=centre,
         freq=(float(np.average(freqs, weights=by_freq)), bandwidth),
         band_centre=band_centre,
-        beam=fit_beam(weights.cells, weights.first, params.density_cell),
+        beam=beam,
         weight_sum=weights.total,
         nvis=weights.nvis,
         stokes=samples[0].stokes,

@@ -107,6 +107,8 @@ def save_png(image: Image, path: str | Path, overwrite: bool = False) -> Path:
 
 
 def _draw_beam(ax: Any, image: Image) -> None:
+    if image.beam is None:
+        return
     nx, ny = image.params.npix
     major, minor, angle = image.beam
     pixsize = image.params.pixsize
@@ -134,8 +136,7 @@ def _title(image: Image) -> str:
     weighting = params.weighting + (f" {params.robust:g}" if params.weighting == "briggs" else "")
     # A dollar would start mathematics; field names are the observer's.
     source = f"{origin.field}  {origin.telescope}".strip().replace("$", r"\$")
-    major, minor, _ = image.beam
-    return (
-        f"{source}\n{image.freq[0] / 1e6:.6g} MHz, {weighting}, "
-        f"beam {format_angle(major, 3)} × {format_angle(minor, 3)}, noise {image.noise():.2g} Jy/beam"
-    )
+    beam = "no beam"
+    if image.beam is not None:
+        beam = f"beam {format_angle(image.beam[0], 3)} × {format_angle(image.beam[1], 3)}"
+    return f"{source}\n{image.freq[0] / 1e6:.6g} MHz, {weighting}, {beam}, noise {image.noise():.2g} Jy/beam"

@@ -115,7 +115,7 @@ class Cube:
             raise ParameterError(f"all planes of a cube have one size; got {image.params.npix} after {self._npix}")
         row = self._stokes.index(stokes)
         self._write(row, plane, image.data)
-        self._beams[row, plane] = image.beam
+        self._beams[row, plane] = image.beam or 0.0
         self._written[row, plane] = True
         self._nvis += image.nvis
         self._weight_sum += image.weight_sum
@@ -139,7 +139,7 @@ class Cube:
         if np.allclose(beams, beams[0], rtol=_SAME_BEAM, atol=0) and self._written.all():
             return None
         nstokes, nplane = self._written.shape
-        # Blank planes have beams of size 0, as in CASA.
+        # Planes without a beam have one of size 0, as blank ones in CASA.
         flat = np.degrees(self._beams.reshape(-1, 3))
         columns = [
             Column("BMAJ", "1E", unit="arcsec", array=flat[:, 0] * 3600),
@@ -174,7 +174,7 @@ class Cube:
             full["VI_FREQ"] = self._freq_sum / self._weight_sum
         if self.beam_table() is not None:
             for name in ("BMAJ", "BMIN", "BPA"):
-                del full[name]
+                full.remove(name, ignore_missing=True)
             full.insert("BTYPE", ("CASAMBM", True, "CASA Multiple BeaMs table present"), after=True)
         while len(full.tostring(padding=True)) < self._start:
             full.append(("", "", ""), end=True)

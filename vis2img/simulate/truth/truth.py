@@ -132,11 +132,11 @@ class Truth:
         return self._view(wcs_frame(wcs, shape), **what)
 
     def at_image(self, image: Image, **what: Unpack[What]) -> TruthView:
-        """Return what lies in ``image``, by default at its mean frequency and with its beam; see :meth:`at`."""
+        """Return what lies in ``image``, by default at its mean frequency and with its beam, if any; see :meth:`at`."""
         if what.get("freq") is None:
             what["freq"] = image.freq[0]
         if what.get("beam") is None:
-            what["beam"] = image.beam
+            what["beam"] = image.beam or 0.0
         return self.at(image.wcs, image.data.shape, **what)
 
     def at_patch(
