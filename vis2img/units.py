@@ -6,6 +6,7 @@ The command line and YAML files share the parsers of the option types below. In 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable
@@ -49,7 +50,10 @@ def parse_angle(text: str) -> float:
     if not match or match[2] not in ANGLE_UNITS:
         units = ", ".join(ANGLE_UNITS)
         raise ValueError(f"{text!r} is not an angle; write a number and a unit ({units}), e.g. 2arcsec")
-    return float(match[1]) * ANGLE_UNITS[match[2]]
+    angle = float(match[1]) * ANGLE_UNITS[match[2]]
+    if math.isinf(angle):
+        raise ValueError(f"{text[:40]!r} is not an angle: it is beyond all numbers")
+    return angle
 
 
 def format_angle(radians: float, digits: int = 6) -> str:
@@ -88,7 +92,10 @@ def parse_uv_range(text: str) -> tuple[float, float]:
 
     try:
         low, high = text.split(":")
-        return wavelengths(low, 0.0), wavelengths(high, math.inf)
+        ends = wavelengths(low, 0.0), wavelengths(high, math.inf)
+        if any(map(math.isnan, ends)):
+            raise ValueError
+        return ends
     except ValueError:
         raise ValueError(
             f"{text!r} is not a uv range; write min:max in wavelengths, e.g. 100:20000 or 0.1k:20k"
@@ -124,6 +131,8 @@ def parse_direction(text: str) -> tuple[float, float]:
         raise ValueError(
             f"{text!r} is not a direction; write RA,DEC, e.g. 12h30m49.4s,12d23m28s or 187.706,12.391 (degrees)"
         ) from None
+    if not math.isfinite(ra.rad):
+        raise ValueError(f"{text!r}: the right ascension is no number")
     if not abs(dec.rad) <= math.pi / 2:
         raise ValueError(f"{text!r}: the declination is beyond the pole")
     return float(ra.rad), float(dec.rad)
@@ -163,7 +172,10 @@ def parse_bytes(text: str) -> float:
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kMGT]?)B?\s*", text)
     if not match:
         raise ValueError(f"{text!r} is not an amount of memory; write a number and a unit, e.g. 500MB or 2GB")
-    return float(match[1]) * _BYTE_UNITS[match[2]]
+    amount = float(match[1]) * _BYTE_UNITS[match[2]]
+    if math.isinf(amount):
+        raise ValueError(f"{text[:40]!r} is not an amount of memory: it is beyond all numbers")
+    return amount
 
 
 def format_bytes(value: float) -> str:
@@ -196,8 +208,11 @@ class Form(PrimitiveConstructorSpec[Any]):
 
     def read(self, value: Any) -> Any:
         """Return what ``value`` of a YAML file means; a ValueError says what is wrong with it."""
-        numbers = self.bare and isinstance(value, list)
-        return self.instance_from_str([self.spell(tuple(value)) if numbers else str(value)])
+        text = str(value)
+        if self.bare and isinstance(value, list):
+            with contextlib.suppress(AttributeError, IndexError, OverflowError, TypeError):  # the parser tells
+                text = self.spell(tuple(value))
+        return self.instance_from_str([text])
 
     def write(self, value: Any) -> Any:
         """Return ``value`` as a YAML file holds it, such that :meth:`read` gives it back."""

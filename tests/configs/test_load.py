@@ -204,3 +204,16 @@ def test_what_differs_is_named_in_full() -> None:
     (only,) = differences(to_record(one), other, ignore=("out", "data.workers"))
     assert str(only) == "data.span ([0.0, 1.0] there, [0.0, 0.5] here)"
     assert differences(one, one) == []
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    path = tmp_path / "run.yaml"
+    path.write_text("out: ~/runs/first\ndata: {ms: [~/a.ms, b~.ms], folder: ~/cache}\n")
+    config = load(Settings, path)
+    home = f"{tmp_path}/home"
+    assert config.out == f"{home}/runs/first"
+    assert config.data.ms == (f"{home}/a.ms", "b~.ms") and config.data.folder == Path(home, "cache")
+    assert load(Settings, path, ["--out=~/other"]).out == f"{home}/other"
+    path.write_text("out: ~nobody-of-that-name/x\n")
+    assert load(Settings, path).out == "~nobody-of-that-name/x"

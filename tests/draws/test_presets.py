@@ -183,7 +183,7 @@ def test_the_example_is_a_prior() -> None:
         ("epsilon: 1", ["epsilon", "1e-05"]),
         ("pixsize: [0, 1]", ["pixsize", "0.1"]),
         ("uv_max: [0.6, .inf]", ["uv_max", "0 to 10"]),
-        ("uv_min: .nan", ["uv_min", "0 to 1"]),
+        ("uv_min: .nan", ["uv_min", "nan is not a number"]),
         ("uv_min: [0, 0.7]", ["uv_min", "uv_max"]),
         ("- 1", ["must hold keys and values"]),
         ("a: [", ["not valid YAML"]),

@@ -14,6 +14,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from vis2img.errors import UsageError
+from vis2img.inputs import expand_home
 
 Command = TypeVar("Command")
 _REGISTRY = ConstructorRegistry()
@@ -59,7 +60,7 @@ def parse(command: type[Command], argv: list[str], prog: str, default: Command |
             return tyro.cli(
                 command,
                 prog=prog,
-                args=argv,
+                args=[_at_home(word) for word in argv],
                 default=tyro.MISSING_NONPROP if default is None else default,
                 config=(tyro.conf.FlagCreatePairsOff,),
                 registry=_REGISTRY,
@@ -69,6 +70,12 @@ def parse(command: type[Command], argv: list[str], prog: str, default: Command |
             raise
         advice = f" ({prog} --help)"
         raise UsageError(f"{_condense(complaint.getvalue()).removesuffix(advice)}{advice}") from None
+
+
+def _at_home(word: str) -> str:
+    """Return a word with a path in it as a shell would give it, which passes over the ~ of ``--out=~/run``."""
+    option, equals, value = word.partition("=")
+    return f"{option}={expand_home(value)}" if equals and option.startswith("--") else expand_home(word)
 
 
 def value_of(argv: list[str], name: str) -> str | None:

@@ -13,27 +13,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
-import yaml
 
 from vis2img.configs.command_line import parse
 from vis2img.configs.values import advice, keys_of, names_of
+from vis2img.configs.yaml_text import MOST_BYTES, parse_yaml
 from vis2img.errors import ParameterError, UsageError, Vis2imgError
+from vis2img.inputs import check_file
 
 Config = TypeVar("Config")
-
-
-class _Yaml(yaml.SafeLoader):
-    """YAML without numbers to the base 60, in which channels 10:32 would be 632."""
-
-    def construct_number(self, node: Any) -> Any:
-        """Return a number, or the text of what has a colon."""
-        if ":" in node.value:
-            return node.value
-        return self.construct_yaml_int(node) if node.tag.endswith("int") else self.construct_yaml_float(node)
-
-
-for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
-    _Yaml.add_constructor(_tag, _Yaml.construct_number)
+_LONGEST = 400  # letters of what is wrong with a value
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -42,14 +30,17 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises
     ------
     Vis2imgError
-        If the file cannot be read, or holds something else.
+        If the file cannot be read, or is no file.
+    ParameterError
+        If it holds something else; one line that names file and line.
     """
+    check_file(path, MOST_BYTES)
     try:
-        record = yaml.load(path.read_text(), _Yaml)
-    except OSError as error:
-        raise Vis2imgError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        text = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise Vis2imgError(f"cannot read the configuration {path}: {reason}") from error
+    record = parse_yaml(text, path)
     if not isinstance(record, dict):
         raise ParameterError(f"{path} must hold keys and values, such as 'seed: 1'")
     return record
@@ -156,8 +147,8 @@ def draft(
         elif name in record:
             try:
                 value = key.read(record.pop(name), value, saved)
-            except (ValueError, TypeError) as error:
-                raise ParameterError(f"{path}: {prefix}{name}: {error}") from error
+            except (ValueError, TypeError, OverflowError) as error:
+                raise ParameterError(f"{path}: {prefix}{name}: {str(error)[:_LONGEST]}") from error
         object.__setattr__(config, name, value)
     for unknown in record:
         raise ParameterError(f"{path}: unknown key {prefix}{unknown}{advice(unknown, names_of(cls), prefix)}")

@@ -16,10 +16,13 @@ from typing import Any, Literal, NamedTuple, Union
 
 import tyro
 
+from vis2img.inputs import expand_home
 from vis2img.units import Form
 
 FLAT = tyro.conf.arg(name="")
 """Marks a dataclass in a dataclass, ``Annotated[Engine, FLAT]``, whose keys stand among those of the one around it."""
+_LARGEST = 2**64  # of whole numbers
+_LONGEST_SHOWN = 80  # letters of a value in a message
 _TYPES = {int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
 
@@ -65,15 +68,15 @@ class Key(NamedTuple):
             return self._read_tuple(value if isinstance(value, list) else [value], saved)
         if typing.get_origin(self.kind) is Literal:
             choices = {str(choice): choice for choice in typing.get_args(self.kind)}
-            if str(value) not in choices:
-                raise ValueError(f"{value!r} is unknown{advice(str(value), choices)}")
+            if not isinstance(value, str | int | float) or str(value) not in choices:
+                raise ValueError(f"{shown(value)} is unknown{advice(str(value), choices)}")
             return choices[str(value)]
         return scalar(self.kind, value)
 
     def _read_tuple(self, values: list[Any], saved: bool) -> tuple[Any, ...]:
         keys = self.items(len(values))
         if len(keys) != len(values):
-            raise ValueError(f"{values} must be {len(keys)} values")
+            raise ValueError(f"{shown(values)} must be {len(keys)} values")
         return tuple(key._read(value, saved) for key, value in zip(keys, values, strict=True))
 
     def items(self, count: int) -> list[Key]:
@@ -94,19 +97,32 @@ def scalar(kind: Any, value: Any) -> Any:
     """Return 10000 for what YAML reads as the text 1e4 or as the number 1.0e4; text for a number; and so on."""
     if kind is bool:
         if not isinstance(value, bool):
-            raise ValueError(f"{value!r} is neither true nor false")
+            raise ValueError(f"{shown(value)} is neither true nor false")
         return value
     try:
-        if isinstance(value, bool | list) or value is None:
+        if isinstance(value, bool | list | dict) or value is None:
             raise ValueError
+        if kind in (str, Path):
+            return kind(expand_home(str(value)))
         if kind is int and not str(value).lstrip("+-").replace("_", "").isdigit():
-            number = float(value)
-            if not number.is_integer():
+            value = float(value)
+            if not value.is_integer():
                 raise ValueError
-            return int(number)
-        return kind(value if kind in (int, float) else str(value))
+        number = kind(value)
+        if number != number or (kind is int and abs(number) > _LARGEST):  # .nan, which no comparison refuses
+            raise ValueError
+        return number
     except (ValueError, OverflowError):
-        raise ValueError(f"{value!r} is not {_TYPES.get(kind, kind)}") from None
+        raise ValueError(f"{shown(value)} is not {_TYPES.get(kind, kind)}") from None
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: the start of one that is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def keys_of(cls: type) -> dict[str, Key]:
