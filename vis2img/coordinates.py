@@ -88,6 +88,15 @@ def pixel_to_lm(x: Coordinate, y: Coordinate, npix: tuple[int, int], pixsize: fl
     return (npix[0] // 2 - x) * pixsize, (y - npix[1] // 2) * pixsize
 
 
+def beyond_horizon(npix: tuple[int, int], pixsize: float) -> np.ndarray | None:
+    """Return which pixels [y, x] of an image are beyond the horizon (l^2 + m^2 > 1), bool; None if none is."""
+    if (npix[0] // 2) ** 2 + (npix[1] // 2) ** 2 <= pixsize**-2:
+        return None
+    y, x = np.ogrid[: npix[1], : npix[0]]
+    l, m = pixel_to_lm(x, y, npix, pixsize)
+    return l**2 + m**2 > 1
+
+
 def local_sidereal(times: Coordinate, longitude: float) -> Coordinate:
     """Return the local mean sidereal time in rad, good to a second, at ``times`` in s (MJD, UTC)."""
     days = times / 86400 - 51544.5  # since J2000.0

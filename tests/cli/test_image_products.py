@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 
 from vis2img.dataset import open_ms
 from vis2img.imaging.cubes import make_draws
@@ -45,6 +46,39 @@ def test_channels_out_writes_a_cube_and_its_mean(cli, make_ms, tmp_path) -> None
     np.testing.assert_allclose(mean[0, 0], cube[0].mean(axis=0), atol=0.05)
     written = {str(path) for path in tmp_path.glob("cube*")}
     assert written == set(json.loads(result.out)["outputs"])
+
+
+def test_summary_and_quick_look_are_of_the_mean_or_say_of_which(cli, make_ms, tmp_path, monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr("vis2img.imaging.picture.draw_image", lambda image, ax, title: drawn.append((image, title)))
+    made, out = make_ms(channels=6, sources=SOURCES), tmp_path / "a.fits"
+    split = ("--channels-out", 3, "--overwrite", "-o", out)
+    told = json.loads(cli("image", made.path, *SIZE, *split, "--json").out)
+    mean = data(tmp_path / "a-MFS.fits")[0, 0]
+    assert told["peak_jy_beam"] == pytest.approx(mean.max()) and told["nvis"] == 6 * 126
+    assert told["freq_hz"] == pytest.approx(1.0125e9, rel=1e-3) and told["beam_deg"]
+    text = cli("image", made.path, *SIZE, *split, "--intervals-out", 2).out
+    assert "shown mean of 3 channel ranges, interval t0000 of 2" in text.splitlines()
+    np.testing.assert_array_equal(drawn[0][0].data, mean)
+    assert [title.splitlines()[-1] for _, title in drawn] == [
+        "mean of 3 channel ranges",
+        "mean of 3 channel ranges, interval t0000 of 2",
+    ]
+
+
+def test_beyond_the_horizon_there_is_no_sky(cli, make_ms, tmp_path) -> None:
+    """Blank pixels are those that have no coordinates to astropy; the peak is another, however bright they would be."""
+    made, out = make_ms(size_m=6.0, sources=((2.0, 0.3, -0.4), (1.0, -0.98, 0.1))), tmp_path / "a.fits"
+    how = ("--npix", 64, "--pixsize", "1.7deg", "--weighting", "uniform", "--psf", "--json", "-o", out)
+    told = json.loads(cli("image", made.path, *how).out)
+    y, x = np.mgrid[:64, :64]
+    ra, _ = WCS(fits.getheader(out)).celestial.all_pix2world(x, y, 0)
+    assert 500 < np.isnan(ra).sum() < 700
+    for name in ("a.fits", "a-psf.fits"):
+        np.testing.assert_array_equal(np.isnan(data(tmp_path / name)[0, 0]), np.isnan(ra))
+    pixels = data(out)[0, 0]
+    assert told["peak_jy_beam"] == pytest.approx(np.nanmax(pixels)) and 0 < told["noise_jy_beam"] < 1
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_channels_that_do_not_divide_evenly_become_files(cli, make_ms, tmp_path) -> None:
@@ -123,8 +157,8 @@ def test_the_mean_carries_the_beam_of_the_whole_band(cli, make_ms, tmp_path) -> 
     assert cli("image", made.path, *options, "-o", tmp_path / "b.fits").code == 0
     mean, whole = fits.getheader(tmp_path / "a-MFS.fits"), fits.getheader(tmp_path / "b.fits")
     middle = fits.getdata(tmp_path / "a.fits", "BEAMS")["BMAJ"][2] / 3600
-    assert mean["BMAJ"] == pytest.approx(whole["BMAJ"], rel=1e-3)
-    assert mean["BMIN"] == pytest.approx(whole["BMIN"], rel=1e-3)
+    assert mean["BMAJ"] == pytest.approx(whole["BMAJ"], rel=1e-2)
+    assert mean["BMIN"] == pytest.approx(whole["BMIN"], rel=1e-2)
     assert middle != pytest.approx(whole["BMAJ"], rel=0.02)
     for key in ("DATE-OBS", "CRVAL3", "CDELT3", "VI_FREQ", "VI_NVIS"):
         assert mean[key] == (pytest.approx(whole[key]) if isinstance(whole[key], float) else whole[key])

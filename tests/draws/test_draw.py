@@ -135,6 +135,19 @@ def test_peaks_are_found_where_the_sources_are() -> None:
     assert sorted(map(tuple, np.rint(peaks).astype(int))) == [(-36, -38), (44, 22)]
 
 
+def test_a_draw_of_the_whole_sky_has_zeros_beyond_the_horizon(make_ms) -> None:
+    made = make_ms(size_m=6.0, sources=((1.0, 0.3, -0.4),))
+    params = ImagingParams((64, 64), math.radians(1.7), "natural")
+    draw = source_of(made.path).draw(params)
+    image = open_ms(made.path).image(params, nthreads=1)
+    beyond = np.isnan(image.data)
+    assert 500 < beyond.sum() < 700 and not draw.data[0, beyond].any()
+    np.testing.assert_array_equal(draw.data[0, ~beyond], image.data[~beyond])
+    assert draw.noise[0] == image.noise() and np.isfinite(image.noise())
+    assert "nan" not in repr(image)
+    assert not draw.usable[beyond].any() and draw.usable[~beyond].all()
+
+
 def test_blank_parts_are_marked() -> None:
     data = np.ones((2, 128, 256), np.float32)
     assert usable_cells(data, ARCSEC).all() and usable_cells(data, ARCSEC).shape == (64, 64)

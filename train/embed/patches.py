@@ -88,6 +88,8 @@ def tiles(
 ) -> np.ndarray:
     """Return RA and Dec [patch, 2] in rad of squares that tile a rectangle of the sky, from south to north.
 
+    Squares that reach beyond the horizon are left out.
+
     Parameters
     ----------
     extent : (float, float)
@@ -106,7 +108,7 @@ def tiles(
     counts = [math.floor((length - side) / step + 1e-9) + 1 for length in extent]
     l, m = ((np.arange(n) - (n - 1) / 2) * step + at for n, at in zip(counts, middle, strict=True))
     m, l = (each.ravel() for each in np.meshgrid(m, l, indexing="ij"))
-    above = l**2 + m**2 < 1
+    above = (np.abs(l) + side / 2) ** 2 + (np.abs(m) + side / 2) ** 2 <= 1
     return np.stack(sky_position(l[above], m[above], phase_centre), axis=-1)
 
 

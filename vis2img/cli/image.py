@@ -83,7 +83,7 @@ class ImageCommand:
     psf: bool = False
     """Write the point spread function too, as NAME-psf.fits."""
     channels_out: int = 1
-    """Split the band into this many images, written as a cube, and their mean as NAME-MFS.fits."""
+    """Split the band into this many images, a cube; their mean is NAME-MFS.fits, of which the quick look is."""
     intervals_out: int = 1
     """Split the observation into this many images: NAME-t0000.fits and so on."""
     draws: int = 1
@@ -138,6 +138,12 @@ class ImageCommand:
         count, letter = (self.draws, "d") if self.draws > 1 else (self.intervals_out, "t")
         return [f"{letter}{i:04d}" for i in range(count)] if count > 1 else [""]
 
+    def what(self, suffix: str) -> str:
+        """Return which of the images stands for them all in the summary and the quick look; nothing where it is one."""
+        mean = f"mean of {self.channels_out} channel ranges" if self.channels_out > 1 else ""
+        which = f"{'draw' if self.draws > 1 else 'interval'} {suffix} of {len(self.suffixes)}" if suffix else ""
+        return ", ".join(filter(None, (mean, which)))
+
 
 def run(argv: list[str], prog: str) -> int:
     """Run ``vis2img image``."""
@@ -160,16 +166,15 @@ def run(argv: list[str], prog: str) -> int:
         for i, suffix in enumerate(command.suffixes):
             bars(f"gridding {samples:,} visibilities", i, len(command.suffixes))
             planes = next(images)
-            written = products.write(planes, suffix)
-            shown = next((image for row in planes for image in row if image.nvis), planes[0][0])
+            written, shown = products.write(planes, suffix)
             if products.png and shown.nvis:
-                written += products.write_png(shown)
+                written += products.write_png(shown, command.what(suffix))
                 products = replace(products, png=False)
             blank += _blank_names(planes, suffix)
             if command.json:
                 records.append(summary(shown, written))
             elif shown.nvis and not told:
-                lines.append(report(shown, written))
+                lines.append(report(shown, written, command.what(suffix)))
                 told = True
             else:
                 lines += [f"wrote {path}" for path in written]

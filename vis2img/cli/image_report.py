@@ -38,8 +38,8 @@ def summary(image: Image, written: list[Path]) -> dict[str, Any]:
     }
 
 
-def report(image: Image, written: list[Path]) -> str:
-    """Return the text that a person reads."""
+def report(image: Image, written: list[Path], what: str = "") -> str:
+    """Return the text that a person reads; ``what`` says which of several images it is of."""
     params = image.params
     peak, (x, y) = _peak(image)
     ra, dec = _position(image, x, y)
@@ -51,6 +51,7 @@ def report(image: Image, written: list[Path]) -> str:
             f"({origin.stokes_from}): {image.nvis:,} visibilities at {image.freq[0] / 1e6:.6g} MHz",
             f"{params.npix[0]} x {params.npix[1]} pixels of {format_angle(params.pixsize, 4)}, "
             f"{params.weighting}{robust}",
+            *([f"shown {what}"] if what else []),
             f"beam  {_beam_text(image)}",
             f"peak  {peak:.4g} Jy/beam at {direction_text(ra, dec)} (pixel {x}, {y})",
             f"noise {image.noise():.3g} Jy/beam",
@@ -67,7 +68,7 @@ def _beam_text(image: Image) -> str:
 
 
 def _peak(image: Image) -> tuple[float, tuple[int, int]]:
-    y, x = divmod(int(image.data.argmax()), image.data.shape[1])
+    y, x = divmod(int(np.nanargmax(image.data)), image.data.shape[1])
     return float(image.data[y, x]), (x, y)
 
 

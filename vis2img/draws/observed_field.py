@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vis2img.coordinates import beyond_horizon
 from vis2img.dataset import open_ms
 from vis2img.draws.draw import Channel, Draw
 from vis2img.draws.prior import ImagingPrior
@@ -79,19 +80,23 @@ class ObservedField:
         if len(freqs) < self.subbands:
             raise EmptyImageError(f"{len(freqs)} channels are kept, fewer than {self.subbands} sub-bands")
 
+        beyond = beyond_horizon(params.npix, params.pixsize)
         images: list[Image] = []
+        noise: list[float] = []
         channels: list[Channel] = []
         for stokes in self.selection.stokes:
             for band in np.array_split(freqs, self.subbands):
                 image = make_image(_within(parts, stokes, band), params, nthreads=nthreads, selected=True)
+                noise.append(max(robust_noise(image.data), 1e-30))
+                if beyond is not None:
+                    image.data[beyond] = 0  # networks take no NaN; views are cut elsewhere
                 if not image.data.any():
                     raise EmptyImageError("the visibilities that are kept are zero")
                 images.append(image)
                 channels.append(Channel(stokes, _fractions(every, band), image.freq[0]))
 
         stack = np.stack([image.data for image in images]) if len(images) > 1 else images[0].data[np.newaxis]
-        noise = np.array([max(robust_noise(image.data), 1e-30) for image in images])
-        return Draw.of_images(stack, params, images[0].phase_centre, noise, tuple(channels))
+        return Draw.of_images(stack, params, images[0].phase_centre, np.array(noise), tuple(channels))
 
 
 def _within(parts: list[Visibilities], stokes: str, band: np.ndarray) -> list[Visibilities]:

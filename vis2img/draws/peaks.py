@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vis2img.coordinates import pixel_to_lm
+from vis2img.coordinates import beyond_horizon, pixel_to_lm
 from vis2img.imaging.params import ImagingParams
 
 PEAK_SIGMA = 8.0  # how far above the noise a peak must be; dirty images have sidelobes of bright sources
@@ -39,7 +39,7 @@ def _reduced(function: np.ufunc, values: np.ndarray, rows: np.ndarray, columns: 
 def usable_cells(data: np.ndarray, pixsize: float) -> np.ndarray:
     """Return which of 64 x 64 cells of images [channel, y, x] hold no blank pixel, bool [y, x].
 
-    Blank is a pixel that is not finite, or where the SIN projection has no sky (l^2 + m^2 >= 1); and a cell that
+    Blank is a pixel that is not finite, or where the SIN projection has no sky (l^2 + m^2 > 1); and a cell that
     holds zeros only.
     """
     ny, nx = data.shape[-2:]
@@ -49,9 +49,7 @@ def usable_cells(data: np.ndarray, pixsize: float) -> np.ndarray:
         # The largest magnitude of a cell is NaN if one of its pixels is, and 0 if all are.
         largest = _reduced(np.maximum, np.abs(image), edges_y, edges_x)
         usable &= np.isfinite(largest) & (largest > 0)
-    if max(nx, ny) * pixsize > 1.2:  # else the corners are within the hemisphere
-        y, x = np.ogrid[:ny, :nx]
-        l, m = pixel_to_lm(x, y, (nx, ny), pixsize)
-        beyond = l**2 + m**2 >= 1
+    beyond = beyond_horizon((nx, ny), pixsize)
+    if beyond is not None:
         usable &= ~_reduced(np.logical_or, beyond, edges_y, edges_x)
     return usable

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vis2img.coordinates import beyond_horizon
 from vis2img.errors import EmptyImageError, MeasurementSetError, ParameterError
 from vis2img.imaging.beam import Beam, fit_beam, fit_beam_of_samples
 from vis2img.imaging.gridding import vis_to_dirty
@@ -51,7 +52,7 @@ class Image:
     Parameters
     ----------
     data : float32 [y, x]
-        Dirty image in Jy/beam.
+        Dirty image in Jy/beam; NaN beyond the horizon (l^2 + m^2 > 1), where there is no sky.
     psf : float32 [y, x] or None
         Point spread function, 1 at the reference pixel.
     params : ImagingParams
@@ -133,7 +134,7 @@ class Image:
         return (
             f"Image({nx} x {ny} px of {format_angle(self.params.pixsize, 4)}, {self.params.weighting}, "
             f"{self.nvis:,} visibilities at {self.freq[0] / 1e6:.1f} MHz, "
-            f"peak {self.data.max():.3g}, noise {self.noise():.2g} Jy/beam)"
+            f"peak {np.nanmax(self.data):.3g}, noise {self.noise():.2g} Jy/beam)"
         )
 
 
@@ -246,13 +247,20 @@ def _weigh(samples: list[Visibilities], params: ImagingParams, nthreads: int, re
 def _grid(
     samples: list[Visibilities], weights: ImagingWeights, params: ImagingParams, psf: bool, nthreads: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the dirty image, and the point spread function if it is wanted."""
+    """Return the dirty image, and the point spread function if it is wanted; NaN beyond the horizon."""
     weighted = merge([replace(part, weight=weight) for part, weight in zip(samples, weights.parts, strict=True)])
     response = None
     if psf:
         ones = [np.broadcast_to(np.complex64(1), part.vis.shape) for part in weighted]
         response = _transform(weighted, ones, weights.total, params, nthreads)
-    return _transform(weighted, [part.vis for part in weighted], weights.total, params, nthreads), response
+    image = _transform(weighted, [part.vis for part in weighted], weights.total, params, nthreads)
+
+    beyond = beyond_horizon(params.npix, params.pixsize)
+    if beyond is not None:
+        for plane in (image, response):
+            if plane is not None:
+                plane[beyond] = np.nan
+    return image, response
 
 
 def _describe(

@@ -89,8 +89,10 @@ def noise_stretch(data: np.ndarray) -> Normalize:
     return AsinhNorm(linear_width=_LINEAR_NOISE * noise, vmin=max(low, middle - _FLOOR_NOISE * noise), vmax=high)
 
 
-def save_png(image: Image, path: str | Path, overwrite: bool = False) -> Path:
+def save_png(image: Image, path: str | Path, overwrite: bool = False, what: str = "") -> Path:
     """Write a picture of ``image`` to ``path`` as PNG; leaves the caller's pyplot figures alone.
+
+    ``what`` says in the title which of several images it is.
 
     Raises
     ------
@@ -101,7 +103,8 @@ def save_png(image: Image, path: str | Path, overwrite: bool = False) -> Path:
     with atomic_output(path, overwrite) as temporary:
         figure = Figure(figsize=_PNG_INCHES, dpi=_PNG_DPI)
         FigureCanvasAgg(figure)
-        draw_image(image, figure.add_subplot(projection=image.wcs))
+        title = "\n".join(filter(None, (_title(image), what)))
+        draw_image(image, figure.add_subplot(projection=image.wcs), title=title)
         figure.savefig(temporary, format="png", bbox_inches="tight")
     return path
 

@@ -7,7 +7,7 @@ NAME-pb.fits         the primary beam, and NAME-pbcor.fits the image divided by 
 NAME-0000.fits ...   instead of a cube, where its planes are not evenly spaced in frequency
 NAME-I.fits ...      likewise, where the Stokes parameters are no neighbours in I, Q, U, V
 NAME-t0000.fits ...  per time interval, NAME-d0000.fits ... per draw: each with all of the above
-NAME.png             a quick look at the first image
+NAME.png             a quick look at the first image with data; of a cube, at the mean over frequency
 """
 
 from __future__ import annotations
@@ -84,8 +84,14 @@ class Products:
                     paths += [path, psf_path(path)] if psf else [path]
         return [*paths, self.fits.with_suffix(".png")] if self.png else paths
 
-    def write(self, planes: Sequence[Sequence[Image]], suffix: str = "") -> list[Path]:
-        """Write images [stokes][plane], and what goes with them; return the files.
+    def write(self, planes: Sequence[Sequence[Image]], suffix: str = "") -> tuple[list[Path], Image]:
+        """Write images [stokes][plane], and what goes with them.
+
+        Returns
+        -------
+        (list of Path, Image)
+            The files, and what stands for the planes: the image, or the mean over frequency, of the first Stokes
+            parameter that has data.
 
         Raises
         ------
@@ -95,17 +101,20 @@ class Products:
             If there is no primary beam model for the telescope or frequencies.
         """
         written = self._write_stack(planes, self.name(suffix))
+        means = [mean_image(row) if len(row) > 1 else row[0] for row in planes]
         if len(planes[0]) > 1:
-            written += self._write_stack([[mean_image(row)] for row in planes], self.name(suffix, "MFS"))
-        return written + self._write_beams(planes, suffix) if self.pb else written
+            written += self._write_stack([[mean] for mean in means], self.name(suffix, "MFS"))
+        if self.pb:
+            written += self._write_beams(planes, suffix)
+        return written, next((mean for mean in means if mean.nvis), means[0])
 
-    def write_png(self, image: Image) -> list[Path]:
-        """Write the quick look, if there is to be one."""
+    def write_png(self, image: Image, what: str = "") -> list[Path]:
+        """Write the quick look, if there is to be one; ``what`` says in its title which image it is."""
         if not self.png:
             return []
         from vis2img.imaging.picture import save_png
 
-        return [save_png(image, self.fits.with_suffix(".png"), overwrite=self.overwrite)]
+        return [save_png(image, self.fits.with_suffix(".png"), overwrite=self.overwrite, what=what)]
 
     def _write_stack(self, planes: Sequence[Sequence[Image]], path: Path) -> list[Path]:
         targets = _targets(path, *_axes(planes))
