@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,84 +13,12 @@ from pathlib import Path
 import pytest
 
 from vis2img import files
-from vis2img.errors import BusyError, OutputError
-from vis2img.files import atomic_output, claimed, discard, is_fits, locked, publish, recover, staging, write_text
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from vis2img.files import locked, staging
-out = Path(sys.argv[1])
-with locked(out), staging(out) as stage:
-    (stage / "half").write_text("x")
-    print(stage, flush=True)
-    time.sleep(60)
-"""
+from vis2img.errors import OutputError
+from vis2img.files import atomic_output, discard, is_fits, publish, recover, remove_left_over, staging, write_text
 
 
 def left_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
-
-
-@pytest.fixture
-def holder(tmp_path: Path):
-    """A process that holds the lock of ``out`` and works on it, with the folder that it works in."""
-    command = [sys.executable, "-c", HOLDER, tmp_path / "out"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        yield process, Path(process.stdout.readline().strip())
-        process.kill()
-
-
-def test_one_process_writes_and_the_others_are_told_which(tmp_path: Path, holder) -> None:
-    process, stage = holder
-    out = tmp_path / "out"
-    with (
-        pytest.raises(BusyError, match=rf"out is being written by process {process.pid} on .*; wait for it"),
-        locked(out),
-    ):
-        pass
-    with claimed(out) as free:
-        assert not free
-    with staging(out) as ours:  # what a living process has is left alone
-        assert stage.is_dir() and ours != stage
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    with locked(out), staging(out) as ours:
-        assert left_in(tmp_path) == {".out.lock", ours.name}
-    assert left_in(tmp_path) == set()
-
-
-def test_a_lock_is_held_within_one_process_too(tmp_path: Path) -> None:
-    with claimed(tmp_path / "a") as free, claimed(tmp_path / "a") as again, claimed(tmp_path / "b") as other:
-        assert (free, again, other) == (True, False, True)
-    with claimed(tmp_path / "a") as free:
-        assert free
-
-
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_where_the_file_system_cannot_lock_the_work_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    def refuses(file: int, operation: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", refuses)
-    with locked(tmp_path / "a"), claimed(tmp_path / "b") as free:
-        assert free
-    assert left_in(tmp_path) == set()
-
-
-def test_other_errors_of_a_lock_are_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for out, words in ((tmp_path / "no" / "a", "the folder .*no for a does not exist"), (Path("/"), "is no name")):
-        with pytest.raises(OutputError, match=words), locked(out):
-            pass
-
-    def refuses(file: int, operation: int) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(fcntl, "flock", refuses)
-    with pytest.raises(OutputError, match=r"cannot write .*a: Input/output error"), locked(tmp_path / "a"):
-        pass
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,3 +137,41 @@ def test_names_of_fits_files() -> None:
         assert is_fits(name) and is_fits(Path(name)), name
     for name in ("a.png", "fits", "a.gz", "a.fits.png", "a.npz"):
         assert not is_fits(name), name
+
+
+def test_work_in_progress_is_private_and_what_is_left_of_dead_processes_goes(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with atomic_output(path, overwrite=False) as temporary:
+        assert temporary.name == "a.txt" and temporary.parent.stat().st_mode & 0o077 == 0
+        temporary.write_text("x")
+    host = socket.gethostname()
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    # Of this process, but from before it began: another process had its number.
+    for pid in (int(dead.stdout), os.getpid()):
+        (tmp_path / f".a.txt.partial-{host}-{pid}-abcd").mkdir()
+    mine = tmp_path / f".a.txt.partial-{host}-{os.getpid()}-live"
+    there = tmp_path / ".a.txt.partial-elsewhere-1-abcd"
+    there.mkdir()
+    remove_left_over(path)
+    assert left_in(tmp_path) == {"a.txt", there.name, f".a.txt.partial-{host}-{os.getpid()}-abcd"}
+    mine.mkdir()
+    with staging(path, alone=True):
+        assert not there.exists()
+
+
+def test_names_as_long_as_a_disk_takes_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 251 + ".txt")
+    write_text(path, "whole")
+    assert path.read_text() == "whole" and left_in(tmp_path) == {path.name}
+
+
+def test_a_link_in_the_place_of_what_is_thrown_away_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "data").write_text("theirs")
+    (tmp_path / ".out.trash").symlink_to(victim)
+    (tmp_path / ".out.old").symlink_to(victim)
+    write_set(tmp_path / "out", "x")
+    recover([tmp_path / "out"])
+    discard(tmp_path / "out", tmp_path / "out")
+    assert left_in(tmp_path) == {"victim"} and (victim / "data").read_text() == "theirs"

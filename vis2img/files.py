@@ -1,13 +1,12 @@
-"""Outputs: what they may be called, written whole or not at all, and by one process at a time.
+"""Outputs: what they may be called, and how they are written whole or not at all.
 
 A file        ``atomic_output`` or ``write_text``: beside its place, then moved there
 A folder      ``staging``, made there, then ``publish``; ``recover`` mends a publication that was killed
-A lock        ``locked`` or ``claimed``: freed by the system however the process ends
 
 Beside OUT lie, for as long as they are needed:
 
-.OUT.lock                     held (flock) by the process that writes
-.OUT.partial-HOST-PID-*       work in progress
+.OUT.lock                     held by the process that writes (:mod:`vis2img.locks`)
+.OUT.partial-HOST-PID-*       work in progress: a folder that nobody else may enter
 .OUT.old                      what is being replaced, for the moment between two renames
 .OUT.trash                    what may be deleted, so that a deletion that was killed leaves nothing that looks whole
 """
@@ -15,102 +14,29 @@ Beside OUT lie, for as long as they are needed:
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import glob
+import hashlib
 import os
-import secrets
 import shutil
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from vis2img.errors import BusyError, OutputError
+from vis2img.errors import OutputError
+from vis2img.locks import hidden
+from vis2img.machine import ran_at
 
 # Names that a FITS file is written under; those that are read may be compressed, by gzip or by fpack, too.
 WRITTEN_SUFFIXES = (".fits", ".fit", ".fts")
 FITS_SUFFIXES = tuple(suffix + more for suffix in WRITTEN_SUFFIXES for more in ("", ".gz", ".fz"))
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems that cannot lock
+_LONGEST = 100  # bytes of an output's name in that of its folder of work in progress; a name has at most 255
+_CLOCKS = 60.0  # s that the clocks of a disk and of this machine may differ by
 
 
 def is_fits(path: str | Path) -> bool:
     """Return whether a file is one of FITS, by its name."""
     return str(path).lower().endswith(FITS_SUFFIXES)
-
-
-def hidden(out: Path, what: str) -> Path:
-    """Return the path .NAME.WHAT beside an output of that name."""
-    return out.with_name(f".{out.name}.{what}")
-
-
-@contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Keep other processes from making ``out`` for as long as the block lasts.
-
-    Raises
-    ------
-    BusyError
-        If another process holds it.
-    OutputError
-        If there is no folder for it, or it cannot be written.
-    """
-    if out.name in ("", ".."):
-        raise OutputError(f"{out} is no name for an output")
-    if not out.parent.is_dir():
-        raise OutputError(f"the folder {out.parent} for {out.name} does not exist")
-    path = hidden(out, "lock")
-    try:
-        file = _lock(path, out)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(file)
-
-
-@contextlib.contextmanager
-def claimed(out: Path) -> Iterator[bool]:
-    """Hold the lock of ``out`` for the block where it is free, and say whether it was.
-
-    Raises
-    ------
-    OutputError
-        If there is no folder for it, or it cannot be written.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(out))
-        except BusyError:
-            free = False
-        else:
-            free = True
-        yield free
-
-
-def _lock(path: Path, out: Path) -> int:
-    """Return the descriptor of the lock file; locks end with it, or with the process."""
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(file, 200).decode(errors="replace").strip() or "an unknown process"
-            os.close(file)
-            raise BusyError(f"{out} is being written by {owner}; wait for it, or choose another name") from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                os.close(file)
-                raise
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file), path.stat()):  # else its owner has just removed it
-                os.ftruncate(file, 0)
-                os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-                return file
-        os.close(file)
 
 
 def check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
@@ -137,7 +63,9 @@ def check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def atomic_output(path: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary file in the same folder that becomes ``path`` when the block ends without an error.
+    """Give a temporary file on the same disk that becomes ``path`` when the block ends without an error.
+
+    It has the same name, in a folder of :func:`staging`.
 
     Raises
     ------
@@ -145,17 +73,15 @@ def atomic_output(path: Path, overwrite: bool) -> Iterator[Path]:
         As :func:`check_outputs`, or when the disk refuses (full, gone).
     """
     check_outputs([path], overwrite)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        try:
+        with staging(path) as stage:
+            temporary = stage / path.name
             yield temporary
             to_disk(temporary)
             check_outputs([path], overwrite)
             temporary.replace(path)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def to_disk(path: Path) -> None:
@@ -177,23 +103,26 @@ def write_text(path: Path, text: str, overwrite: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def staging(out: Path) -> Iterator[Path]:
+def staging(out: Path, *, alone: bool = False) -> Iterator[Path]:
     """Make a hidden folder beside ``out`` for the work in progress, and remove it whatever happens.
 
-    What a killed process left of the same target on this machine is removed too.
+    What killed processes left of the same target on this machine is removed too.
+
+    Parameters
+    ----------
+    out : Path
+    alone : bool
+        Whether the caller keeps all others from working on ``out`` (:func:`vis2img.locks.locked`): what those of
+        other machines left is removed as well.
 
     Raises
     ------
     OutputError
         If it cannot be made.
     """
-    start = f".{out.name}.partial-{socket.gethostname()}-"
-    for path in out.parent.glob(f"{glob.escape(start)}*"):
-        pid = path.name.removeprefix(start).partition("-")[0]
-        if pid.isdecimal() and not _runs(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
+    remove_left_over(out, alone=alone)
     try:
-        stage = Path(tempfile.mkdtemp(prefix=f"{start}{os.getpid()}-", dir=out.parent))
+        stage = Path(tempfile.mkdtemp(prefix=f"{_partial(out)}{socket.gethostname()}-{os.getpid()}-", dir=out.parent))
     except OSError as error:
         raise OutputError(f"cannot write in {out.parent}: {error.strerror}") from error
     try:
@@ -202,14 +131,31 @@ def staging(out: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _runs(pid: int) -> bool:
+def remove_left_over(out: Path, *, alone: bool = False) -> None:
+    """Remove the work in progress of killed processes on ``out``; see :func:`staging`."""
+    start = _partial(out)
+    for path in out.parent.glob(f"{glob.escape(start)}*"):
+        host, _, pid = path.name.removeprefix(start).rpartition("-")[0].rpartition("-")
+        dead = host == socket.gethostname() and pid.isdecimal() and not _is_at_work(int(pid), path)
+        if (alone or dead) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _partial(out: Path) -> str:
+    """Return what the names of folders of work in progress on ``out`` begin with."""
+    name = out.name
+    if len(os.fsencode(name)) > _LONGEST:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    return f".{name}.partial-"
+
+
+def _is_at_work(pid: int, path: Path) -> bool:
+    """Whether the process that made ``path`` runs, and not another one that has its number by now."""
+    began = ran_at(pid)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return began is not None and began < path.stat().st_ctime + _CLOCKS
+    except OSError:  # removed just now
         return False
-    except PermissionError:  # of another user
-        pass
-    return True
 
 
 def publish(moves: Sequence[tuple[Path, Path]], overwrite: bool) -> None:
@@ -256,7 +202,7 @@ def recover(places: Sequence[Path]) -> None:
 def _settle(places: Sequence[Path], undo: bool) -> None:
     for place in places:
         old = hidden(place, "old")
-        if undo and old.exists():
+        if undo and old.exists() and not old.is_symlink():  # a link was put there by somebody else
             discard(place, place)
             old.rename(place)
         discard(old, place)
@@ -265,9 +211,11 @@ def _settle(places: Sequence[Path], undo: bool) -> None:
 def discard(path: Path, out: Path) -> None:
     """Delete a file, or a folder: first out of its place beside ``out`` at once, then file by file."""
     trash = hidden(out, "trash")
-    shutil.rmtree(trash, ignore_errors=True)  # of a process that was killed here
     try:
-        if path.is_dir():
+        if trash.is_symlink():
+            trash.unlink()
+        shutil.rmtree(trash, ignore_errors=True)  # of a process that was killed here
+        if path.is_dir() and not path.is_symlink():
             path.rename(trash)
             shutil.rmtree(trash, ignore_errors=True)
         else:

@@ -21,6 +21,19 @@ def resident() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def ran_at(pid: int) -> float | None:
+    """Return when a process of this machine began, in s since 1970; None if none of that number runs."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.NoSuchProcess:
+        return None
+    except psutil.AccessDenied:  # of another user
+        return 0.0
+
+
 def free_bytes() -> int:
     """Return the memory that is free on this machine."""
     import psutil

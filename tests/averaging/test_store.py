@@ -18,18 +18,17 @@ import pytest
 
 from tests.helpers.command_line import fingerprint
 from tests.helpers.measurement_sets import CENTRE, Synthetic, build_ms, tracks
-from vis2img.averaging import folder as averaged_folder
 from vis2img.averaging import run as averaged
 from vis2img.averaging.params import AveragingParams
 from vis2img.averaging.run import average
 from vis2img.averaging.store import read_averaged
 from vis2img.dataset import open_ms
 from vis2img.errors import MeasurementSetError, OutputError, ParameterError
-from vis2img.files import locked
 from vis2img.imaging.contents import channels_of
 from vis2img.imaging.image import make_image
 from vis2img.imaging.params import ImagingParams
 from vis2img.imaging.primary_beam import primary_beam
+from vis2img.locks import locked
 from vis2img.ms.metadata import Metadata, read_metadata
 from vis2img.ms.selection import Selection
 from vis2img.visibilities import Visibilities
@@ -129,21 +128,24 @@ class TestReplacing:
         rename, calls = Path.rename, []
 
         def dies(path: Path, target: Path) -> Path:
-            if path.parent == store.parent and path.name != ".a.zarr.trash":  # not while the store is made
+            if path.parent == store.parent:  # not while the store is made
                 if len(calls) == step:
                     raise KeyboardInterrupt
                 calls.append(path)
             return rename(path, target)
 
-        def half(path: Path, **_) -> None:
+        rmtree = shutil.rmtree
+
+        def half(path: Path, **options) -> None:
             if (path / "block-0000").exists():
                 (path / "zarr.json").unlink()
                 raise KeyboardInterrupt
+            rmtree(path, **options)
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "rename", dies)
             if step == 3:
-                patch.setattr(averaged_folder.shutil, "rmtree", half)
+                patch.setattr(shutil, "rmtree", half)
             with pytest.raises(KeyboardInterrupt):
                 average(meta, store, other, overwrite=True)
         result = average(meta, store, other, overwrite=True)

@@ -20,7 +20,7 @@ from casacore.tables import table
 pytest.importorskip("simms")
 
 from vis2img.cli import main
-from vis2img.errors import OutputError, ParameterError, Vis2imgError
+from vis2img.errors import BusyError, OutputError, ParameterError, Vis2imgError
 from vis2img.simulate.campaign import observations, simulate_many
 from vis2img.simulate.config import PRESETS, SimulateConfig
 from vis2img.simulate.empty_ms import start_time
@@ -217,21 +217,22 @@ def test_a_kill_while_an_old_one_is_replaced_leaves_the_old_or_the_new_whole(tmp
     np.testing.assert_array_equal(data(old.out), before)
 
 
-def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+def test_a_second_run_of_one_target_is_told_and_what_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch):
     import vis2img.simulate.run
 
     one = config(tmp_path, out=tmp_path / "one.ms")
     real = vis2img.simulate.run.write_catalogue
 
-    def slow(*args, **options):
-        monkeypatch.setattr(vis2img.simulate.run, "write_catalogue", real)
-        simulate(dataclasses.replace(one, seed=5))  # another run is faster
+    def meanwhile(*args, **options):
+        with pytest.raises(BusyError, match=rf"one\.ms is being written by process {os.getpid()} on "):
+            simulate(dataclasses.replace(one, seed=5))
+        one.out.write_text("of another program")
         return real(*args, **options)
 
-    monkeypatch.setattr(vis2img.simulate.run, "write_catalogue", slow)
+    monkeypatch.setattr(vis2img.simulate.run, "write_catalogue", meanwhile)
     with pytest.raises(OutputError, match=r"one\.ms exists already"):
         simulate(one)
-    assert is_done(dataclasses.replace(one, seed=5))
+    assert one.out.read_text() == "of another program" and [*tmp_path.iterdir()] == [one.out]
 
 
 def test_a_killed_campaign_goes_on(tmp_path):

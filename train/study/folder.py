@@ -10,7 +10,8 @@ from vis2img import __version__
 from vis2img.configs.load import draft, read_config
 from vis2img.configs.records import differences, to_record
 from vis2img.errors import OutputError
-from vis2img.files import claimed, write_text
+from vis2img.files import write_text
+from vis2img.locks import claimed
 from vis2img.train.study.config import StudyConfig
 
 # What may change from one start to the next: it adds work, or leaves results as they are.

@@ -11,7 +11,8 @@ from pathlib import Path
 from vis2img import __version__
 from vis2img.dataset import open_ms
 from vis2img.errors import Vis2imgError
-from vis2img.files import claimed, write_text
+from vis2img.files import write_text
+from vis2img.locks import claimed
 from vis2img.machine import cores
 from vis2img.products.clean import clean_image
 from vis2img.progress import Progress, renamed

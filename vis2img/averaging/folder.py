@@ -9,13 +9,12 @@ whole whenever it is there, and one that is being replaced stays until its succe
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from vis2img.averaging.store import FORMAT, STAGE, attributes_of, block_trouble, blocks_of, open_group, partial_path
 from vis2img.errors import OutputError
-from vis2img.files import discard, hidden, recover
+from vis2img.files import discard, recover, remove_left_over, staging
 
 # What must be the same for a run to go on with the blocks of another.
 _SAME = ("format", "version", "source", "selection", "parameters", "chan_freq", "edges", "meta")
@@ -40,6 +39,7 @@ def prepare(out: Path, record: dict[str, Any], overwrite: bool) -> Path:
         If something else is in the place of ``out``, or a store of other data or parameters without ``overwrite``.
     """
     recover([out])
+    remove_left_over(out, alone=True)
     partial = partial_path(out)
     for path in (out, partial):
         _check_ours(path)
@@ -71,12 +71,11 @@ def prepare(out: Path, record: dict[str, Any], overwrite: bool) -> Path:
 
 
 def _create(partial: Path, out: Path, record: dict[str, Any]) -> None:
-    stage = hidden(out, "trash")
     try:
-        open_group(stage, "w", attributes=record)
-        stage.rename(partial)
+        with staging(out, alone=True) as aside:
+            open_group(aside / partial.name, "w", attributes=record)
+            (aside / partial.name).rename(partial)
     except OSError as error:
-        shutil.rmtree(stage, ignore_errors=True)
         raise OutputError(f"cannot write {partial}: {error.strerror}") from error
 
 

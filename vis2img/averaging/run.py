@@ -29,8 +29,9 @@ from vis2img.averaging.folder import prepare
 from vis2img.averaging.params import AveragingParams
 from vis2img.averaging.store import FORMAT, FORMAT_VERSION, attributes_of, blocks_of, record_of, write_block
 from vis2img.errors import MeasurementSetError, ParameterError
-from vis2img.files import discard, locked, publish
+from vis2img.files import discard, publish
 from vis2img.imaging.weighting_kernels import spread
+from vis2img.locks import locked
 from vis2img.machine import resident
 from vis2img.ms.metadata import Metadata
 from vis2img.ms.reading import PartReader

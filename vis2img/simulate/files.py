@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vis2img.errors import OutputError
-from vis2img.files import claimed, locked, publish, recover
+from vis2img.files import publish, recover
+from vis2img.locks import claimed
 from vis2img.ms.tables import table
 from vis2img.simulate.config import SimulateConfig
 
@@ -111,11 +112,12 @@ def is_measurement_set(path: Path) -> bool:
 def put_in_place(new: SimulationResult, final: SimulationResult, overwrite: bool) -> None:
     """Move finished files to their places: the old measurement set away first, the new one last.
 
+    Call this under :func:`vis2img.locks.locked`.
+
     Raises
     ------
     OutputError
         If something has appeared there since, or a file cannot be moved; what was there is put back.
     """
-    with locked(final.ms_path):
-        check_targets(final.ms_path, overwrite)
-        publish(list(zip(new.in_order, final.in_order, strict=True)), overwrite)
+    check_targets(final.ms_path, overwrite)
+    publish(list(zip(new.in_order, final.in_order, strict=True)), overwrite)

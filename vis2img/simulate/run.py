@@ -18,6 +18,7 @@ import numpy as np
 from vis2img import __version__
 from vis2img.errors import Vis2imgError, first_line
 from vis2img.files import staging
+from vis2img.locks import locked
 from vis2img.machine import cores
 from vis2img.ms.tables import table
 from vis2img.progress import Progress, no_progress
@@ -50,7 +51,8 @@ def simulate(
     Raises
     ------
     OutputError
-        If the target exists (without ``overwrite``), is no measurement set or cannot be written.
+        If the target exists (without ``overwrite``), is no measurement set, is being written by another process or
+        cannot be written.
     ParameterError
         If the field is too low in the sky, the sources do not fit, or the noise of the telescope is not known.
     Vis2imgError
@@ -61,7 +63,7 @@ def simulate(
     check_telescope(config.telescope)
     config.sigma  # noqa: B018  (raises where the noise is not known, before any work)
     sources = simulated_sky(config, sky_rng)
-    with staging(result.ms_path) as stage:
+    with locked(result.ms_path) as alone, staging(result.ms_path, alone=alone) as stage:
         new = SimulationResult.at(stage / result.ms_path.name)
         try:
             observed = observe(config, sources, new.ms_path, seeds, progress, nthreads or cores())

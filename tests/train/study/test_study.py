@@ -16,7 +16,7 @@ pytest.importorskip("simms", reason="the study simulates its data")
 
 from vis2img.configs.load import load
 from vis2img.errors import OutputError, ParameterError
-from vis2img.files import locked
+from vis2img.locks import locked
 from vis2img.train.evaluate.encoders import RANDOM
 from vis2img.train.evaluate.scores import Score, differences, summaries, to_csv
 from vis2img.train.report.plots import task_figures
