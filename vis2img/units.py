@@ -30,6 +30,7 @@ ANGLE_UNITS = {
     "mas": 1e-3 * ARCSEC,
     "masec": 1e-3 * ARCSEC,
 }
+_FREQ_UNITS = {"GHz": 1e9, "MHz": 1e6, "kHz": 1e3, "Hz": 1.0}
 _BYTE_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _ZERO = re.compile(r"\s*0(\.0*)?\s*")
 _ANGLE = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([a-z]+)\s*")
@@ -59,8 +60,16 @@ def parse_angle(text: str) -> float:
 def format_angle(radians: float, digits: int = 6) -> str:
     """Return ``radians`` in the unit that reads best, in a form that :func:`parse_angle` takes back."""
     size = abs(radians)
-    unit = "deg" if size >= ANGLE_UNITS["deg"] else "arcsec" if size >= 0.1 * ARCSEC or size == 0 else "mas"
+    limits = {"deg": ANGLE_UNITS["deg"], "arcmin": 1000 * ARCSEC, "arcsec": 0.1 * ARCSEC}
+    unit = next((unit for unit, least in limits.items() if size >= least), "mas" if size else "arcsec")
     return f"{radians / ANGLE_UNITS[unit]:.{digits}g}{unit}"
+
+
+def format_freq(*hertz: float, digits: int = 6) -> str:
+    """Return a frequency, or a range of two (``0.856 to 1.712 GHz``), in the unit that reads best."""
+    largest = max(map(abs, hertz))
+    unit = next((unit for unit, size in _FREQ_UNITS.items() if largest >= size), "Hz")
+    return f"{' to '.join(f'{value / _FREQ_UNITS[unit]:.{digits}g}' for value in hertz)} {unit}"
 
 
 def parse_index_range(text: str) -> tuple[int | None, int | None]:

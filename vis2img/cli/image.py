@@ -24,6 +24,7 @@ from vis2img.dataset import Dataset, Outline, open_ms
 from vis2img.errors import OutputError, ParameterError
 from vis2img.files import WRITTEN_SUFFIXES, check_outputs
 from vis2img.imaging.cubes import make_cube, make_draws, plane_axes
+from vis2img.imaging.doubts import warn_of_doubts
 from vis2img.imaging.image import Image, make_image
 from vis2img.imaging.memory import check_memory, copied_bytes, planes_bytes
 from vis2img.imaging.params import MIN_NPIX, ImagingParams
@@ -156,7 +157,7 @@ def run(argv: list[str], prog: str) -> int:
     records: list[dict[str, Any]] = []
     lines: list[str] = []
     blank: list[str] = []
-    told = False
+    told = doubted = False
     with Bars(command.json or command.quiet, brief=True) as bars:
         parts = _read(sets, command, bars)
         # Needed to write, slow to import, and gridding leaves the interpreter free.
@@ -167,6 +168,9 @@ def run(argv: list[str], prog: str) -> int:
             bars(f"gridding {samples:,} visibilities", i, len(command.suffixes))
             planes = next(images)
             written, shown = products.write(planes, suffix)
+            if shown.nvis and not (doubted or command.quiet):
+                warn_of_doubts(shown)
+                doubted = True
             if products.png and shown.nvis:
                 written += products.write_png(shown, command.what(suffix))
                 products = replace(products, png=False)

@@ -11,7 +11,7 @@ import numpy as np
 from vis2img.cli.info import direction_text
 from vis2img.coordinates import pixel_to_lm, sky_position
 from vis2img.imaging.image import Image
-from vis2img.units import format_angle
+from vis2img.units import format_angle, format_freq
 
 
 def summary(image: Image, written: list[Path]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def report(image: Image, written: list[Path], what: str = "") -> str:
     return "\n".join(
         [
             f"{origin.telescope} field {origin.field!r}, spw {origin.spw_label}, {origin.column} "
-            f"({origin.stokes_from}): {image.nvis:,} visibilities at {image.freq[0] / 1e6:.6g} MHz",
+            f"({origin.stokes_from}): {image.nvis:,} visibilities at {format_freq(image.freq[0])}",
             f"{params.npix[0]} x {params.npix[1]} pixels of {format_angle(params.pixsize, 4)}, "
             f"{params.weighting}{robust}",
             *([f"shown {what}"] if what else []),

@@ -14,7 +14,7 @@ import tyro
 from vis2img.configs.command_line import parse
 from vis2img.dataset import AveragedSet, MeasurementSet, open_ms
 from vis2img.ms.metadata import Metadata
-from vis2img.units import format_angle, utc_text
+from vis2img.units import format_angle, format_freq, utc_text
 from vis2img.visibilities import SPEED_OF_LIGHT
 
 _SHOWN = 10  # fields, spectral windows: more would flood the screen
@@ -169,8 +169,8 @@ def _spw_text(meta: Metadata, index: int) -> str:
     if len(s.chan_freq):
         nchan = len(s.chan_freq)
         band = (
-            f"{nchan} channel{'s' * (nchan > 1)} of {s.chan_width / 1e3:.5g} kHz, "
-            f"{s.chan_freq.min() / 1e6:.3f} to {s.chan_freq.max() / 1e6:.3f} MHz"
+            f"{nchan} channel{'s' * (nchan > 1)} of {format_freq(s.chan_width, digits=5)}, "
+            f"{format_freq(s.chan_freq.min(), s.chan_freq.max(), digits=7)}"
         )
     return f"{s.id}  {band}, {corrs + ', ' if corrs else ''}{_rows(sum(p.nrow for p in parts))}"
 

@@ -14,7 +14,7 @@ from vis2img.dataset.contract import Dataset, Outline
 from vis2img.errors import ParameterError
 from vis2img.ms.selection import Selection
 from vis2img.progress import Progress, no_progress
-from vis2img.units import format_angle
+from vis2img.units import format_angle, format_freq
 from vis2img.visibilities import Visibilities
 
 
@@ -96,6 +96,6 @@ class AveragedSet(Dataset):
                 f"  facet of {size} pixels of {format_angle(facet.pixsize, 4)}, "
                 f"expected error {100 * facet.expected_error():.2g}%",
                 f"  {len(self.record['edges']) - 1} time blocks, {facet.channel_blocks} channel blocks, "
-                f"{freq[0] / 1e6:.6g} to {freq[-1] / 1e6:.6g} MHz",
+                f"{format_freq(freq[0], freq[-1])}",
             ]
         )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vis2img.errors import ParameterError
+from vis2img.imaging.doubts import warn_of_doubts
 from vis2img.imaging.image import Image, make_image
 from vis2img.imaging.memory import check_memory
 from vis2img.imaging.params import ImagingParams
@@ -196,4 +197,6 @@ class Dataset(ABC):
         params = params or self.imaging_params(selection)
         check_memory(params, psf=psf)
         parts = self.read_parts(selection, nthreads=nthreads, progress=progress)
-        return make_image(parts, params, psf=psf, nthreads=nthreads or cores(), reuse=True)
+        image = make_image(parts, params, psf=psf, nthreads=nthreads or cores(), reuse=True)
+        warn_of_doubts(image)
+        return image

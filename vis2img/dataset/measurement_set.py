@@ -13,7 +13,7 @@ from vis2img.ms.metadata import Metadata, Partition, suggest_pixsize
 from vis2img.ms.reading import PartReader
 from vis2img.ms.selection import Selection, resolve
 from vis2img.progress import Progress, no_progress
-from vis2img.units import format_angle
+from vis2img.units import format_angle, format_freq
 from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
 _DEFAULT_MAX_NPIX = 2048  # of a suggested image; a whole primary beam at full resolution may need more
@@ -104,7 +104,7 @@ class MeasurementSet(Dataset):
             spw = m.spws[p.spw]
             lines.append(
                 f"  field {p.field} {m.fields[p.field].name!r}, spw {p.spw}: {len(spw.chan_freq)} channels "
-                f"{spw.chan_freq.min() / 1e6:.1f} to {spw.chan_freq.max() / 1e6:.1f} MHz, "
+                f"{format_freq(spw.chan_freq.min(), spw.chan_freq.max())}, "
                 f"{','.join(p.corrs) or 'no correlation'}, {p.nrow:,} rows"
             )
         if len(m.partitions) > 4:

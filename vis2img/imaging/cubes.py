@@ -252,6 +252,7 @@ def mean_image(planes: Iterable[Image]) -> Image:
         band_centre=(low + high) / 2,
         beam=beam,
         weight_sum=total,
+        off_grid=sum(plane.weight_sum * plane.off_grid for plane in full) / total if full else 0.0,
         nvis=sum(plane.nvis for plane in full),
         channels=_joined([plane.channels for plane in whole]),
         times=_joined([plane.times for plane in full]),

@@ -23,7 +23,7 @@ from vis2img.imaging.memory import check_memory, copied_bytes
 from vis2img.imaging.params import ImagingParams
 from vis2img.imaging.rotation import rotate
 from vis2img.imaging.sampling import band_extent, select_parts
-from vis2img.units import format_angle, format_direction
+from vis2img.units import format_angle, format_direction, format_freq
 from vis2img.visibilities import Origin, Visibilities, merge
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Image:
         Number of visibilities with weight; 0 in a blank plane of a cube, whose pixels are NaN.
     cells : (int, float32 [y, x]) or None
         Sum of the imaging weights on the density grid from this column on, which a mean of images needs.
+    off_grid : float
+        Fraction of the data weight that is left out, of baselines that the pixels are too coarse for.
     unit : str
         Unit of ``data``; empty for a ratio, such as a primary beam.
     origin : Origin
@@ -100,6 +102,7 @@ class Image:
     channels: tuple[np.ndarray, np.ndarray] | None = None
     times: tuple[np.ndarray, np.ndarray] | None = None
     cells: tuple[int, np.ndarray] | None = field(default=None, repr=False)
+    off_grid: float = 0.0
     unit: str = "JY/BEAM"
     psf: np.ndarray | None = None
     origin: Origin = field(default_factory=Origin)
@@ -133,7 +136,7 @@ class Image:
         ny, nx = self.data.shape
         return (
             f"Image({nx} x {ny} px of {format_angle(self.params.pixsize, 4)}, {self.params.weighting}, "
-            f"{self.nvis:,} visibilities at {self.freq[0] / 1e6:.1f} MHz, "
+            f"{self.nvis:,} visibilities at {format_freq(self.freq[0])}, "
             f"peak {np.nanmax(self.data):.3g}, noise {self.noise():.2g} Jy/beam)"
         )
 
@@ -287,6 +290,7 @@ def _describe(
         beam=beam,
         weight_sum=weights.total,
         nvis=weights.nvis,
+        off_grid=weights.off_grid,
         stokes=samples[0].stokes,
         channels=(freqs, by_freq),
         times=(times, by_time),

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
 from vis2img.files import atomic_output
-from vis2img.units import format_angle
+from vis2img.units import format_angle, format_freq
 
 if TYPE_CHECKING:
     from vis2img.imaging.image import Image
@@ -142,4 +142,4 @@ def _title(image: Image) -> str:
     beam = "no beam"
     if image.beam is not None:
         beam = f"beam {format_angle(image.beam[0], 3)} × {format_angle(image.beam[1], 3)}"
-    return f"{source}\n{image.freq[0] / 1e6:.6g} MHz, {weighting}, {beam}, noise {image.noise():.2g} Jy/beam"
+    return f"{source}\n{format_freq(image.freq[0])}, {weighting}, {beam}, noise {image.noise():.2g} Jy/beam"

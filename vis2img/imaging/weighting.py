@@ -29,6 +29,7 @@ from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
 Result = TypeVar("Result")
 _RANK_WINDOW = 16  # cells; WSClean's default
+_ROWS = 1 << 14  # looked at at a time
 _MAX_GRID_BYTES = 1 << 28  # of the grids that threads count into side by side
 
 
@@ -48,6 +49,8 @@ class ImagingWeights:
         Sum of the imaging weights of each channel of each part.
     nvis : int
         Number of samples with weight.
+    off_grid : float
+        Fraction of the data weight beyond the density grid, on baselines that the pixels are too coarse for.
     """
 
     parts: list[Float32[np.ndarray, "_ _"]]
@@ -55,6 +58,7 @@ class ImagingWeights:
     first: int
     chans: list[Float64[np.ndarray, " _"]]
     nvis: int
+    off_grid: float
 
     @property
     def total(self) -> float:
@@ -93,6 +97,7 @@ def imaging_weights(
         Write the result over the data weights of ``parts``, to save their memory.
     """
     grid = _extent(parts, params)
+    off_grid = _off_grid(parts, params)
     factors = _cell_factors(_density(parts, params, grid, nthreads), params, grid)
 
     cells, nvis = np.zeros(grid.shape), 0
@@ -117,7 +122,7 @@ def imaging_weights(
         chans.append(np.sum(by_chans, axis=0))
         results.append(result)
 
-    return ImagingWeights(results, cells, grid.x0 - grid.size[0] // 2, chans, nvis)
+    return ImagingWeights(results, cells, grid.x0 - grid.size[0] // 2, chans, nvis, off_grid)
 
 
 class _Grid(NamedTuple):
@@ -143,6 +148,18 @@ def _extent(parts: Sequence[Visibilities], params: ImagingParams) -> _Grid:
     x0 = max(0, nx // 2 - min(nx, int(x) + 1) - _RANK_WINDOW)
     width = min(nx, nx // 2 + min(nx, int(x) + 1) + _RANK_WINDOW) - x0
     return _Grid((nx, ny // 2), x0, (min(ny // 2, int(min(y, ny)) + 1 + _RANK_WINDOW), width))
+
+
+def _off_grid(parts: Sequence[Visibilities], params: ImagingParams) -> float:
+    """Return the fraction of the data weight of samples beyond abs(u), abs(v) = 1 / (2 pixsize)."""
+    reach = SPEED_OF_LIGHT / (2 * params.pixsize)  # m Hz
+    beyond = 0.0
+    for part in parts:
+        farthest = np.abs(part.uvw[:, :2]).max(axis=1, initial=0.0)
+        rows = np.flatnonzero(farthest * part.chan_freq[-1] > reach)
+        for some in np.array_split(rows, len(rows) // _ROWS + 1):
+            beyond += float(part.weight[some][farthest[some, np.newaxis] * part.chan_freq > reach].sum())
+    return beyond / sum(float(part.weight.sum(dtype=np.float64)) for part in parts) if beyond else 0.0
 
 
 def _density(
