@@ -1,22 +1,21 @@
 """Vision transformer with the conventions of DINO.
 
 Dosovitskiy et al. 2021 (arXiv:2010.11929) with the choices of Caron et al. 2021 (arXiv:2104.14294): pre-norm
-blocks, a class token, learned positions that are resized bicubically so that one set of weights reads global
-and local crops alike; and, on request, what DINOv2 (Oquab et al. 2024, arXiv:2304.07193) and its successors added:
-registers, LayerScale and a mask token. Images are channels-last, ``(batch, y, x, channel)``, with any number of
+blocks, a class token, learned positions that are resized (`vis2img.models.positions`) so that one set of weights reads
+global and local crops alike; and, on request, what DINOv2 (Oquab et al. 2024, arXiv:2304.07193) and its successors
+added: registers, LayerScale and a mask token. Images are channels-last, ``(batch, y, x, channel)``, with any number of
 channels.
 """
 
-import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from vis2img.models.layers import Array, LayerNorm, Linear, gelu
+from vis2img.models.positions import Resizing, resize_positions
 
 # name -> (dim, depth, heads). "micro" is ours, for laptops and demos; the others are DINO's (head width 64).
 VARIANTS: dict[str, tuple[int, int, int]] = {
@@ -31,46 +30,6 @@ _TOKEN_INIT = nn.initializers.normal(stddev=0.02)
 # A patch embedding is a strided convolution; the published model leaves it at U(-1/sqrt(fan_in),
 # 1/sqrt(fan_in)).
 _PATCH_INIT = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
-
-
-def resize_positions(
-    positions: Float[Array, "side side dim"], rows: int, columns: int
-) -> Float[Array, "{rows} {columns} dim"]:
-    """Resize a square grid of position embeddings bicubically, as the published DINO code does.
-
-    Parameters
-    ----------
-    positions
-        Learned embeddings at the native size, which is returned as it is.
-    rows, columns
-        Wanted grid, in patches.
-    """
-    side = positions.shape[0]
-    if (rows, columns) == (side, side):
-        return positions
-    down, right = _resize_matrix(side, rows), _resize_matrix(side, columns)
-    return jnp.einsum("ip,jq,pqd->ijd", down, right, positions, precision=jax.lax.Precision.HIGHEST)
-
-
-def _resize_matrix(side: int, size: int) -> np.ndarray:
-    """Weights (size, side) of PyTorch's bicubic interpolation: a = -3/4 (Keys 1981), edges repeated, no filter.
-
-    The published code asks for the scale (size + 0.1) / side, against rounding; it shifts the grid a little, and
-    weights learned with it expect it.
-    """
-    weights = np.zeros((size, side), np.float32)
-    for i in range(size):
-        at = (i + 0.5) * side / (size + 0.1) - 0.5
-        for j in range(math.floor(at) - 1, math.floor(at) + 3):
-            weights[i, min(max(j, 0), side - 1)] += _cubic(at - j)
-    return weights
-
-
-def _cubic(t: float, a: float = -0.75) -> float:
-    t = abs(t)
-    if t <= 1.0:
-        return (a + 2.0) * t**3 - (a + 3.0) * t**2 + 1.0
-    return a * (t**3 - 5.0 * t**2 + 8.0 * t - 4.0) if t < 2.0 else 0.0
 
 
 def drop_path(
@@ -182,6 +141,8 @@ class ViT(nn.Module):
         Drop-path probability of the last block, in [0, 1); it grows linearly from 0 at the first.
     img_size : int
         Side [pixel] at which the position embedding lives; other sizes are interpolated from it.
+    positions : str
+        How: one of `vis2img.models.positions.Resizing`.
     registers : int
         Learned tokens that see and are seen, without a position (Darcet et al. 2024, arXiv:2309.16588).
     layer_scale : float
@@ -202,6 +163,7 @@ class ViT(nn.Module):
     mlp_ratio: float = 4.0
     drop_path: float = 0.0
     img_size: int = 224
+    positions: Resizing = "dino"
     registers: int = 0
     layer_scale: float = 0.0
     mask_token: bool = False
@@ -312,7 +274,7 @@ class ViT(nn.Module):
         side = self.img_size // p
         cls = self.param("cls_token", _TOKEN_INIT, (1, 1, self.dim))
         positions = self.param("pos_embed", _TOKEN_INIT, (1, 1 + side * side, self.dim))
-        grid = resize_positions(positions[0, 1:].reshape(side, side, self.dim), rows, columns)
+        grid = resize_positions(positions[0, 1:].reshape(side, side, self.dim), rows, columns, self.positions)
         patches = x + grid.reshape(1, rows * columns, self.dim)  # (B, N, D)
 
         first = cls + positions[:, :1]  # (1, 1, D)

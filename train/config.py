@@ -14,6 +14,7 @@ from vis2img.errors import ParameterError
 TRANSFORMERS = ("micro", "tiny", "small", "base")
 RESNETS = ("resnet18", "resnet50")
 PATCHES = (4, 8, 14, 16)
+RESIZINGS = ("dino", "plain", "antialias")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -55,7 +56,14 @@ class ModelConfig:
     drop_path: float = 0.1
     """Drop-path probability of the last block, in [0, 1); the paper's regularisation of the student."""
     weights: str | None = None
-    """File to start the backbone from: a DINO checkpoint (.pth) or safetensors with timm's names; default: random."""
+    """File to start the backbone from (.pth or safetensors): of DINO, iBOT, DINOv2, MAE, timm, torchvision's ResNets,
+    transformers, solo-learn or lightly, or what `vis2img export` wrote; default: random."""
+    positions: Literal["dino", "plain", "antialias"] | None = None
+    """How a transformer resizes its learned positions to views of other sizes: dino (DINO, iBOT, DINOv2), plain (MAE,
+    transformers) or antialias (DINOv2 with registers, timm); default: as the code of the weights, else dino."""
+    img_size: int | None = None
+    """Side of the images [pixel] for whose patches a transformer has learned positions; default: that of the weights,
+    else that of global views."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; the parameters are float32 in either case."""
     remat: bool = False
@@ -82,11 +90,18 @@ class ModelConfig:
         _require(self.out_dim > 1, f"model.out_dim must be at least 2, got {self.out_dim}")
         _require(0.0 <= self.drop_path < 1.0, f"model.drop_path must be in [0, 1), got {self.drop_path}")
         if self.is_resnet:
-            only_vit = {name: getattr(self, name) for name in ("registers", "layer_scale", "remat")}
+            names = ("registers", "layer_scale", "remat", "positions", "img_size")
+            only_vit = {name: getattr(self, name) for name in names}
             wrong = [f"model.{name}" for name, value in only_vit.items() if value]
             _require(not wrong, f"{', '.join(wrong)}: of transformers only, and model.variant is {self.variant}")
         else:
             _require(self.patch in PATCHES, f"model.patch must be {_one_of(PATCHES)}, got {self.patch}")
+            _require(
+                self.positions in (None, *RESIZINGS),
+                f"model.positions must be {_one_of(RESIZINGS)}, got {self.positions}",
+            )
+            fits = self.img_size is None or (self.img_size > 0 and self.img_size % self.patch == 0)
+            _require(fits, f"model.img_size must be a multiple of model.patch = {self.patch}, got {self.img_size}")
 
     @property
     def is_resnet(self) -> bool:

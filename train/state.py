@@ -52,7 +52,7 @@ class TrainState:
 def build_model(
     config: ModelConfig, img_size: int, optim: OptimConfig | None = None, *, axis_name: str | None = None
 ) -> DINOModel:
-    """Network of a configuration, with position embeddings for global views of ``img_size`` pixels a side.
+    """Network of a configuration, with position embeddings for views of ``img_size`` pixels a side if it does not say.
 
     Parameters
     ----------
@@ -76,7 +76,8 @@ def build_model(
         backbone = make_vit(
             f"{config.variant}/{config.patch}",
             drop_path=config.drop_path,
-            img_size=img_size,
+            img_size=config.img_size or img_size,
+            positions=config.positions or "dino",
             registers=config.registers,
             layer_scale=config.layer_scale,
             mask_token=optim.ibot > 0.0,

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from vis2img.models.vit import Block, ViT, make_vit, resize_positions
+from vis2img.models.positions import resize_positions
+from vis2img.models.vit import Block, ViT, make_vit
 
 PATCH, DIM, HEADS = 4, 24, 2
 

@@ -20,7 +20,7 @@ import pytest
 
 from tests.helpers.places import ROOT
 from vis2img.models.dino_head import DINOHead, DINOModel
-from vis2img.models.vit import ViT, resize_positions
+from vis2img.models.vit import ViT
 from vis2img.train.config import OptimConfig
 from vis2img.train.objectives.augment import turn_views
 from vis2img.train.objectives.dino import dino_loss, ema_update
@@ -276,24 +276,6 @@ class TorchExtras(TorchRun):
         z = z.flatten(0, 1)
         self.moment = 0.98 * self.moment + 0.02 * (z.T @ z / len(z))
         return dino + self.optim.ibot * ibot + self.optim.koleo * koleo
-
-
-# --- position embeddings -------------------------------------------------------------------------------------------
-
-
-def grids():
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(14, 14, 8)).astype(np.float32)
-
-
-@pytest.mark.parametrize("size", [(16, 16), (28, 14), (15, 40), (6, 6), (12, 7)])
-def test_positions_are_resized_as_published(size):
-    """With the scale that the published code asks for, which is a tenth of a patch more than the size."""
-    scale = tuple((n + 0.1) / 14 for n in size)
-    x = torch.tensor(grids()).permute(2, 0, 1)[None]
-    theirs = F.interpolate(x, scale_factor=scale, mode="bicubic")[0].permute(1, 2, 0)
-    assert theirs.shape[:2] == size
-    np.testing.assert_allclose(resize_positions(grids(), *size), theirs, atol=1e-5)
 
 
 # --- network -------------------------------------------------------------------------------------------------------

@@ -69,11 +69,12 @@ def export_run(
 def run_metadata(config: TrainConfig, backbone: Any, arrays: Mapping[str, np.ndarray], step: int) -> dict[str, str]:
     """Return what a file of weights should say of itself, as text.
 
-    Keys: "variant", "patch" (of a ViT), "img_size" [pixel], "channels", "step", "vis2img" (its version),
+    Keys: "variant", "patch" and "positions" (of a ViT: how it resizes them, see `vis2img.models.positions`), "img_size"
+    [pixel] (that they are learned for), "channels", "step", "vis2img" (its version),
     "normalisation" and "stretch" (of the images), and "timm", the keywords of ``timm.create_model`` as JSON.
     """
     architecture = describe(arrays)
-    size, channels = config.data.views.global_size, config.data.channels
+    size, channels = getattr(backbone, "img_size", config.data.views.global_size), config.data.channels
     metadata = {
         "variant": architecture.variant,
         "img_size": str(size),
@@ -84,7 +85,9 @@ def run_metadata(config: TrainConfig, backbone: Any, arrays: Mapping[str, np.nda
         "stretch": json.dumps(asdict(config.data.views.stretch)),
         "timm": json.dumps(timm_keywords(architecture, backbone, size, channels)),
     }
-    return {**metadata, "patch": str(architecture.patch)} if architecture.patch else metadata
+    if architecture.patch is None:
+        return metadata
+    return {**metadata, "patch": str(architecture.patch), "positions": backbone.positions}
 
 
 def timm_keywords(architecture: Architecture, backbone: Any, img_size: int, channels: int) -> dict[str, Any]:

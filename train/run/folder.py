@@ -202,6 +202,12 @@ def read_config_of(folder: Path) -> TrainConfig:
     return replace(build(TrainConfig, record, folder / "config.yaml", saved=True), out=str(folder))
 
 
+def recorded_model(folder: Path) -> dict[str, Any]:
+    """Return the settings of the network in a run folder, as they are written there; some may be missing."""
+    record = _read_record(folder).get("model")
+    return record if isinstance(record, dict) else {}
+
+
 def _versions() -> dict[str, str]:
     names = ("vis2img", "jax", "jaxlib", "flax", "optax", "ducc0", "python-casacore", "dask", "numpy")
     return {name: version(name) for name in names}

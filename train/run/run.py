@@ -23,13 +23,14 @@ from vis2img.train.hosts import is_first, start_hosts
 from vis2img.train.parallel import AXIS
 from vis2img.train.run.checkpoints import CheckpointStore
 from vis2img.train.run.config import TrainConfig
-from vis2img.train.run.folder import check_inputs, open_folder, read_config_of, saved_steps
+from vis2img.train.run.folder import check_inputs, open_folder, read_config_of, recorded_model, saved_steps
 from vis2img.train.run.fragile import fragile
 from vis2img.train.run.loop import Loop, RunResult, full_rate
 from vis2img.train.run.metrics_log import read_metrics
 from vis2img.train.run.stopping import ABANDONED, StopRequest
 from vis2img.train.state import TrainState, backbone_variables, build_model, create_state
-from vis2img.train.weights.pretrained import load_pretrained
+from vis2img.train.weights.describe import Architecture
+from vis2img.train.weights.pretrained import learned_positions, load_pretrained
 
 _COMPILING = "the first step compiles now, which takes a while"
 __all__ = ["ABANDONED", "RunResult", "load_run", "read_metrics", "train"]
@@ -62,6 +63,7 @@ def train(
     """
     folder = Path(config.out)
     check_inputs(config)
+    config = _with_positions(config)
     start_hosts(config.hosts)
     # A stop is heard as soon as the folder is there to tell that the run has begun.
     with StopRequest().listening() as stop:
@@ -79,6 +81,25 @@ def train(
             if on_dashboard and connection and connection.dashboard_link:
                 on_dashboard(connection.dashboard_link)
             return _train(config, folder, connection, stop, progress, on_warning)
+
+
+def _with_positions(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with the positions of the weights it starts from, or of the run that is there.
+
+    They belong to the record of the run, which is read when the file of weights may be gone.
+    """
+    model, folder = config.model, Path(config.out)
+    if model.weights is None:
+        return config
+    if saved_steps(folder):
+        kept = recorded_model(folder)
+        positions, size = kept.get("positions"), kept.get("img_size")
+    else:
+        patch = None if model.is_resnet else model.patch
+        own = Architecture(model.variant, patch, model.registers, model.layer_scale > 0)
+        positions, size = learned_positions(model.weights, own)
+    settled = replace(model, positions=model.positions or positions, img_size=model.img_size or size)
+    return replace(config, model=settled)
 
 
 def _train(

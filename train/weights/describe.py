@@ -5,10 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from vis2img.models import resnet, vit
-
-_CONTAINERS = ("teacher", "student", "state_dict", "model", "model_state_dict")
-_PREFIXES = ("module.", "_orig_mod.", "backbone.", "encoder.")
-_HEAD = re.compile(r"(head|heads|head_dist|fc|dino_head|ibot_head|projector|projection_head|prototypes)\.")
+from vis2img.train.weights.families import KNOWN, read_backbone
 
 
 class Architecture(NamedTuple):
@@ -54,72 +51,20 @@ class Architecture(NamedTuple):
         return f": the file is of a {self}, the model here a {model}; use {', '.join(changes)}"
 
 
-def backbone_arrays(arrays: Mapping[str, Any], key: str = "teacher") -> dict[str, Any]:
-    """Return the backbone's arrays of a file by their plain names, without prefixes, heads and counters.
-
-    Parameters
-    ----------
-    arrays : mapping
-        As read: names to arrays, or a full checkpoint with such mappings inside.
-    key : str
-        Which network of a full checkpoint; a file of one network has no choice.
-
-    Raises
-    ------
-    ValueError
-        If there is no such network in the file, or one name twice.
-    """
-    backbone: dict[str, Any] = {}
-    for name, value in _network(arrays, key).items():
-        plain = _plain(name) if isinstance(name, str) and hasattr(value, "shape") else None
-        if plain is None:
-            continue
-        if plain in backbone:
-            raise ValueError(f"two arrays are called {plain} without their prefixes; save one backbone alone")
-        backbone[plain] = value
-    if not backbone:
-        raise ValueError(f"no weights in it; its keys are {', '.join(map(str, list(arrays)[:8])) or 'none'}")
-    return backbone
-
-
-def _network(arrays: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    inside = [name for name in _CONTAINERS if isinstance(arrays.get(name), Mapping)]
-    if isinstance(arrays.get(key), Mapping):
-        return _network(arrays[key], key)
-    if key in ("teacher", "student") and {"teacher", "student"} & set(inside):
-        raise ValueError(f"there is no {key} in it, but a {inside[0]}; ask for that")
-    return _network(arrays[inside[0]], key) if inside else arrays
-
-
-def _plain(name: str) -> str | None:
-    """Name without prefixes; None for what is no part of the backbone."""
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in _PREFIXES:
-            if name.startswith(prefix):
-                name, stripped = name.removeprefix(prefix), True
-    if _HEAD.match(name) or name.endswith("num_batches_tracked"):
-        return None
-    # DINOv2 trains with blocks in chunks, "blocks.CHUNK.BLOCK.", where BLOCK counts from the first chunk on.
-    name = re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name)
-    return {"register_tokens": "reg_token", "masked_embed": "mask_token"}.get(name, name)
-
-
 def describe(arrays: Mapping[str, Any]) -> Architecture:
     """Return the architecture of a file's weights.
 
     Parameters
     ----------
     arrays : mapping
-        As for `backbone_arrays`; anything with shapes serves for an array.
+        As for `vis2img.train.weights.families.read_backbone`; anything with shapes serves for an array.
 
     Raises
     ------
     ValueError
         If they are neither a ViT's nor a ResNet's.
     """
-    backbone = backbone_arrays(arrays)
+    backbone = read_backbone(arrays).arrays
     stem = backbone.get("patch_embed.proj.weight")
     patch = int(stem.shape[-1]) if stem is not None and len(stem.shape) == 4 else None
     return architecture({name: tuple(value.shape) for name, value in backbone.items()}, patch)
@@ -139,7 +84,9 @@ def architecture(shapes: Mapping[str, tuple[int, ...]], patch: int | None) -> Ar
         same = [name for name, spec in resnet.VARIANTS.items() if spec == (depths, bottleneck)]
         kind = "bottleneck" if bottleneck else "plain"
         return Architecture(same[0] if same else f"ResNet of {depths} {kind} blocks")
-    raise ValueError(f"neither a ViT nor a ResNet: its first array is {next(iter(shapes), 'absent')}")
+    raise ValueError(
+        f"neither a ViT nor a ResNet: its first array is {next(iter(shapes), 'absent')}; known are the names of {KNOWN}"
+    )
 
 
 def _count(names: Mapping[str, Any], pattern: str) -> int:

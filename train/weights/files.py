@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, deserialize, safe_open
 
 from vis2img.train.weights.pickle import Arrays, Storage, TorchUnpickler, decode
 from vis2img.unpickle import RefusedError
@@ -41,11 +41,29 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         If it cannot be opened.
     """
     path = Path(path)
-    head = _head(path)
-    # The length of the header, eight bytes, then JSON.
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
-        return read_safetensors(path)
-    return read_torch(path)
+    return read_safetensors(path) if _is_safetensors(_head(path)) else read_torch(path)
+
+
+def read_header(path: str | Path) -> dict[str, str] | None:
+    """Return what the header of a safetensors file says of it; None of a file that is none.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `read_weights`.
+    """
+    if not _is_safetensors(_head(Path(path))):
+        return None
+    try:
+        with safe_open(path, "np") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or {_AGAIN} ({error})") from error
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Tell whether a file begins with the length of a header, eight bytes, and then JSON."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Names and layouts of PyTorch's weights, and those of the networks here: plain arrays, both ways.
 
-Read are the names of DINO (Caron et al. 2021, arXiv:2104.14294), DINOv2 (Oquab et al. 2023, arXiv:2304.07193), timm
-and torchvision; written are those of timm, which for a ResNet are torchvision's. Matrices are transposed, as PyTorch
+Read are the names of all that `vis2img.train.weights.families` knows; written are those of timm, which for a ResNet are
+torchvision's. Matrices are transposed, as PyTorch
 keeps (out, in); convolutions go from (out, in, y, x) to (y, x, in, out), and that of the patches on to a matrix over
 (y, x, channel).
 """
@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vis2img.models.vit import resize_positions
-from vis2img.train.weights.describe import Architecture, architecture, backbone_arrays, describe
+from vis2img.models.positions import Resizing, resize_positions
+from vis2img.train.weights.describe import Architecture, architecture, describe
+from vis2img.train.weights.families import read_backbone
 
 __all__ = ["Architecture", "describe", "from_torch", "to_timm"]
 
@@ -36,14 +37,19 @@ _RGB = 3
 
 
 def from_torch(
-    arrays: Mapping[str, Any], template: Mapping[str, Any], key: str = "teacher", patch: int | None = None
+    arrays: Mapping[str, Any],
+    template: Mapping[str, Any],
+    key: str = "teacher",
+    patch: int | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the variables of a backbone from PyTorch's arrays.
 
     Projection heads and classifiers are left out. The stem of an RGB network is adapted to another number of
-    channels (`adapt_stem`); positions are resized as the network itself would (`vis2img.models.vit.resize_positions`)
-    if the native grid is another one. Positions of timm without one
-    for the class token get zero for it. A mask token, which only training needs, is zero if the file has none.
+    channels (`adapt_stem`). Positions are resized as the code of the file resizes them if the grid of the template is
+    another one; what computes at several sizes had better keep the grid of the file, as the published networks do.
+    Positions of timm without one for the class token get zero for it. A mask token, which only training needs, is zero
+    if the file has none.
 
     Parameters
     ----------
@@ -56,6 +62,8 @@ def from_torch(
     patch : int, optional
         Patch side [pixel] of the model. Shapes alone cannot tell 8 pixels of one channel from 4 pixels of four, so
         without it the file's is believed.
+    metadata : mapping, optional
+        Header of a safetensors file; see `vis2img.train.weights.families.read_backbone`.
 
     Returns
     -------
@@ -67,14 +75,15 @@ def from_torch(
     ValueError
         If a key is missing, unexpected or of the wrong shape; the message names it and the likely cause.
     """
-    source = {name: np.asarray(value, np.float32) for name, value in backbone_arrays(arrays, key).items()}
+    backbone = read_backbone(arrays, key, metadata)
+    source = {name: np.asarray(value, np.float32) for name, value in backbone.arrays.items()}
     wanted = {torch_name(path): (path, leaf) for path, leaf in flatten_dict(template).items()}
     cause = _cause(source, wanted, patch)
     # (1, D) in DINOv2 and iBOT.
     blank = np.zeros_like(source["cls_token"]) if "cls_token" in source else np.zeros(1, np.float32)
     source["mask_token"] = source.get("mask_token", blank).reshape(1, 1, -1)
     if "pos_embed" in source and "pos_embed" in wanted:
-        source |= _with_positions(source, math.isqrt(wanted["pos_embed"][1].shape[1] - 1))
+        source |= _with_positions(source, math.isqrt(wanted["pos_embed"][1].shape[1] - 1), backbone.positions)
     variables = {
         path: _convert(name, source[name], leaf.shape, patch, cause)
         for name, (path, leaf) in wanted.items()
@@ -187,20 +196,36 @@ def _convert(name: str, array: np.ndarray, shape: tuple[int, ...], patch: int | 
     return np.ascontiguousarray(out)
 
 
-def _with_positions(source: Mapping[str, np.ndarray], side: int) -> dict[str, np.ndarray]:
-    """Return "pos_embed" (1, 1 + side^2, D) and, if registers have positions (older timm), those added to them."""
+def native_side(source: Mapping[str, Any], side: int | None = None) -> tuple[int, int]:
+    """Return how many positions there are ahead of those of patches, and the side of their grid [patch].
+
+    Ahead are those of the class token, of nothing, or of the class token and registers (older timm); where the number
+    of all allows two of these, that with a grid of ``side``, else the first.
+
+    Raises
+    ------
+    ValueError
+        If the others are no square grid.
+    """
     positions = source["pos_embed"]
     registers = source["reg_token"].shape[1] if "reg_token" in source else 0
-    if positions.ndim != 3:
-        raise ValueError(f"pos_embed is {positions.shape} in the file, but must be (1, positions, width)")
-    length, width = positions.shape[1:]
-    # Ahead of the patches: class, nothing, or class and registers; the native size decides where two are possible.
-    heads = [n for n in (1, 0, 1 + registers) if length > n and math.isqrt(length - n) ** 2 == length - n]
-    if not heads:
-        raise ValueError(f"pos_embed is {positions.shape} in the file, which is no square grid of patches")
-    ahead = next((n for n in heads if length - n == side * side), heads[0])
-    native = math.isqrt(length - ahead)
-    grid = np.asarray(resize_positions(jnp.asarray(positions[0, ahead:].reshape(native, native, width)), side, side))
+    if len(positions.shape) != 3:
+        raise ValueError(f"pos_embed is {tuple(positions.shape)} in the file, but must be (1, positions, width)")
+    length = positions.shape[1]
+    grids = {n: math.isqrt(length - n) for n in (1, 0, 1 + registers) if length > n}
+    grids = {n: grid for n, grid in grids.items() if grid**2 == length - n}
+    if not grids:
+        raise ValueError(f"pos_embed is {tuple(positions.shape)} in the file, which is no square grid of patches")
+    return next(((n, grid) for n, grid in grids.items() if grid == side), next(iter(grids.items())))
+
+
+def _with_positions(source: Mapping[str, np.ndarray], side: int, resizing: Resizing) -> dict[str, np.ndarray]:
+    """Return "pos_embed" (1, 1 + side^2, D) and, if registers have positions, those added to them."""
+    positions = source["pos_embed"]
+    ahead, native = native_side(source, side)
+    width = positions.shape[2]
+    grid = jnp.asarray(positions[0, ahead:].reshape(native, native, width))
+    grid = np.asarray(resize_positions(grid, side, side, resizing))
     first = positions[:, :1] if ahead else np.zeros((1, 1, width), np.float32)
     out = {"pos_embed": np.concatenate([first, grid.reshape(1, side * side, width)], axis=1)}
     if ahead > 1:
@@ -211,7 +236,9 @@ def _with_positions(source: Mapping[str, np.ndarray], side: int) -> dict[str, np
 def _cause(source: Mapping[str, np.ndarray], wanted: Mapping[str, Any], patch: int | None) -> str:
     """Return the likely cause of anything that does not fit, or nothing if the architectures agree."""
     model = architecture({name: tuple(leaf.shape) for name, (_, leaf) in wanted.items()}, patch)
+    stem = source.get(_STEMS[0])
+    its_patch = stem.shape[-1] if stem is not None and stem.ndim == 4 else None
     try:
-        return describe(source).advice(model)
+        return architecture({name: array.shape for name, array in source.items()}, its_patch).advice(model)
     except ValueError as error:
         return f": {error}"

@@ -20,10 +20,25 @@ from vis2img.configs.records import to_record
 from vis2img.draws.presets import load_prior
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.loader.config import LoaderConfig
+from vis2img.models.vit import make_vit
 from vis2img.train.config import ModelConfig, OptimConfig
+from vis2img.train.run.checkpoints import CheckpointStore
 from vis2img.train.run.config import TrainConfig
+from vis2img.train.run.export import export_run, write_safetensors
 from vis2img.train.run.folder import check_inputs, keep_compiled, open_folder, read_config_of
-from vis2img.train.run.run import RunResult, _check_batch, load_run, read_metrics, train
+from vis2img.train.run.run import (
+    RunResult,
+    _blank,
+    _check_batch,
+    _initial,
+    _with_positions,
+    load_run,
+    read_metrics,
+    train,
+)
+from vis2img.train.weights.describe import Architecture
+from vis2img.train.weights.names import to_timm
+from vis2img.train.weights.pretrained import learned_positions
 from vis2img.views.crops import ViewConfig
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -224,6 +239,40 @@ def test_weights_are_not_asked_for_again(config: TrainConfig) -> None:
     config = replace(config, model=replace(config.model, weights="gone.pth"))
     leave_checkpoint(Path(config.out))
     check_inputs(config)
+
+
+def test_a_run_keeps_the_positions_of_its_weights(config: TrainConfig, tmp_path: Path) -> None:
+    """Those of timm are resized otherwise than DINO's, at whatever size they were learned."""
+    path, network = tmp_path / "timm.safetensors", make_vit("micro/8", img_size=32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 32, 32, 2), np.float32))
+    arrays = to_timm(jax.tree.map(lambda x: np.full(x.shape, 0.1, np.float32), shapes), 8)
+    write_safetensors(arrays, path, {"format": "pt"})
+    config = replace(config, model=replace(config.model, weights=str(path)), steps=2)
+    settled = _with_positions(config)
+    open_folder(Path(config.out), settled)
+    with CheckpointStore(Path(config.out) / "checkpoints") as store:
+        store.save(_initial(_blank(settled)[1], settled), config.steps)  # as if it had trained
+    kept, state, model = load_run(config.out)
+    assert (kept.model.positions, kept.model.img_size) == ("antialias", 32)
+    assert (model.backbone.positions, model.backbone.img_size) == ("antialias", 32)
+    assert state.teacher["backbone"]["pos_embed"].shape == (1, 17, 96)
+
+    export_run(config.out, tmp_path / "ours.safetensors")
+    assert learned_positions(tmp_path / "ours.safetensors", Architecture("micro", 8)) == ("antialias", 32)
+    # The command that began it goes on, even when the file is gone; another way is another run.
+    path.unlink()
+    assert train(config).finished
+    with pytest.raises(OutputError, match=r"another model\.positions"):
+        train(replace(config, model=replace(config.model, positions="dino")))
+
+
+def test_weights_of_another_network_are_told_before_anything_starts(config: TrainConfig, tmp_path: Path) -> None:
+    path, network = tmp_path / "other.safetensors", make_vit("micro/16", img_size=32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 32, 32, 1), np.float32))
+    write_safetensors(to_timm(jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes), 16), path, {})
+    with pytest.raises(Vis2imgError, match=r"other\.safetensors: the file is of a micro/16.*use patch 16$"):
+        train(replace(config, model=replace(config.model, weights=str(path))))
+    assert not Path(config.out).exists()
 
 
 def test_a_finished_run_starts_nothing_and_warns_of_nothing(config: TrainConfig, monkeypatch) -> None:

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from tests.helpers.torch_networks import numpy_state, plain_vit, shaken, torch_tokens
+from vis2img.models.positions import resize_positions
 from vis2img.models.resnet import ResNet, make_resnet
-from vis2img.models.vit import ViT, make_vit, resize_positions
+from vis2img.models.vit import ViT, make_vit
 from vis2img.train.weights.names import adapt_stem, describe, from_torch, to_timm
-
-NO_TORCH = "PyTorch, the reference, is not installed"
 
 
 def shapes_of(model, channels=1, size=None):
@@ -35,105 +35,8 @@ def apply(model, variables, images):
     return np.asarray(jax.jit(lambda v, x: model.apply(v, x)[1]["tokens"])(variables, images))
 
 
-def numpy_state(network):
-    return {name: value.numpy() for name, value in network.state_dict().items()}
-
-
-def shaken(network):
-    """Random weights, so that none is negligible; they keep the activations of order one."""
-    import torch
-
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 1:
-                parameter.normal_(0.3, 0.3)
-            else:
-                parameter.normal_(0.0, 0.5 if parameter.shape[0] == 1 else parameter[0].numel() ** -0.5)
-    return network.eval()
-
-
-def torch_tokens(network, images):
-    import torch
-
-    with torch.no_grad():
-        return network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
-
-
 def close(ours, theirs):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
-def plain_vit(patch, dim, depth, heads, img_size, channels, registers=0, layer_scale=False):
-    """A transformer with the names of DINO, or with registers or LayerScale of DINOv2; gives all tokens."""
-    torch = pytest.importorskip("torch", reason=NO_TORCH)
-    nn, F = torch.nn, torch.nn.functional
-
-    class Scale(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.gamma = nn.Parameter(torch.ones(dim))
-
-        def forward(self, x):
-            return x * self.gamma
-
-    class Attention(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-
-        def forward(self, x):
-            q, k, v = (
-                part.unflatten(-1, (heads, dim // heads)).transpose(1, 2) for part in self.qkv(x).split(dim, dim=-1)
-            )
-            return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-    class Mlp(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
-
-        def forward(self, x):
-            return self.fc2(F.gelu(self.fc1(x)))
-
-    class Block(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
-            self.attn, self.mlp = Attention(), Mlp()
-            self.ls1, self.ls2 = (Scale(), Scale()) if layer_scale else (nn.Identity(), nn.Identity())
-
-        def forward(self, x):
-            x = x + self.ls1(self.attn(self.norm1(x)))
-            return x + self.ls2(self.mlp(self.norm2(x)))
-
-    class Patches(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.proj = nn.Conv2d(channels, dim, patch, patch)
-
-    class Network(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (img_size // patch) ** 2, dim))
-            if registers:
-                self.register_tokens = nn.Parameter(torch.zeros(1, registers, dim))
-                self.mask_token = nn.Parameter(torch.zeros(1, dim))
-            self.patch_embed = Patches()
-            self.blocks = nn.ModuleList(Block() for _ in range(depth))
-            self.norm = nn.LayerNorm(dim, eps=1e-6)
-
-        def forward(self, images):
-            x = self.patch_embed.proj(images).flatten(2).transpose(1, 2)
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
-            if registers:
-                x = torch.cat([x[:, :1], self.register_tokens.expand(len(x), -1, -1), x[:, 1:]], 1)
-            for block in self.blocks:
-                x = block(x)
-            return self.norm(x)
-
-    return shaken(Network())
 
 
 @pytest.mark.parametrize(
