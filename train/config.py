@@ -90,8 +90,8 @@ class ModelConfig:
         _require(self.out_dim > 1, f"model.out_dim must be at least 2, got {self.out_dim}")
         _require(0.0 <= self.drop_path < 1.0, f"model.drop_path must be in [0, 1), got {self.drop_path}")
         if self.is_resnet:
-            names = ("registers", "layer_scale", "remat", "positions", "img_size")
-            only_vit = {name: getattr(self, name) for name in names}
+            fields_of_vit = ("registers", "layer_scale", "remat", "positions", "img_size")
+            only_vit = {name: getattr(self, name) for name in fields_of_vit}
             wrong = [f"model.{name}" for name, value in only_vit.items() if value]
             _require(not wrong, f"{', '.join(wrong)}: of transformers only, and model.variant is {self.variant}")
         else:

@@ -224,8 +224,8 @@ def _with_positions(source: Mapping[str, np.ndarray], side: int, resizing: Resiz
     positions = source["pos_embed"]
     ahead, native = native_side(source, side)
     width = positions.shape[2]
-    grid = jnp.asarray(positions[0, ahead:].reshape(native, native, width))
-    grid = np.asarray(resize_positions(grid, side, side, resizing))
+    learned = jnp.asarray(positions[0, ahead:].reshape(native, native, width))
+    grid = np.asarray(resize_positions(learned, side, side, resizing))
     first = positions[:, :1] if ahead else np.zeros((1, 1, width), np.float32)
     out = {"pos_embed": np.concatenate([first, grid.reshape(1, side * side, width)], axis=1)}
     if ahead > 1:
