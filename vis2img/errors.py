@@ -31,6 +31,10 @@ class OutputError(Vis2imgError):
     """An output that exists already or cannot be written."""
 
 
+class StoreError(MeasurementSetError, OutputError):
+    """Averaged data that are not whole, or none of ours."""
+
+
 class BusyError(OutputError):
     """An output that another process is writing."""
 

@@ -360,7 +360,7 @@ def flip(path: Path) -> None:
         ({"rows": 3}, "zarr group of something else"),
         ({"format": "vis2img averaged visibilities", "version": 99, "parameters": {"new": 1}}, "newer vis2img"),
         ({"format": "vis2img averaged visibilities", "version": 1}, "average the measurement set again"),
-        ({"format": "vis2img averaged visibilities", "version": 2}, "parameters cannot be read"),
+        ({"format": "vis2img averaged visibilities", "version": 2}, "its attributes lack parameters"),
     ],
     ids=["foreign", "newer", "older", "incomplete"],
 )

@@ -22,7 +22,7 @@ import numpy as np
 from vis2img import __version__
 from vis2img.configs.records import to_record
 from vis2img.draws.fits_field import is_image
-from vis2img.errors import OutputError, Vis2imgError
+from vis2img.errors import OutputError, StoreError, Vis2imgError
 from vis2img.files import check_outputs
 from vis2img.loader.config import ENGINE_KEYS
 from vis2img.models.dino_head import DINOModel
@@ -129,9 +129,9 @@ def _noting(skipped: dict[str, str], name: str) -> Iterator[None]:
     """Note why an input cannot be used, and go on; what is wrong with the output is wrong for all of them."""
     try:
         yield
-    except OutputError:
-        raise
     except Vis2imgError as error:
+        if isinstance(error, OutputError) and not isinstance(error, StoreError):
+            raise
         skipped[name] = str(error)
 
 

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vis2img.averaging.store import FORMAT, STAGE, attributes_of, block_trouble, blocks_of, open_group, partial_path
+from vis2img.averaging.store import FORMAT, STAGE, attributes_of, block_trouble, blocks_of, new_group, partial_path
 from vis2img.errors import OutputError
 from vis2img.files import discard, recover, remove_left_over, staging
 
@@ -73,7 +73,7 @@ def prepare(out: Path, record: dict[str, Any], overwrite: bool) -> Path:
 def _create(partial: Path, out: Path, record: dict[str, Any]) -> None:
     try:
         with staging(out, alone=True) as aside:
-            open_group(aside / partial.name, "w", attributes=record)
+            new_group(aside / partial.name, attributes=record)
             (aside / partial.name).rename(partial)
     except OSError as error:
         raise OutputError(f"cannot write {partial}: {error.strerror}") from error

@@ -27,7 +27,15 @@ from vis2img import __version__
 from vis2img.averaging.cells import CellTable, TableFull, check_range
 from vis2img.averaging.folder import prepare
 from vis2img.averaging.params import AveragingParams
-from vis2img.averaging.store import FORMAT, FORMAT_VERSION, attributes_of, blocks_of, record_of, write_block
+from vis2img.averaging.store import (
+    FORMAT,
+    FORMAT_VERSION,
+    attributes_of,
+    blocks_of,
+    check_whole,
+    record_of,
+    write_block,
+)
 from vis2img.errors import MeasurementSetError, ParameterError
 from vis2img.files import discard, publish
 from vis2img.imaging.weighting_kernels import spread
@@ -126,6 +134,7 @@ def average(
         wanted = {index: path for index, path in enumerate(blocks) if not path.is_dir()}
         if wanted:
             job.run(wanted, memory)
+        check_whole(folder, record)
         written = [attributes_of(path) for path in blocks]
         trouble = reader.trouble() if len(wanted) == len(blocks) else None
         if trouble or not any(each["nvis"] for each in written):

@@ -14,12 +14,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vis2img.averaging.checks import ARRAYS, check_array, check_contents, check_record, metadata_of
 from vis2img.averaging.params import AveragingParams
-from vis2img.errors import OutputError, ParameterError
+from vis2img.errors import OutputError, ParameterError, StoreError, first_line
 from vis2img.visibilities import SPEED_OF_LIGHT, Averages, Contents, Origin, Visibilities
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 FORMAT, FORMAT_VERSION = "vis2img averaged visibilities", 2
 STAGE = ".partial-"  # start of the name of a block while it is written
-_ARRAYS = ("uvw", "vis", "weight", "chan", "channel_block")
 _CHUNK_ROWS = 1 << 22
+_WIDE = {"uvw": np.float64, "vis": np.complex128, "weight": np.float64, "chan": np.float64}  # to sum each in
 _CHAN_STEPS = 4096  # to a channel, that the mean channels of averages are rounded to
 # What the record tells of the origin, in this order, and those that it splits in two.
 _META = (
@@ -59,24 +60,20 @@ def read_averaged(
 
     Raises
     ------
-    OutputError
-        If ``path`` is no such store, or not whole.
+    StoreError
+        If ``path`` is no such store, not whole, or damaged.
     ParameterError
         If the blocks chosen are empty.
     """
     path = Path(path)
     record = read_record(path)
+    check_whole(path, record)
     paths, params = blocks_of(path, record), params_of(record)
-    for block in paths:
-        if trouble := block_trouble(block):
-            missing = sum(not p.is_dir() for p in paths)
-            counted = f" ({missing} of {len(paths)} time blocks are missing)" if missing else ""
-            raise OutputError(f"{path} is not whole: {block.name} {trouble}{counted}; {_AGAIN} to make it so")
     chosen = paths[time_blocks]
     chans = range(params.channel_blocks)[channel_blocks]
     if not chosen or not chans:
         raise ParameterError(f"{path} has {len(paths)} time and {params.channel_blocks} channel blocks; none is chosen")
-    blocks = [(attributes_of(block), _load(block)) for block in chosen]
+    blocks = [(attributes_of(block), _load(block, params.channel_blocks, len(record["chan_freq"]))) for block in chosen]
     return [_part(record, params, c, blocks) for c in chans]
 
 
@@ -128,13 +125,55 @@ def _part(
     )
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a time block."""
-    try:
-        group = open_group(path)
-        return {name: np.asarray(group[name][:]) for name in _ARRAYS}
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise OutputError(f"{path} is damaged ({error}); delete it, and {_AGAIN}") from error
+def check_whole(path: Path, record: dict[str, Any]) -> None:
+    """Refuse a store of which a time block is missing or damaged. Looks at metadata and the sizes of files only.
+
+    Raises
+    ------
+    StoreError
+        One line that names the block, and the array where it is one.
+    """
+    paths = blocks_of(path, record)
+    for block in paths:
+        if trouble := block_trouble(block):
+            missing = sum(not p.is_dir() for p in paths)
+            counted = f" ({missing} of {len(paths)} time blocks are missing)" if missing else ""
+            raise StoreError(f"{path} is not whole: {block.name} {trouble}{counted}; {_AGAIN} to make it so")
+        attributes = attributes_of(block)
+        try:
+            check_contents(block, attributes, len(record["chan_freq"]))
+            for name in ARRAYS:
+                check_array(block, name, attributes["nrow"])
+        except StoreError as error:
+            raise StoreError(f"{error}; delete {block.name}, and {_AGAIN}") from error
+
+
+def _load(path: Path, channel_blocks: int, nchan: int) -> dict[str, np.ndarray]:
+    """Return the arrays of a time block, whose metadata have been checked."""
+    import zarr
+
+    arrays = {}
+    for name in ARRAYS:
+        try:
+            array: Any = zarr.open_array(path / name, mode="r", zarr_format=3)
+            arrays[name] = np.asarray(array[:])
+        except Exception as error:  # of many types, for what is damaged
+            raise StoreError(f"{path} is damaged ({name}: {first_line(error)}); delete it, and {_AGAIN}") from error
+
+    # A sum is finite only if all are, and takes no memory.
+    with np.errstate(invalid="ignore", over="ignore"):
+        odd = [name for name, wide in _WIDE.items() if not np.isfinite(arrays[name].sum(dtype=wide))]
+    number, chan = arrays["channel_block"], arrays["chan"]
+    if not odd and len(number):
+        checks = {
+            "weight": arrays["weight"].min() >= 0,
+            "chan": chan.min() >= 0 and chan.max() <= nchan - 1,
+            "channel_block": number[0] >= 0 and number[-1] < channel_blocks and not (np.diff(number) < 0).any(),
+        }
+        odd = [name for name, right in checks.items() if not right]
+    if odd:
+        raise StoreError(f"{path} is damaged ({odd[0]} holds numbers that no average has); delete it, and {_AGAIN}")
+    return arrays
 
 
 def write_block(path: Path, cells: Sequence[Cells], attributes: dict[str, Any]) -> None:
@@ -159,8 +198,8 @@ def write_block(path: Path, cells: Sequence[Cells], attributes: dict[str, Any]) 
     # Noise does not compress. A chunk that holds zeros only is written too, or it would look lost.
     options: dict[str, Any] = {"compressors": {"name": "crc32c"}, "config": {"write_empty_chunks": True}}
     try:
-        group = open_group(stage, "w")
-        for name in _ARRAYS:
+        group = new_group(stage)
+        for name in ARRAYS:
             data = np.concatenate([getattr(piece, "block" if name == "channel_block" else name) for piece in cells])
             chunks = (max(1, min(len(data), _CHUNK_ROWS)), *data.shape[1:])
             group.create_array(name, data=data, chunks=chunks, **options)
@@ -181,6 +220,8 @@ def block_trouble(path: Path) -> str | None:
     try:
         files = attributes_of(path)["files"]
     except (OutputError, KeyError):
+        return "has no list of its files"
+    if not isinstance(files, dict) or not all(isinstance(size, int) for size in files.values()):
         return "has no list of its files"
     for name, size in files.items():
         there = (path / name).stat().st_size if (path / name).is_file() else None
@@ -204,34 +245,32 @@ def read_record(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    OutputError
+    StoreError
         If it is something else, unfinished, or of another format version.
     """
     if not path.exists() and partial_path(path).is_dir():
-        raise OutputError(f"{path} is not finished ({partial_path(path).name} is there); {_AGAIN} to go on")
+        raise StoreError(f"{path} is not finished ({partial_path(path).name} is there); {_AGAIN} to go on")
     record = attributes_of(path)
     if record.get("format") != FORMAT:
-        raise OutputError(f"{path} is a zarr group of something else, not averaged visibilities of vis2img")
+        raise StoreError(f"{path} is a zarr group of something else, not averaged visibilities of vis2img")
     version = record.get("version")
     if version != FORMAT_VERSION:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         remedy = "install a newer vis2img" if newer else "average the measurement set again with --overwrite"
-        raise OutputError(f"{path} has format version {version}, and this vis2img reads {FORMAT_VERSION}; {remedy}")
-    try:
-        params_of(record)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise OutputError(f"{path} is damaged: its parameters cannot be read ({error})") from error
-    lacking = [name for name in ("source", "selection", "chan_freq", "edges", "meta", "date") if name not in record]
+        raise StoreError(f"{path} has format version {version}, and this vis2img reads {FORMAT_VERSION}; {remedy}")
+    needed = ("parameters", "source", "selection", "chan_freq", "edges", "meta", "date")
+    lacking = [name for name in needed if name not in record]
     if lacking:
-        raise OutputError(f"{path} is damaged: its attributes lack {', '.join(lacking)}")
+        raise StoreError(f"{path} is damaged: its attributes lack {', '.join(lacking)}")
+    check_record(path, record)
     return record
 
 
-def open_group(path: Path, mode: Literal["r", "w"] = "r", **options: Any) -> Any:
-    """Open a zarr group, or make one."""
+def new_group(path: Path, **options: Any) -> Any:
+    """Make a zarr group."""
     import zarr
 
-    return zarr.open_group(path, mode=mode, **options)
+    return zarr.open_group(path, mode="w", zarr_format=3, **options)
 
 
 def attributes_of(path: Path) -> dict[str, Any]:
@@ -239,13 +278,13 @@ def attributes_of(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    OutputError
+    StoreError
         If there is none.
     """
-    try:
-        return dict(open_group(path).attrs)
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise OutputError(f"{path} does not hold averaged visibilities") from error
+    attributes = metadata_of(path, "group").get("attributes")
+    if not isinstance(attributes, dict):
+        raise StoreError(f"{path} does not hold averaged visibilities: its zarr.json has no attributes")
+    return attributes
 
 
 def params_of(record: dict[str, Any]) -> AveragingParams:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vis2img.averaging.store import origin_of, params_of, read_averaged, read_record
+from vis2img.averaging.store import check_whole, origin_of, params_of, read_averaged, read_record
 from vis2img.dataset.contract import Dataset, Outline
 from vis2img.errors import ParameterError
 from vis2img.ms.selection import Selection
@@ -35,6 +35,7 @@ class AveragedSet(Dataset):
 
     def __init__(self, path: Path) -> None:
         self.path, self.record = path, read_record(path)
+        check_whole(path, self.record)
         self.facet, self.origin = params_of(self.record), origin_of(self.record)
 
     @property
