@@ -30,6 +30,7 @@ from vis2img.machine import ran_at
 # Names that a FITS file is written under; those that are read may be compressed, by gzip or by fpack, too.
 WRITTEN_SUFFIXES = (".fits", ".fit", ".fts")
 FITS_SUFFIXES = tuple(suffix + more for suffix in WRITTEN_SUFFIXES for more in ("", ".gz", ".fz"))
+_PARTIAL = ".partial-"
 _LONGEST = 100  # bytes of an output's name in that of its folder of work in progress; a name has at most 255
 _CLOCKS = 60.0  # s that the clocks of a disk and of this machine may differ by
 
@@ -133,12 +134,21 @@ def staging(out: Path, *, alone: bool = False) -> Iterator[Path]:
 
 def remove_left_over(out: Path, *, alone: bool = False) -> None:
     """Remove the work in progress of killed processes on ``out``; see :func:`staging`."""
-    start = _partial(out)
-    for path in out.parent.glob(f"{glob.escape(start)}*"):
-        host, _, pid = path.name.removeprefix(start).rpartition("-")[0].rpartition("-")
-        dead = host == socket.gethostname() and pid.isdecimal() and not _is_at_work(int(pid), path)
-        if (alone or dead) and path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+    for path in out.parent.glob(f"{glob.escape(_partial(out))}*"):
+        _remove_if_dead(path, alone)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the work in progress of killed processes of this machine on any output in ``folder``."""
+    for path in folder.glob(f".*{_PARTIAL}*"):
+        _remove_if_dead(path, False)
+
+
+def _remove_if_dead(path: Path, alone: bool) -> None:
+    host, _, pid = path.name.rpartition(_PARTIAL)[2].rpartition("-")[0].rpartition("-")
+    dead = host == socket.gethostname() and pid.isdecimal() and not _is_at_work(int(pid), path)
+    if (alone or dead) and path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _partial(out: Path) -> str:
@@ -146,7 +156,7 @@ def _partial(out: Path) -> str:
     name = out.name
     if len(os.fsencode(name)) > _LONGEST:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    return f".{name}.partial-"
+    return f".{name}{_PARTIAL}"
 
 
 def _is_at_work(pid: int, path: Path) -> bool:

@@ -32,7 +32,7 @@ def hidden(out: Path, what: str) -> Path:
 
 
 @contextlib.contextmanager
-def locked(out: Path, doing: str = "being written") -> Iterator[bool]:
+def locked(out: Path, doing: str = "being written", at: Path | None = None) -> Iterator[bool]:
     """Keep other processes from making ``out`` for as long as the block lasts.
 
     Yields whether others are kept out indeed: some file systems have no locks.
@@ -42,6 +42,8 @@ def locked(out: Path, doing: str = "being written") -> Iterator[bool]:
     out : Path
     doing : str
         What the owner does with it, for the others.
+    at : Path, optional
+        The lock file; default: ``.OUT.lock`` beside the output.
 
     Raises
     ------
@@ -50,11 +52,11 @@ def locked(out: Path, doing: str = "being written") -> Iterator[bool]:
     OutputError
         If there is no folder for it, it cannot be written, or something else has the name of the lock.
     """
-    if out.name in ("", ".."):
+    if at is None and out.name in ("", ".."):
         raise OutputError(f"{out} is no name for an output")
-    if not out.parent.is_dir():
-        raise OutputError(f"the folder {out.parent} for {out.name} does not exist")
-    path = hidden(out, "lock")
+    path = at or hidden(out, "lock")
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} for {out.name} does not exist")
     try:
         file, held = _lock(path, out, doing)
     except OSError as error:

@@ -4,14 +4,17 @@ config.yaml    every setting, the seed among them
 prior.yaml     the imaging prior, where it came from a file: that may change, the run must not
 starts.jsonl   a line for each time that training began: when, from which step, with which versions on which devices
 compiled/      what JAX compiled
+.run.lock      held by the process that trains
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,8 +26,9 @@ from vis2img.configs.load import build, draft, read_config
 from vis2img.configs.records import differences, to_record
 from vis2img.draws.presets import PRESETS, load_prior
 from vis2img.errors import MeasurementSetError, OutputError, Vis2imgError
-from vis2img.files import write_text
+from vis2img.files import sweep, write_text
 from vis2img.loader.config import ENGINE_KEYS
+from vis2img.locks import locked
 from vis2img.train.run.config import TrainConfig
 
 _PATIENCE = 60.0  # s that a host waits for another's folder
@@ -35,6 +39,7 @@ FREE = (
 )
 # In what `open_folder` wrote, ever.
 _ALWAYS = {"out", "data", "model", "optim", "seed", "steps", "checkpoint_every", "keep_checkpoints", "log_every"}
+_LOCK = ".run.lock"
 _COMPILED = "JAX_COMPILATION_CACHE_DIR"
 _ANEW = "choose another out, or delete that folder to start anew"
 _STEPS = (
@@ -68,6 +73,45 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in there.iterdir() if path.name.isdigit()) if there.is_dir() else []
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder, which is made, for as long as the block lasts.
+
+    What a killed one left half-written goes.
+
+    Raises
+    ------
+    BusyError
+        If another process trains there; the message names host, process and since when.
+    OutputError
+        If the folder is a file, or cannot be written.
+    """
+    _make_folder(folder)
+    with locked(folder, "being trained", at=folder / _LOCK):
+        _tidy(folder)
+        yield
+
+
+def leave_tidy(folder: Path) -> None:
+    """Remove what a killed process left in the folder of a run that has ended, where that is allowed."""
+    with contextlib.suppress(OutputError), held(folder):
+        pass
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; name a folder in out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write the run folder {folder}: {error.strerror}") from error
+
+
+def _tidy(folder: Path) -> None:
+    for place in (folder, folder / "views"):
+        sweep(place)
+
+
 def keep_compiled(folder: Path) -> None:
     """Keep what JAX compiles in the folder of a run, so that a run that goes on need not wait for it.
 
@@ -80,7 +124,9 @@ def keep_compiled(folder: Path) -> None:
 
 
 def open_folder(folder: Path, config: TrainConfig, *, first: bool = True) -> None:
-    """Make the run folder, or check that it holds this very run.
+    """Write into the run folder which run it holds, or check that it holds this very run.
+
+    The first process must hold the folder: :func:`held`.
 
     Which workers make the draws may change; in synchronous mode it changes nothing else. A run that left no checkpoint
     has trained nothing that would have to agree: its configuration is replaced.
@@ -90,7 +136,7 @@ def open_folder(folder: Path, config: TrainConfig, *, first: bool = True) -> Non
     folder : Path
     config : TrainConfig
     first : bool
-        Whether this process makes the folder; others wait until it is there.
+        Whether this process writes; others wait until the configuration is there.
 
     Raises
     ------
@@ -106,8 +152,7 @@ def open_folder(folder: Path, config: TrainConfig, *, first: bool = True) -> Non
 
 
 def _make(folder: Path, config: TrainConfig) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file; name a folder in out")
+    _make_folder(folder)
     record, kept = to_record(config), folder / "prior.yaml"
     imaging = config.data.imaging
     if (folder / "config.yaml").exists():
@@ -116,15 +161,15 @@ def _make(folder: Path, config: TrainConfig) -> None:
             raise OutputError(f"{folder / 'config.yaml'} was not written by a run of vis2img; choose another out")
         if imaging == str(kept):  # the run's own copy, as of a configuration that was read back
             record["data"]["imaging"] = old["data"]["imaging"]
-    elif folder.exists() and any(folder.iterdir()):
+    elif any(path.name != _LOCK for path in folder.iterdir()):
         raise OutputError(f"{folder} is not empty and holds no run of vis2img; choose another out")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if imaging in PRESETS:
+        # In an order in which a kill leaves neither a folder that nobody knows nor the prior of an earlier try.
+        if imaging != str(kept):
             kept.unlink(missing_ok=True)
-        elif imaging != str(kept):
-            write_text(kept, yaml.safe_dump(load_prior(imaging).to_dict(), sort_keys=False))
         write_text(folder / "config.yaml", yaml.safe_dump(record, sort_keys=False))
+        if imaging != str(kept) and imaging not in PRESETS:
+            write_text(kept, yaml.safe_dump(load_prior(imaging).to_dict(), sort_keys=False))
     except OSError as error:
         raise OutputError(f"cannot write the run folder {folder}: {error.strerror}") from error
 
@@ -157,11 +202,13 @@ def note_start(folder: Path, step: int) -> None:
         "python": platform.python_version(),
         **_versions(),
     }
+    path = folder / "starts.jsonl"
     try:
-        with (folder / "starts.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        earlier = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+        # A disk that was full may have cut the last one short.
+        write_text(path, "".join(text for text in earlier if text.endswith("\n")) + json.dumps(line) + "\n")
     except OSError as error:
-        raise OutputError(f"cannot write {folder / 'starts.jsonl'}: {error.strerror}") from error
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _check_same(folder: Path, config: TrainConfig) -> None:

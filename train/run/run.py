@@ -23,7 +23,15 @@ from vis2img.train.hosts import is_first, start_hosts
 from vis2img.train.parallel import AXIS
 from vis2img.train.run.checkpoints import CheckpointStore
 from vis2img.train.run.config import TrainConfig
-from vis2img.train.run.folder import check_inputs, open_folder, read_config_of, recorded_model, saved_steps
+from vis2img.train.run.folder import (
+    check_inputs,
+    held,
+    leave_tidy,
+    open_folder,
+    read_config_of,
+    recorded_model,
+    saved_steps,
+)
 from vis2img.train.run.fragile import fragile
 from vis2img.train.run.loop import Loop, RunResult, full_rate
 from vis2img.train.run.metrics_log import read_metrics
@@ -59,18 +67,22 @@ def train(
     Raises
     ------
     Vis2imgError
-        If the folder holds another run, data cannot be used, or the loss stays non-finite.
+        If the folder holds another run or another process trains in it, data cannot be used, or the loss stays
+        non-finite.
     """
     folder = Path(config.out)
     check_inputs(config)
     config = _with_positions(config)
     start_hosts(config.hosts)
+    first = not jax.distributed.is_initialized() or is_first()
+    reached = (saved_steps(folder) or [0])[-1]
+    if reached >= config.steps:
+        open_folder(folder, config)
+        leave_tidy(folder)
+        return RunResult(folder, reached, True)
     # A stop is heard as soon as the folder is there to tell that the run has begun.
-    with StopRequest().listening() as stop:
-        open_folder(folder, config, first=not jax.distributed.is_initialized() or is_first())
-        reached = (saved_steps(folder) or [0])[-1]
-        if reached >= config.steps:
-            return RunResult(folder, reached, True)
+    with StopRequest().listening() as stop, held(folder) if first else nullcontext():
+        open_folder(folder, config, first=first)
         if on_warning:
             for warning in fragile(config):
                 on_warning(warning)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import socket
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +21,14 @@ from vis2img.cluster.engine import Engine
 from vis2img.configs.load import build, draft, load, override
 from vis2img.configs.records import to_record
 from vis2img.draws.presets import load_prior
-from vis2img.errors import OutputError, ParameterError, Vis2imgError
+from vis2img.errors import BusyError, OutputError, ParameterError, Vis2imgError
 from vis2img.loader.config import LoaderConfig
 from vis2img.models.vit import make_vit
 from vis2img.train.config import ModelConfig, OptimConfig
 from vis2img.train.run.checkpoints import CheckpointStore
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.export import export_run, write_safetensors
-from vis2img.train.run.folder import check_inputs, keep_compiled, open_folder, read_config_of
+from vis2img.train.run.folder import check_inputs, held, keep_compiled, open_folder, read_config_of
 from vis2img.train.run.run import (
     RunResult,
     _blank,
@@ -217,6 +220,48 @@ def test_hosts_wait_for_the_configuration_of_the_first(config: TrainConfig, monk
     open_folder(folder, config, first=False)
     writer.join()
     assert read_config_of(folder).seed == config.seed
+
+
+def test_a_second_training_in_one_folder_is_told_who_trains_there(cli, config: TrainConfig) -> None:
+    """A job that was submitted twice: the second leaves metrics and checkpoints of the first alone."""
+    folder = Path(config.out)
+    told = (
+        rf"{folder} is being trained by process {os.getpid()} on {re.escape(socket.gethostname())} since 20.*; "
+        "wait for it, or choose another name"
+    )
+    with held(folder):
+        open_folder(folder, config)
+        before = files(folder)
+        with pytest.raises(BusyError, match=told):
+            train(config)
+        path = folder.with_suffix(".yaml")
+        path.write_text(yaml.safe_dump(to_record(config)))
+        for argument in (path, folder):
+            assert re.fullmatch(told, cli("train", argument).error())
+        assert files(folder) == before
+    assert not (folder / ".run.lock").exists()
+
+
+def test_what_a_killed_training_left_does_not_stand_in_the_way(config: TrainConfig, monkeypatch) -> None:
+    monkeypatch.setattr("vis2img.train.run.run.connect", None)
+    folder = Path(config.out)
+    open_folder(folder, config)
+    (folder / "views").mkdir()
+    living = f".x.png.partial-{socket.gethostname()}-{os.getpid()}-live"
+    for place in (folder, folder / "views"):
+        (place / living).mkdir()
+        (place / f".x.png.partial-{socket.gethostname()}-999999999-dead").mkdir()
+    (folder / ".run.lock").write_text("process 999999999 on a-node-that-failed since 2026-01-01 00:00:00 +0000\n")
+    for steps in (0, config.steps):  # one that has to go on, and one that has nothing left to do
+        if steps:
+            (folder / ".run.lock").write_text("process 999999999 on there\n")
+            leave_checkpoint(folder, steps)
+        with contextlib.nullcontext() if steps else pytest.raises(TypeError):  # the workers
+            train(config)
+        assert not (folder / ".run.lock").exists()
+        assert [path.name for path in folder.rglob(".*")] == [
+            f".x.png.partial-{socket.gethostname()}-{os.getpid()}-live"
+        ] * 2
 
 
 def test_missing_files_are_found_before_anything_is_done(config: TrainConfig, monkeypatch) -> None:
