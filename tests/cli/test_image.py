@@ -268,6 +268,9 @@ def test_modes_of_new_files_follow_the_umask(make_ms, cli, tmp_path: Path) -> No
     assert {oct((tmp_path / n).stat().st_mode & 0o777) for n in ("a.fits", "a.png")} == {"0o640"}
 
 
+WIDE = "most of it is noise and sidelobes (fewer pixels with --npix)"
+
+
 @pytest.mark.parametrize("name", [*REFUSED, *IMAGED])
 def test_real_sets(real_ms, cli, tmp_path: Path, name: str) -> None:
     path = real_ms(name)
@@ -284,9 +287,11 @@ def test_real_sets(real_ms, cli, tmp_path: Path, name: str) -> None:
         assert list(tmp_path.iterdir()) == []
     else:
         assert done.code == 0, done.err
-        assert done.err == ""
+        wide = [f"vis2img: warning: the image is 109deg wide, 11.1 primary beams of 9.81deg: {WIDE}"]
+        assert done.err.splitlines() == (wide if name == "hera_2458098_uvh5" else [])
         data = fits.getdata(out)
-        assert np.isfinite(data).all() and data.std() > 0
+        whole_sky = name in ("hera_2458098_uvh5", "tart_2021")  # corners beyond the horizon are blank
+        assert np.isfinite(data).all() != whole_sky and np.nanstd(data) > 0
         made = json.loads(done.out)
         assert made["peak_jy_beam"] > IMAGED[name] * made["noise_jy_beam"]
     assert fingerprint(path) == before

@@ -119,7 +119,7 @@ def test_everything_about_a_synthetic_set(make_ms, cli) -> None:
     for part in (
         "MeerKAT",
         "'SKY'",
-        "3 channels of 5000 kHz",
+        "3 channels of 5 MHz",
         "XX,XY,YX,YY",
         "25.0%",
         "integration 8 s",
