@@ -92,3 +92,55 @@ def test_a_memo_of_gigabytes_takes_no_memory() -> None:
     assert load(b"K\x01r" + struct.pack("<I", 2**28) + b".") == 1
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
+
+
+def peak_of(code: bytes) -> int:
+    """The memory that a refusal takes."""
+    tracemalloc.start()
+    start = time.process_time()
+    with pytest.raises((RefusedError, pickle.UnpicklingError)):
+        load(code)
+    assert time.process_time() - start < 20
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"\x8d", b"\x8e", b"\x96", b"X", b"B", b"\x8b", b"T", b"\x95"],
+    ids=["text8", "bytes8", "bytearray8", "text", "bytes", "long4", "string", "frame"],
+)
+def test_a_length_beyond_the_file_takes_no_memory(start: bytes) -> None:
+    width = 4 if start in (b"X", b"B", b"\x8b", b"T") else 8
+    for length in (2**30, 2**31 - 1, 2**62):
+        if length < 256**width // 2:
+            assert peak_of(b"\x80\x04" + start + length.to_bytes(width, "little") + b"abc.") < 2**20
+
+
+@pytest.mark.parametrize(
+    "code", [b"]", b"}", b"(", b"N\x85", b"N\x94"], ids=["lists", "dicts", "marks", "tuples", "memo"]
+)
+def test_many_small_things_are_counted(monkeypatch: pytest.MonkeyPatch, code: bytes) -> None:
+    monkeypatch.setattr("vis2img.unpickle._MOST_OBJECTS", 10_000)
+    assert peak_of(code * 100_000 + b".") < 2**22
+    load(b"(" + code.replace(b"(", b"") * 3000 + b"t.")
+
+
+def test_the_same_handed_on_again_and_again_is_refused() -> None:
+    class Copies(Unpickler):
+        allowed: ClassVar = {("package", "copy"): Call(lambda value: bytes(value[:-1]))}
+
+    large = b"\x96" + struct.pack("<Q", 1 << 20) + bytes(1 << 20)
+    again = b"h\x01h\x00\x85R0"
+    code = b"cpackage\ncopy\nq\x010" + large + b"q\x000" + again * 5000 + b"N."
+    with pytest.raises(RefusedError, match="again and again"):
+        Copies(io.BytesIO(code)).load()
+    Copies(io.BytesIO(b"cpackage\ncopy\nq\x010" + large + b"q\x000" + again * 3 + b"N.")).load()
+
+
+def test_whole_numbers_of_many_bits_are_no_keys() -> None:
+    number = (1 << 4000).to_bytes(502, "little")
+    with pytest.raises(RefusedError, match="4001 bits"):
+        load(b"}\x8b" + struct.pack("<I", 502) + number + b"Ns.")
+    assert load(pickle.dumps([1 << 4000])) == [1 << 4000]

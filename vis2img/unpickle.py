@@ -6,18 +6,24 @@ names it refuses what takes memory or time out of proportion to the file:
 
 * the interpreter is that in Python and not that in C, in which one instruction (LONG_BINPUT) can ask for gigabytes;
 * keys of dictionaries are plain values, as a tuple of tuples can take for ever to hash; sets keep nothing;
-* a bytearray grows as the file is read, not to the length that the file claims.
+* nothing is read beyond the end of the file, whatever length it claims;
+* what is handed to a stand-in, again and again perhaps, is together no more than a few times the file;
+* lists, tuples, dictionaries and notes for later, of which one byte makes a hundred, are counted.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from typing import IO, Any, ClassVar
 
 import numpy as np
 
-_PIECE = 1 << 20  # bytes that are read at a time
+_MOST_OBJECTS = 5_000_000  # lists, tuples, dictionaries and notes for later
+_MOST_COPIES = 4  # of the file, that stand-ins are handed
+_SPARE_BYTES = 1 << 20
+_MOST_BITS = 64  # of a whole number that is a key: others share hashes, or take long to hash
 _RESAVE = "load it where it was made and save its arrays alone"
 
 
@@ -58,12 +64,48 @@ class Call:
 
 def plain_key(value: Any) -> Any:
     """Return the value if it may be a key: hashing it takes no longer than reading it did."""
+    if type(value) is int and value.bit_length() > _MOST_BITS:
+        raise RefusedError(f"a key of a dictionary is a number of {value.bit_length()} bits; {_RESAVE}")
     if type(value) in (str, bytes, int, float, bool, type(None), Inert) or isinstance(value, np.generic):
         return value
     raise RefusedError(f"a key of a dictionary is neither text nor a number ({type(value).__name__}); {_RESAVE}")
 
 
 _Interpreter: Any = pickle._Unpickler  # typeshed does not know what it is made of
+
+
+class _Bounded:
+    """A file of which no more can be asked for than it has."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, place = file, file.tell()
+        self.end = file.seek(0, os.SEEK_END)
+        self.size = self.end - place
+        file.seek(place)
+        self.readline = file.readline
+
+    def read(self, length: int) -> bytes:
+        if length > self.end - self._file.tell():
+            raise pickle.UnpicklingError("something in it is longer than the file")
+        return self._file.read(length)
+
+
+def _counted(instruction: Callable[[Any], None]) -> Callable[[Any], None]:
+    def count(self: Any) -> None:
+        self.objects += 1
+        if self.objects > _MOST_OBJECTS:
+            raise RefusedError(f"it holds more than {_MOST_OBJECTS:,} lists, tuples and dictionaries; {_RESAVE}")
+        instruction(self)
+
+    return count
+
+
+# Instructions of a byte or a few that leave something much larger behind.
+_GROWING = (
+    *(pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.LIST, pickle.MARK),
+    *(pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.MEMOIZE, pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT),
+)
 
 
 class RestrictedUnpickler(_Interpreter):
@@ -75,8 +117,10 @@ class RestrictedUnpickler(_Interpreter):
     allowed: ClassVar[Mapping[tuple[str, str], Any]] = {}
 
     def __init__(self, file: IO[bytes]) -> None:
+        bounded = _Bounded(file)
         # latin-1 reads any byte string of Python 2, and keeps the bytes of arrays that it wrote as text.
-        super().__init__(file, encoding="latin1")
+        super().__init__(bounded, encoding="latin1")
+        self.objects, self.left = 0, _MOST_COPIES * bounded.size + _SPARE_BYTES
 
     def refusal(self, module: str, name: str) -> str:
         raise NotImplementedError
@@ -108,14 +152,40 @@ class RestrictedUnpickler(_Interpreter):
         self.append(Inert())
 
     def load_bytearray8(self) -> None:
-        left, raw = int.from_bytes(self.read(8), "little"), bytearray()
-        while left:
-            piece = self.read(min(left, _PIECE))
-            if not piece:
-                raise pickle.UnpicklingError("a bytearray in it is longer than the file")
-            raw += piece
-            left -= len(piece)
-        self.append(raw)
+        self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
+
+    def spend(self, arguments: Any) -> None:
+        """Take what a stand-in is handed, and may copy, off what is left."""
+        items = arguments if isinstance(arguments, tuple | list) else (arguments,)
+        for item in (items, *items):
+            self.left -= len(item) if isinstance(item, str | bytes | bytearray | list | tuple | dict) else 0
+        if self.left < 0:
+            raise RefusedError(f"it copies the same again and again; {_RESAVE}")
+
+    def load_reduce(self) -> None:
+        self.spend(self.stack[-1])
+        super().load_reduce()
+
+    def load_build(self) -> None:
+        self.spend(self.stack[-1])
+        super().load_build()
+
+    def load_newobj(self) -> None:
+        self.spend(self.stack[-1])
+        super().load_newobj()
+
+    def load_newobj_ex(self) -> None:
+        self.spend(self.stack[-1])
+        self.spend(self.stack[-2])
+        super().load_newobj_ex()
+
+    def load_obj(self) -> None:
+        self.spend(self.stack)
+        super().load_obj()
+
+    def load_inst(self) -> None:
+        self.spend(self.stack)
+        super().load_inst()
 
     dispatch: ClassVar[dict[int, Any]] = {
         **_Interpreter.dispatch,
@@ -125,4 +195,11 @@ class RestrictedUnpickler(_Interpreter):
         pickle.EMPTY_SET[0]: load_empty_set,
         pickle.FROZENSET[0]: load_frozenset,
         pickle.BYTEARRAY8[0]: load_bytearray8,
+        pickle.REDUCE[0]: load_reduce,
+        pickle.BUILD[0]: load_build,
+        pickle.NEWOBJ[0]: load_newobj,
+        pickle.NEWOBJ_EX[0]: load_newobj_ex,
+        pickle.OBJ[0]: load_obj,
+        pickle.INST[0]: load_inst,
+        **{code[0]: _counted(_Interpreter.dispatch[code[0]]) for code in _GROWING},
     }

@@ -285,7 +285,7 @@ def test_bombs_are_refused_before_they_take_time_or_memory(tmp_path: Path) -> No
     tracemalloc.start()
     for opcodes, words in (
         (b"}" + deep_tuple().opcodes + b"K\x01s", "a key of a dictionary is neither text nor a number"),
-        (b"\x96" + struct.pack("<Q", 2**30), "a bytearray in it is longer than the file"),
+        (b"\x96" + struct.pack("<Q", 2**30), "something in it is longer than the file"),
     ):
         with pytest.raises(Vis2imgError, match=words) as error:
             read_pickle(write(tmp_path / "p", Code(opcodes)))
@@ -293,4 +293,42 @@ def test_bombs_are_refused_before_they_take_time_or_memory(tmp_path: Path) -> No
     memo_of_gigabytes = Code(b"K\x01r" + struct.pack("<I", 2**27))
     assert read_pickle(write(tmp_path / "p", {"a": memo_of_gigabytes})) == {"a": 1}
     assert tracemalloc.get_traced_memory()[1] < 2**24 and time.process_time() - start < 2
+    tracemalloc.stop()
+
+
+def nested(depth: int = 30) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = (value, value)
+    return value
+
+
+def endless() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"data": nested()}, "lists in lists without end"),
+        ({"data": [nested()]}, "lists in lists without end"),
+        ({"labels": nested()}, "lists in lists without end"),
+        ({"data": [[[1] * 1000] * 2000]}, "lists in lists without end"),
+        ({"data": endless()}, "lists in lists without end"),
+        ({"data": [np.zeros(1 << 16, np.uint8)] * 10_000}, "more pictures than the file"),
+        ({"filenames": ["x" * 2000] * 5000}, "more text than the file"),
+    ],
+    ids=["tuples", "a row", "labels", "wide", "itself", "pictures", "names"],
+)
+def test_lists_that_hold_more_than_the_file(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(pickle.dumps({"data": np.zeros((1, 64), np.uint8), "labels": [1], **change}, 2))
+    start = time.process_time()
+    tracemalloc.start()
+    with pytest.raises(Vis2imgError, match=words) as caught:
+        read_raw(path)
+    assert str(path) in str(caught.value)
+    assert time.process_time() - start < 2 and tracemalloc.get_traced_memory()[1] < 2**25
     tracemalloc.stop()

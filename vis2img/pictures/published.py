@@ -20,6 +20,8 @@ _BATCH = re.compile(r"data_batch_(\d+)")
 _TEST = "test_batch"
 _META = "batches.meta"
 _LABELS = ("labels", "fine_labels")
+_MOST_AXES = 4  # of lists in lists
+_MOST_GROWTH = 8  # bytes of an array to a byte of the file: small numbers of a list take one
 # 100_010.451-009.284_0.0529_0080.60: code, RA and Dec in deg, redshift, largest angular size in arcsec
 _NAME = re.compile(r"\d{3}_(\d+\.?\d*)([+-]\d+\.?\d*)_(\d+\.?\d*)_(\d+\.?\d*?)(?:\.[A-Za-z]+)?")
 
@@ -83,10 +85,25 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], bo
 
 
 def _array(path: Path, name: str, value: Any) -> np.ndarray:
+    _check_size(path, name, value, _MOST_AXES)
     try:
         return np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:
         raise Vis2imgError(f"{path}: {name} is no array: {one_line(error)}") from error
+
+
+def _check_size(path: Path, name: str, value: Any, axes: int) -> int:
+    """Return the number of values in lists of lists; refuse more than the file can hold: a pickle may repeat itself."""
+    if isinstance(value, list | tuple):
+        most, count = path.stat().st_size, 0
+        for item in value if axes else ():
+            count += _check_size(path, name, item, axes - 1)
+            if count > most:
+                break
+        if not axes or count > most:
+            raise Vis2imgError(f"{path}: {name} holds lists in lists without end")
+        return max(1, count)
+    return value.size if isinstance(value, np.ndarray) else 1
 
 
 def _listed(path: Path, name: str, value: Any) -> list[Any]:
@@ -100,6 +117,8 @@ def _texts(path: Path, name: str, value: Any) -> tuple[str, ...]:
     wrong = next((i for i, item in enumerate(items) if not isinstance(item, str | bytes)), None)
     if wrong is not None:
         raise Vis2imgError(f"{path}: {name} entry {wrong} must be text, not {type(items[wrong]).__name__}")
+    if sum(map(len, items)) > path.stat().st_size:
+        raise Vis2imgError(f"{path}: {name} holds more text than the file: the same again and again")
     return tuple(as_text(item) for item in items)
 
 
@@ -112,6 +131,8 @@ def _pictures(path: Path, data: Any) -> np.ndarray:
         if picture.dtype.kind not in "iuf" or picture.shape != first.shape or not picture.size:
             actual = f"{picture.dtype} {list(picture.shape)}"
             raise Vis2imgError(f"{path}: data row {i} must be numbers of shape {list(first.shape)}, not {actual}")
+    if sum(row.nbytes for row in rows) > _MOST_GROWTH * path.stat().st_size:
+        raise Vis2imgError(f"{path}: data holds more pictures than the file: the same again and again")
     images = np.stack(rows)
     if images.ndim == 4 and 1 in (images.shape[1], images.shape[3]):  # an axis of one channel, first or last
         images = images[:, 0] if images.shape[1] == 1 else images[..., 0]
