@@ -20,6 +20,9 @@ import numpy as np
 
 Coordinate = TypeVar("Coordinate", float, np.ndarray)
 SITE = (math.radians(21.4439), math.radians(-30.7110))  # east longitude and latitude of MeerKAT's centre, rad
+# Turn from ICRS to the mean equator and equinox of J2000, as casacore and IERS have it: the frame bias of IAU 2000
+# (IERS Conventions 2010, section 5.4.4), about the axes x, y, z.
+_BIAS = np.radians(np.array([-6.8192, -16.617, -14.6]) / 3.6e6)
 _DEGREES_PER_DAY = 360.98564736629  # that the stars turn (Meeus 1998, *Astronomical Algorithms*, eq. 12.4)
 SIDEREAL_RATE = math.radians(_DEGREES_PER_DAY)  # rad a day
 
@@ -67,6 +70,22 @@ def sky_position(l: np.ndarray, m: np.ndarray, centre: tuple[float, float]) -> t
     lmn = np.stack([l, m, np.sqrt(np.maximum(0.0, 1 - l**2 - m**2))], axis=-1)
     x, y, z = np.moveaxis(lmn @ _basis(*centre), -1, 0)
     return np.mod(np.arctan2(y, x), 2 * np.pi), np.arcsin(np.clip(z, -1, 1))
+
+
+def frame_turn(frame: str, to: str) -> np.ndarray:
+    """Return the matrix [3, 3] that turns equatorial vectors of one frame, ICRS or J2000, into those of the other."""
+    if frame == to:
+        return np.eye(3)
+    eta, xi, alpha = _BIAS if (frame, to) == ("ICRS", "J2000") else -_BIAS
+    return np.array([[1.0, alpha, -xi], [-alpha, 1.0, -eta], [xi, eta, 1.0]])
+
+
+def turn_uvw(uvw: np.ndarray, angle: float) -> np.ndarray:
+    """Return baselines [..., 3] along other axes of east and north: theirs is at the position angle ``angle``, rad."""
+    if angle == 0:
+        return uvw
+    sin, cos = math.sin(angle), math.cos(angle)
+    return uvw @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
 
 
 def separation(a: tuple[float, float], b: tuple[float, float]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 _CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -59,3 +60,21 @@ def memory_limit() -> int:
                     with contextlib.suppress(OSError, ValueError):  # not there; or the word max
                         limits.append(int((path / name).read_text()))
     return min(limits)
+
+
+@contextlib.contextmanager
+def stderr_dropped() -> Iterator[None]:
+    """Drop what libraries in C write to file descriptor 2, of this process: casacore remarks there on its tables."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # closed: nothing is shown anyway
+        yield
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)

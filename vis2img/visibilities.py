@@ -31,7 +31,9 @@ class Origin:
     stokes_from: str = ""
     """The correlations that made the Stokes parameter, as ``XX+YY``."""
     frame: str = "ICRS"
-    """Reference frame of directions."""
+    """Reference frame of directions: ICRS, or J2000 (FK5)."""
+    freq_frame: str = ""
+    """That of frequencies, as casacore names it (TOPO, LSRK, BARY, ...); empty where it is not known."""
     pointing: tuple[float, float] | None = None
     """Where the dishes pointed, RA and Dec in rad."""
     band: tuple[float, float] | None = None
@@ -42,11 +44,20 @@ class Origin:
     """m; 0: not known."""
 
     def with_all(self, others: Iterable[Origin]) -> Origin:
-        """Return this origin with the paths and spectral windows of ``others`` in place of its own."""
+        """Return this origin with the paths and spectral windows of ``others`` in place of its own.
+
+        Frequencies of several frames have none in common.
+        """
         others = list(others)
         paths = dict.fromkeys(path for other in others for path in other.paths)
         spws = {spw for other in others for spw in other.spw}
-        return replace(self, paths=tuple(paths) or self.paths, spw=tuple(sorted(spws)) or self.spw)
+        frames = {other.freq_frame for other in others} or {self.freq_frame}
+        return replace(
+            self,
+            paths=tuple(paths) or self.paths,
+            spw=tuple(sorted(spws)) or self.spw,
+            freq_frame=frames.pop() if len(frames) == 1 else "",
+        )
 
     @property
     def spw_label(self) -> int | str | None:

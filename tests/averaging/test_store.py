@@ -295,8 +295,8 @@ def test_the_record_of_the_origin_stays_readable(store: Path) -> None:
     record = json.loads((store / "zarr.json").read_text())
     meta = record["attributes"]["meta"]
     assert " ".join(meta) == (
-        "ms path selection telescope field spw column frame pointing_ra pointing_dec band_low band_high stokes_from "
-        "time_start chan_width dish_diameter"
+        "ms path selection telescope field spw column frame freq_frame pointing_ra pointing_dec band_low band_high "
+        "stokes_from time_start chan_width dish_diameter"
     )
     origin = open_ms(store).origin
     assert (origin.paths, origin.spw, origin.column) == ((meta["path"],), (0,), "DATA")

@@ -99,7 +99,7 @@ def test_everything_about_a_synthetic_set(make_ms, cli) -> None:
     assert facts["fields"][0]["name"] == "SKY" and facts["fields"][0]["direction"] == "10h00m00.00s -30d00m00.0s"
     assert facts["spectral_windows"][0] | {"name": ""} == {
         "id": 0, "name": "", "nchan": 3, "freq_min_hz": 1e9, "freq_max_hz": 1.01e9, "chan_width_hz": 5e6,
-        "has_data": True,
+        "frame": "REST", "has_data": True,
     }  # fmt: skip
     assert facts["partitions"][0]["correlations"] == ["XX", "XY", "YX", "YY"]
     assert facts["time"] == {

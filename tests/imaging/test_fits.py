@@ -43,7 +43,7 @@ def an_image(**changes: object) -> Image:
         "beam": (9 * ARCSEC, 6 * ARCSEC, math.radians(30)),
         "weight_sum": 1234.5,
         "nvis": 4321,
-        "origin": Origin(telescope="MeerKAT", field="Cen A", frame="J2000", column="DATA", spw=(2,)),
+        "origin": Origin(telescope="MeerKAT", field="Cen A", frame="J2000", freq_frame="TOPO", column="DATA", spw=(2,)),
         "time_start": 58849.25 * 86400,
     }
     return Image(**{**values, **changes})

@@ -91,6 +91,8 @@ def _differences(there: dict[str, Any], record: dict[str, Any]) -> list[str]:
     found = []
     for name in _SAME:
         old, new = there.get(name), record[name]
+        if name == "meta" and isinstance(old, dict):  # stores of earlier versions tell less of where they come from
+            new = {key: value for key, value in new.items() if key in old}
         if _text(old) != _text(new):
             parts = [name]
             if isinstance(old, dict) and isinstance(new, dict):

@@ -33,10 +33,11 @@ _WIDE = {"uvw": np.float64, "vis": np.complex128, "weight": np.float64, "chan": 
 _CHAN_STEPS = 4096  # to a channel, that the mean channels of averages are rounded to
 # What the record tells of the origin, in this order, and those that it splits in two.
 _META = (
-    "ms", "path", "selection", "telescope", "field", "spw", "column", "frame", "pointing_ra", "pointing_dec",
-    "band_low", "band_high", "stokes_from", "time_start", "chan_width", "dish_diameter",
+    "ms", "path", "selection", "telescope", "field", "spw", "column", "frame", "freq_frame", "pointing_ra",
+    "pointing_dec", "band_low", "band_high", "stokes_from", "time_start", "chan_width", "dish_diameter",
 )  # fmt: skip
 _PAIRS = {"pointing": ("pointing_ra", "pointing_dec"), "band": ("band_low", "band_high")}
+_FRAMES = ("ICRS", "J2000", "FK5")
 _AGAIN = "give the same vis2img average command again"
 
 
@@ -263,6 +264,12 @@ def read_record(path: Path) -> dict[str, Any]:
     if lacking:
         raise StoreError(f"{path} is damaged: its attributes lack {', '.join(lacking)}")
     check_record(path, record)
+    frame = record["meta"].get("frame", "ICRS")
+    if frame not in _FRAMES:
+        raise StoreError(
+            f"{path} was averaged by an earlier version, which took directions in {frame} for right ascensions and "
+            "declinations; average the measurement set again with --overwrite"
+        )
     return record
 
 

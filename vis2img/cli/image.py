@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import logging
+import math
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -219,6 +220,11 @@ def _check_sets(command: ImageCommand, outlines: Sequence[Outline]) -> None:
     first = outlines[0]
     for path, other in zip(command.ms[1:], outlines[1:], strict=True):
         apart = separation(first.phase_centre, other.phase_centre)
+        if apart > math.pi / 2:
+            raise ParameterError(
+                f"{path} has its phase centre {format_angle(apart, 3)} from that of {command.ms[0]}, beyond the "
+                "horizon of the image; make images of their own"
+            )
         what = ""
         if other.telescope != first.telescope:
             what = f"is of {other.telescope}, not {first.telescope}"

@@ -13,6 +13,7 @@ import tyro
 
 from vis2img.configs.command_line import parse
 from vis2img.dataset import AveragedSet, MeasurementSet, open_ms
+from vis2img.ms.fields import FieldInfo
 from vis2img.ms.metadata import Metadata
 from vis2img.units import format_angle, format_freq, utc_text
 from vis2img.visibilities import SPEED_OF_LIGHT
@@ -64,6 +65,8 @@ def describe(meta: Metadata) -> dict[str, Any]:
                 "dec_deg": math.degrees(f.phase_centre[1]),
                 "direction": direction_text(*f.phase_centre),
                 "frame": f.frame,
+                "stored_frame": f.stored,
+                "motion_arcsec": math.degrees(f.motion) * 3600,
                 "has_data": f.id in {p.field for p in meta.partitions},
             }
             for f in meta.fields
@@ -109,6 +112,7 @@ def _spw_record(meta: Metadata, index: int) -> dict[str, Any]:
         "freq_min_hz": float(s.chan_freq.min()) if len(s.chan_freq) else None,
         "freq_max_hz": float(s.chan_freq.max()) if len(s.chan_freq) else None,
         "chan_width_hz": s.chan_width,
+        "frame": s.frame or None,
         "has_data": s.id in {p.spw for p in meta.partitions},
     }
 
@@ -158,7 +162,14 @@ def report(meta: Metadata) -> str:
 def _field_text(meta: Metadata, index: int) -> str:
     f = meta.fields[index]
     rows = sum(p.nrow for p in meta.partitions if p.field == f.id)
-    return f"{f.id} {f.name!r}  {direction_text(*f.phase_centre)} {f.frame}, {_rows(rows)}"
+    return f"{f.id} {f.name!r}  {direction_text(*f.phase_centre)} {f.frame}{_stored(f)}, {_rows(rows)}"
+
+
+def _stored(f: FieldInfo) -> str:
+    """Return what a direction was made of: the frame that FIELD has it in, and how far it moves during the data."""
+    told = [f"from {f.stored}"] if f.stored not in ("", f.frame) else []
+    told += [f"moves by {format_angle(f.motion, 3)} either way"] if f.motion > 0 else []
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _spw_text(meta: Metadata, index: int) -> str:
@@ -170,7 +181,7 @@ def _spw_text(meta: Metadata, index: int) -> str:
         nchan = len(s.chan_freq)
         band = (
             f"{nchan} channel{'s' * (nchan > 1)} of {format_freq(s.chan_width, digits=5)}, "
-            f"{format_freq(s.chan_freq.min(), s.chan_freq.max(), digits=7)}"
+            f"{format_freq(s.chan_freq.min(), s.chan_freq.max(), digits=7)}{' ' * bool(s.frame)}{s.frame}"
         )
     return f"{s.id}  {band}, {corrs + ', ' if corrs else ''}{_rows(sum(p.nrow for p in parts))}"
 
@@ -215,6 +226,8 @@ def _uv_wavelengths(meta: Metadata) -> tuple[float, float]:
 
 def direction_text(ra: float, dec: float) -> str:
     """Return a direction (rad) as ``12h30m49.42s +12d23m28.0s``."""
+    if not (math.isfinite(ra) and math.isfinite(dec)):
+        return "no direction"
     tenths = round(math.degrees(ra) / 15 * 360000) % (24 * 360000)  # hundredths of a second of time
     arc = round(abs(math.degrees(dec)) * 36000)  # tenths of an arcsecond
     hours, minutes, seconds = tenths // 360000, tenths // 6000 % 60, tenths % 6000 / 100

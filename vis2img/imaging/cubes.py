@@ -17,6 +17,7 @@ from vis2img.imaging.beam import fit_beam, mean_beam
 from vis2img.imaging.image import Image, Split, make_image
 from vis2img.imaging.memory import images_at_once
 from vis2img.imaging.params import ImagingParams
+from vis2img.imaging.rotation import in_one_frame
 from vis2img.imaging.sampling import band_extent, chans_within, kept_band
 from vis2img.visibilities import Visibilities
 
@@ -132,7 +133,7 @@ def make_cube(
     ParameterError
         If there are fewer channels or times than parts, or no visibility with weight in any part.
     """
-    parts = [vis] if isinstance(vis, Visibilities) else list(vis)
+    parts = in_one_frame([vis] if isinstance(vis, Visibilities) else list(vis))
     freqs = np.unique(np.concatenate([part.chan_freq for part in parts]))
     times = np.unique(np.concatenate([part.time for part in parts]))
     _check_count("intervals_out", intervals_out, len(times), "times")

@@ -29,8 +29,14 @@ if TYPE_CHECKING:
 
 _PARAMS_MARK = "vis2img imaging parameters: "
 _ORIGIN_MARK = "vis2img data: "
-# Frames of the measurement set (casacore MDirection) as FITS names, with the equinox where one is needed.
-_FRAMES = {"J2000": ("FK5", 2000.0), "FK5": ("FK5", 2000.0), "B1950": ("FK4", 1950.0), "ICRS": ("ICRS", None)}
+# Frames of directions as FITS names, with the equinox where one is needed.
+_FRAMES: dict[str, tuple[str, float | None]]
+_FRAMES = {"J2000": ("FK5", 2000.0), "FK5": ("FK5", 2000.0), "ICRS": ("ICRS", None)}
+# Those of frequencies (casacore MFrequency): FITS paper III (Greisen et al. 2006, A&A 446, 747), table 12.
+_SPECTRAL_FRAMES = {
+    "TOPO": "TOPOCENT", "GEO": "GEOCENTR", "BARY": "BARYCENT", "LSRK": "LSRK", "LSRD": "LSRD",
+    "GALACTO": "GALACTOC", "LGROUP": "LOCALGRP", "CMB": "CMBDIPOL", "REST": "SOURCE",
+}  # fmt: skip
 STOKES_CODES = {"I": 1, "Q": 2, "U": 3, "V": 4}  # FITS paper I, table 7
 
 
@@ -56,8 +62,7 @@ def celestial_wcs(image: Image) -> WCS:
     wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.cdelt, wcs.wcs.crpix, wcs.wcs.cunit = zip(*_sky_axes(image), strict=True)
     wcs.wcs.lonpole = 180.0  # the default would be 0 at the pole itself
     radesys, equinox = _frame(image)
-    if radesys:
-        wcs.wcs.radesys = radesys
+    wcs.wcs.radesys = radesys
     if equinox:
         wcs.wcs.equinox = equinox
     wcs.wcs.set()
@@ -92,11 +97,11 @@ def image_header(image: Image) -> Header:
 
     header["LONPOLE"] = 180.0
     radesys, equinox = _frame(image)
-    if radesys:
-        header["RADESYS"] = radesys
+    header["RADESYS"] = radesys
     if equinox:
         header["EQUINOX"] = equinox
-    header["SPECSYS"] = "TOPOCENT"
+    if image.origin.freq_frame in _SPECTRAL_FRAMES:
+        header["SPECSYS"] = _SPECTRAL_FRAMES[image.origin.freq_frame]
     header["BUNIT"] = image.unit
     header["BTYPE"] = "Intensity"
     for name, angle in zip(("BMAJ", "BMIN", "BPA"), image.beam or (), strict=image.beam is not None):
@@ -191,8 +196,11 @@ def _read_record(path: str | Path, mark: str) -> dict[str, Any]:
     return dict(record)
 
 
-def _frame(image: Image) -> tuple[str | None, float | None]:
-    return _FRAMES.get(image.origin.frame, (None, None))
+def _frame(image: Image) -> tuple[str, float | None]:
+    """Return RADESYS and EQUINOX of an image."""
+    if image.origin.frame not in _FRAMES:
+        raise ParameterError(f"directions of images are in ICRS or J2000, not {image.origin.frame}")
+    return _FRAMES[image.origin.frame]
 
 
 def _add_source(header: Header, image: Image) -> None:

@@ -8,6 +8,7 @@ Every step is a pure function of its arguments: the same visibilities and parame
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vis2img.coordinates import beyond_horizon
-from vis2img.errors import EmptyImageError, MeasurementSetError, ParameterError
+from vis2img.errors import EmptyImageError, MeasurementSetError, ParameterError, Vis2imgWarning
 from vis2img.imaging.beam import Beam, fit_beam, fit_beam_of_samples
 from vis2img.imaging.gridding import vis_to_dirty
 from vis2img.imaging.memory import check_memory, copied_bytes
 from vis2img.imaging.params import ImagingParams
-from vis2img.imaging.rotation import rotate
+from vis2img.imaging.rotation import in_one_frame, rotate
 from vis2img.imaging.sampling import band_extent, select_parts
 from vis2img.units import format_angle, format_direction, format_freq
 from vis2img.visibilities import Origin, Visibilities, merge
@@ -192,7 +193,7 @@ def make_image(
     ParameterError
         If the parts do not belong together, or the image does not fit into memory.
     """
-    parts = [vis] if isinstance(vis, Visibilities) else list(vis)
+    parts = in_one_frame([vis] if isinstance(vis, Visibilities) else list(vis))
     centre = params.phase_centre or parts[0].phase_centre
 
     _check(parts, params, centre)
@@ -212,6 +213,13 @@ def _check(parts: Sequence[Visibilities], params: ImagingParams, centre: tuple[f
     """Refuse parts that do not belong together, and averages beyond the facet that they were averaged for."""
     if len({part.stokes for part in parts}) != 1:
         raise ParameterError(f"one image takes one Stokes parameter; got {''.join(part.stokes for part in parts)}")
+    if len(frames := {part.origin.freq_frame for part in parts}) > 1:
+        named = ", ".join(sorted(frame or "none that is known" for frame in frames))
+        warnings.warn(
+            f"frequencies in several frames go into one image, as if they were in one ({named})",
+            Vis2imgWarning,
+            stacklevel=2,
+        )
 
     for part in parts:
         if part.averages is None:

@@ -1,15 +1,44 @@
-"""Rotation of visibilities to another phase centre."""
+"""Rotation of visibilities to another phase centre, and to the axes of another equatorial frame."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from vis2img.coordinates import uvw_basis
+from vis2img.coordinates import direction_vectors, frame_turn, uvw_basis
+from vis2img.errors import ParameterError
 from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
 _BLOCK_SAMPLES = 1 << 20  # samples rotated at a time, so that the phases stay in cache-sized pieces
+
+
+_FRAMES = ("ICRS", "J2000")
+
+
+def in_one_frame(parts: Sequence[Visibilities]) -> list[Visibilities]:
+    """Return visibilities with phase centres and axes in the frame of the first; themselves where they are.
+
+    Raises
+    ------
+    ParameterError
+        If they are in frames that are not equatorial.
+    """
+    frame = parts[0].origin.frame
+    return [part if part.origin.frame == frame else _in_frame(part, frame) for part in parts]
+
+
+def _in_frame(vis: Visibilities, frame: str) -> Visibilities:
+    origin = vis.origin
+    if not {origin.frame, frame} <= set(_FRAMES):
+        raise ParameterError(f"visibilities in {origin.frame} do not go into one image with those in {frame}")
+    turn = frame_turn(origin.frame, frame)
+    x, y, z = turn @ direction_vectors(*vis.phase_centre)
+    centre = math.atan2(y, x) % (2 * math.pi), math.atan2(z, math.hypot(x, y))
+    uvw = vis.uvw @ (uvw_basis(*centre) @ turn @ uvw_basis(*vis.phase_centre).T).T
+    return replace(vis, uvw=uvw, phase_centre=centre, origin=replace(origin, frame=frame))
 
 
 def rotate(vis: Visibilities, centre: tuple[float, float]) -> Visibilities:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vis2img.errors import MeasurementSetError, first_line
-from vis2img.ms.metadata import Metadata
+from vis2img.ms.metadata import Metadata, utc_times
 from vis2img.ms.selection import Band
 from vis2img.ms.tables import open_table
 
@@ -84,7 +84,8 @@ class Columns:
         if name in self._known:
             return self._known[name]
         with self._telling(name):
-            return self._table.getcol(name)
+            values = self._table.getcol(name)
+        return utc_times(self._table, values, self.path) if name == "TIME" else values
 
     def chunk(self, names: list[str], start: int, count: int, room: int) -> dict[str, np.ndarray]:
         """Return ``count`` rows of columns, valid until this thread asks for the next; at most ``room`` rows.

@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from vis2img.errors import MeasurementSetError
+from vis2img.ms.directions import axes_of
+from vis2img.ms.fields import FieldInfo, Span, fields
+from vis2img.ms.measures import to_utc
 from vis2img.ms.subtables import (
-    FieldInfo,
     SpectralWindow,
     antennas,
     data_descriptions,
-    fields,
     spectral_windows,
     telescope,
 )
@@ -97,6 +98,16 @@ class Metadata:
         except RuntimeError as error:
             raise MeasurementSetError(f"{self.path}: cannot read FIELD_ID, DATA_DESC_ID: {error}".strip()) from error
         return _partitions(counts, self.setups, len(self.fields), 1.0, [])
+
+    def times_of(self, partition: Partition) -> np.ndarray:
+        """Return the distinct times of a partition, s (MJD, UTC), increasing."""
+        rows = self.rows
+        if rows is None:
+            main = open_table(self.path)
+            rows = {name: main.getcol(name) for name in ("FIELD_ID", "DATA_DESC_ID", "TIME")}
+            rows["TIME"] = utc_times(main, rows["TIME"], self.path)
+        mine = (rows["FIELD_ID"] == partition.field) & (rows["DATA_DESC_ID"] == partition.ddid)
+        return np.unique(rows["TIME"][mine])
 
     def band(self, spw: int) -> tuple[float, float]:
         """Return the lowest and highest frequency in Hz that tell of the receiver behind a spectral window.
@@ -186,13 +197,14 @@ def read_metadata(path: str | Path) -> Metadata:
     problems: list[str] = []
     spws = spectral_windows(path)
     setups = data_descriptions(path, len(spws), problems)
-    sky = fields(path)
     names, dish_diameter = antennas(path)
     rows = row_sample(main.nrows(), _ROW_BUDGET)
     sample = _sample_main(main, path, rows)
+    sky = fields(path, _axes_of(main, path), lambda field: _span(sample["TIME"], sample["FIELD_ID"] == field))
     scale = main.nrows() / max(1, len(rows))
     counts = _pairs(sample["FIELD_ID"], sample["DATA_DESC_ID"])
     partitions = _partitions(counts, setups, len(sky), scale, problems)
+    problems += [sky[number].trouble for number in dict.fromkeys(p.field for p in partitions) if sky[number].trouble]
     times = np.unique(sample["TIME"])
     if main.nrows() == 0:
         problems.append("the main table has no row")
@@ -222,6 +234,34 @@ def read_metadata(path: str | Path) -> Metadata:
     )
 
 
+def _axes_of(main: table, path: Path) -> str | None:
+    try:
+        return axes_of(main)
+    except ValueError as error:
+        raise MeasurementSetError(f"{path}: {error}") from error
+
+
+def _span(times: np.ndarray, mine: np.ndarray) -> Span:
+    """Return the first and last of the times that are ``mine``; of all, where none is."""
+    chosen = times[mine & np.isfinite(times)] if mine.any() else times[np.isfinite(times)]
+    return (float(chosen.min()), float(chosen.max())) if len(chosen) else (0.0, 0.0)
+
+
+def utc_times(main: table, times: np.ndarray, path: Path) -> np.ndarray:
+    """Return values of TIME in UTC, whatever scale its column is in.
+
+    Raises
+    ------
+    MeasurementSetError
+        If the scale is no time, or not known.
+    """
+    scale = str(main.getcolkeywords("TIME").get("MEASINFO", {}).get("Ref", "UTC"))
+    try:
+        return to_utc(times, scale)
+    except (ValueError, RuntimeError) as error:
+        raise MeasurementSetError(f"{path}: the column TIME cannot be read as UTC: {error}".strip()) from error
+
+
 def _sample_main(main: table, path: Path, rows: np.ndarray) -> dict[str, np.ndarray]:
     part = main if len(rows) == main.nrows() else main.selectrows(rows)
     sample = {"INTERVAL": np.zeros(0)}
@@ -231,6 +271,7 @@ def _sample_main(main: table, path: Path, rows: np.ndarray) -> dict[str, np.ndar
             sample[name] = part.getcol(name) if len(rows) else np.zeros((0, 3) if name == "UVW" else 0)
         except RuntimeError as error:
             raise MeasurementSetError(f"{path}: cannot read the column {name}: {error}".strip()) from error
+    sample["TIME"] = utc_times(main, sample["TIME"], path)
     return sample
 
 

@@ -16,6 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from vis2img.coordinates import turn_uvw
 from vis2img.errors import MeasurementSetError
 from vis2img.ms.columns import Columns
 from vis2img.ms.metadata import Metadata
@@ -78,7 +79,7 @@ class PartReader:
         # No copies of columns that are wanted whole: there may be many millions of rows.
         pick = slice(None) if len(self._rows) == len(light["TIME"]) else self._rows
         self.time = light["TIME"][pick].astype(np.float64, copy=False)
-        self.uvw = light["UVW"][pick].astype(np.float64, copy=False)
+        self.uvw = turn_uvw(light["UVW"][pick].astype(np.float64, copy=False), band.field.turn)
         self.antenna1 = light["ANTENNA1"][pick].astype(np.int32, copy=False)
         self.antenna2 = light["ANTENNA2"][pick].astype(np.int32, copy=False)
         self.forget()
@@ -193,6 +194,7 @@ class PartReader:
             column=band.column,
             stokes_from=dict(band.hands)[stokes].label,
             frame=band.field.frame,
+            freq_frame=meta.spws[band.partition.spw].frame,
             pointing=band.field.pointing,
             band=meta.band(band.partition.spw),
             chan_width=band.chan_width,

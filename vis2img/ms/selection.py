@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from vis2img.errors import MeasurementSetError, ParameterError
+from vis2img.ms.fields import FieldInfo
 from vis2img.ms.metadata import LONGEST_BASELINE, Metadata, Partition
-from vis2img.ms.subtables import FieldInfo
 from vis2img.shapes import Float64, Int
 from vis2img.units import Antennas, IndexRange, Spws
 
@@ -127,7 +128,7 @@ def resolve(meta: Metadata, selection: Selection) -> list[Band]:
     for partition, chans in zip(partitions, _channels(meta, selection, partitions), strict=True):
         spw, hands = meta.spws[partition.spw], _hands(meta, partition, selection)
         freqs = np.ascontiguousarray(spw.chan_freq[chans])
-        field = meta.fields[partition.field]
+        field = _field(meta, selection, partition)
         bands.append(Band(selection, partition, field, column, hands, chans, freqs, spw.chan_width))
     return [band for band in bands if len(band.chans)]
 
@@ -222,6 +223,17 @@ def stokes_hands(stokes: str, corrs: tuple[str, ...]) -> Hands | None:
             first, second = corrs.index(names[0]), corrs.index(names[-1])
             return Hands(first, second, sign, factor, ("-" if sign < 0 else "+").join(names))
     return None
+
+
+def _field(meta: Metadata, selection: Selection, partition: Partition) -> FieldInfo:
+    """Return the field where it is at the times that are read; refuse one that has no direction."""
+    field = meta.fields[partition.field]
+    if field.moves and selection.times != (None, None):
+        times = meta.times_of(partition)
+        chosen = times[_index_slice(selection.times, len(times), f"{meta.path}: times", "the observation")]
+        field = field.at((float(chosen[0]), float(chosen[-1])))
+    field.check(meta.path, 1 / meta.uv_max if meta.uv_max > 0 else math.inf)
+    return field
 
 
 def _hands(meta: Metadata, partition: Partition, selection: Selection) -> tuple[tuple[str, Hands], ...]:

@@ -1,43 +1,34 @@
-"""The sub-tables of a measurement set: fields, spectral windows, correlations, antennas, telescope."""
+"""The sub-tables of a measurement set but FIELD: spectral windows, correlations, antennas, telescope."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vis2img.coordinates import separation
 from vis2img.errors import MeasurementSetError
 from vis2img.ms.tables import subtable, table
 
 # Stokes codes of casacore (measures/Stokes.h) that an interferometer writes.
 _CORRS = "I Q U V RR RL LR LL XX XY YX YY RX RY LX LY XR XL YR YL"
 CORR_NAMES = dict(enumerate(_CORRS.split(" "), start=1))
-_SAME_POINTING = math.radians(5)  # a DELAY_DIR further from the phase centre is no pointing
-_EQUATORIAL = {"J2000", "FK5", "ICRS"}  # within 0.03 arcsec of each other
-
-
-@dataclass(frozen=True)
-class FieldInfo:
-    """A row of FIELD: id, name, phase centre and pointing of the dishes (RA, Dec in rad), and the reference frame."""
-
-    id: int
-    name: str
-    phase_centre: tuple[float, float]
-    frame: str
-    pointing: tuple[float, float]
+# Frames of frequencies (casacore measures/MFrequency.h), by the number that MEAS_FREQ_REF has.
+FREQ_FRAMES = dict(enumerate(["REST", "LSRK", "LSRD", "BARY", "GEO", "TOPO", "GALACTO", "LGROUP", "CMB"]))
 
 
 @dataclass(frozen=True, eq=False)
 class SpectralWindow:
-    """A row of SPECTRAL_WINDOW: frequencies [chan] in Hz as stored, and the channel width in Hz."""
+    """A row of SPECTRAL_WINDOW: frequencies [chan] in Hz as stored, the channel width in Hz, and their frame.
+
+    The frame is TOPO, LSRK, ..., as casacore has it; empty where it is not known.
+    """
 
     id: int
     name: str
     chan_freq: np.ndarray
     chan_width: float
+    frame: str = ""
 
 
 def spectral_windows(path: Path) -> tuple[SpectralWindow, ...]:
@@ -50,9 +41,25 @@ def spectral_windows(path: Path) -> tuple[SpectralWindow, ...]:
                 names[i],
                 np.asarray(t.getcell("CHAN_FREQ", i), dtype=np.float64),
                 float(np.mean(np.abs(t.getcell("CHAN_WIDTH", i)))),
+                _freq_frame(t, i),
             )
             for i in range(t.nrows())
         )
+
+
+def _freq_frame(t: table, row: int) -> str:
+    """Return the frame of the frequencies of a spectral window: of the row, else of the column; empty if not known."""
+    measinfo = t.getcolkeywords("CHAN_FREQ").get("MEASINFO", {})
+    column = str(measinfo.get("VarRefCol", "MEAS_FREQ_REF"))
+    frame: object = measinfo.get("Ref", "")
+    if column in t.colnames():
+        frame = t.getcell(column, row)
+        if not isinstance(frame, str):
+            codes, names = (np.atleast_1d(measinfo.get(name, [])) for name in ("TabRefCodes", "TabRefTypes"))
+            known = dict(zip(map(int, codes), map(str, names), strict=False)) or FREQ_FRAMES
+            frame = known.get(int(frame), "")  # type: ignore[call-overload]
+    name = str(frame).strip().upper()
+    return name if name in FREQ_FRAMES.values() else ""
 
 
 def data_descriptions(path: Path, nspw: int, problems: list[str]) -> list[tuple[int, tuple[str, ...]]]:
@@ -77,36 +84,12 @@ def data_descriptions(path: Path, nspw: int, problems: list[str]) -> list[tuple[
     return [(int(spw), corrs[pol] if corrs else ()) for spw, pol in ids]
 
 
-def fields(path: Path) -> tuple[FieldInfo, ...]:
-    """Return the rows of FIELD."""
-    with subtable(path, "FIELD") as t:
-        if not t.nrows():
-            raise MeasurementSetError(f"{path}: the FIELD table has no row, so the phase centre is unknown")
-        frame = t.getcolkeywords("PHASE_DIR").get("MEASINFO", {}).get("Ref", "J2000")
-        result = []
-        for i, name in enumerate(t.getcol("NAME")):
-            centre = _direction(t, "PHASE_DIR", i)
-            result.append(FieldInfo(i, name, centre, frame, _pointing(t, i, centre, frame)))
-        return tuple(result)
-
-
-def _direction(t: table, column: str, row: int) -> tuple[float, float]:
-    ra, dec = np.asarray(t.getcell(column, row), dtype=float).reshape(-1, 2)[0]
-    return float(ra % (2 * math.pi)), float(dec)
-
-
-def _pointing(t: table, row: int, centre: tuple[float, float], frame: str) -> tuple[float, float]:
-    """Return where the dishes pointed: DELAY_DIR, which moving the phase centre leaves alone (CASA, DP3, chgcentre).
-
-    The phase centre, where there is none, or none that can be one: not finite, in another frame, or far away.
-    """
-    if "DELAY_DIR" not in t.colnames() or not t.iscelldefined("DELAY_DIR", row):
-        return centre
-    frames = {frame, t.getcolkeywords("DELAY_DIR").get("MEASINFO", {}).get("Ref", frame)}
-    if len(frames) > 1 and not frames <= _EQUATORIAL:
-        return centre
-    pointing = _direction(t, "DELAY_DIR", row)
-    return pointing if separation(pointing, centre) <= _SAME_POINTING else centre  # not true for NaN
+def antenna_positions(path: Path) -> np.ndarray:
+    """Return where the antennas are, float64 [antenna, 3] in m (ITRF); none, where they are not told."""
+    with subtable(path, "ANTENNA") as t:
+        told = t.nrows() and "POSITION" in t.colnames()
+        cells = [t.getcell("POSITION", i) for i in range(t.nrows()) if t.iscelldefined("POSITION", i)] if told else []
+        return np.array([cell for cell in map(np.ravel, cells) if len(cell) == 3], float).reshape(-1, 3)
 
 
 def antennas(path: Path) -> tuple[tuple[str, ...], float]:

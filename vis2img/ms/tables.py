@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import casacore
 import numpy as np
 
 from vis2img.errors import MeasurementSetError
@@ -18,9 +19,11 @@ def _without_lock_files() -> None:
 
     Whatever the lock options, casacore writes a table.lock beside every table that lacks one, even to read it,
     and refuses to read where it may not write. Only its option table.nolocking prevents that, which it takes
-    from the files in CASARCFILES when the first table is opened.
+    from the files in CASARCFILES when the first table is opened. Those that it would look for without, the user's and
+    the one of the casacore package, which tells where the tables of measures are, come behind.
     """
-    files = os.environ.get("CASARCFILES") or str(Path("~/.casarc").expanduser())
+    package = str(Path(casacore.__file__).with_name(".aipsrc"))
+    files = os.environ.get("CASARCFILES") or f"{Path('~/.casarc').expanduser()}:{package}"
     own = str(Path(__file__).with_name("casarc"))
     if own not in files.split(":"):
         os.environ["CASARCFILES"] = f"{own}:{files}"

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import logging
 import math
-import os
 import sys
 import traceback
 import warnings
@@ -22,6 +21,7 @@ from astropy.utils import iers
 
 from vis2img.coordinates import SIDEREAL_RATE, local_sidereal
 from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.machine import stderr_dropped
 from vis2img.simulate.config import SimulateConfig, parse_time
 from vis2img.simulate.instruments import layout_of
 from vis2img.units import mjd_seconds
@@ -102,19 +102,6 @@ def _restore_logger(log: logging.Logger, handlers: list[logging.Handler], level:
     log.setLevel(level)
 
 
-@contextlib.contextmanager
-def _stderr_dropped() -> Iterator[None]:
-    """Drop what is written to file descriptor 2: casacore's C++ complains there about keywords of its own."""
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
-
-
 def check_telescope(name: str) -> None:
     """Look a telescope up.
 
@@ -142,7 +129,7 @@ def write_empty(config: SimulateConfig, ms: Path) -> tuple[datetime, tuple[float
             path = ms.with_name("layout.yaml")
             path.write_text(yaml.safe_dump(layout))
             name = str(path)
-        with _stderr_dropped():
+        with stderr_dropped():
             make.create_ms(
                 str(ms),
                 name,
