@@ -16,7 +16,8 @@ import numpy as np
 
 from vis2img.train.demo import QUERIES, run_demo
 from vis2img.train.demo_config import DemoConfig
-from vis2img.train.evaluate.scores import half_width, summaries
+from vis2img.train.evaluate.intervals import mean_interval, mean_text
+from vis2img.train.evaluate.scores import summaries
 
 
 def main() -> None:
@@ -42,7 +43,9 @@ def main() -> None:
     print("|---" * (1 + len(QUERIES)) + "|")
     for name in dict.fromkeys(name for name, _ in table):
         cells = (table[name, how] for how in QUERIES)
-        print(f"| {name} | " + " | ".join(f"{np.mean(v):.3f} ± {half_width(v):.3f}" for v in cells) + " |")
+        print(
+            f"| {name} | " + " | ".join(mean_text(float(np.mean(v)), *mean_interval(v, 0, 1), v) for v in cells) + " |"
+        )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from vis2img.train.demo import QUERIES
 from vis2img.train.demo_config import DemoConfig, observation, train_config
 from vis2img.train.evaluate.encoders import Encoder, network_encoder, pixel_encoder, random_encoders
 from vis2img.train.evaluate.field_tasks import QueryWays
-from vis2img.train.evaluate.scores import half_width
+from vis2img.train.evaluate.intervals import mean_interval, mean_text
 from vis2img.train.evaluate.simulated import ALIKE, SourcePatches, field_patches, read_truths
 from vis2img.train.run.checkpoints import CheckpointStore
 from vis2img.train.run.config import TrainConfig
@@ -150,7 +150,9 @@ def objectives(options: argparse.Namespace) -> None:
             encoder = network_encoder(name, seed, model, backbone_variables(state))
             found.append((*accuracies(encoder, patches), rank[np.isfinite(rank)][-1]))
         mean = np.mean(found, axis=0)
-        cells = [f"{m:.3f} ± {half_width(v):.3f}" for m, v in zip(mean[:3], np.transpose(found)[:3], strict=True)]
+        cells = [
+            mean_text(m, *mean_interval(v, 0, 1), v) for m, v in zip(mean[:3], np.transpose(found)[:3], strict=True)
+        ]
         print(f"| {name} | {' | '.join(cells)} | {mean[3]:.1f} |", flush=True)
         print(json.dumps({name: found}), flush=True)
 

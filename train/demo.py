@@ -163,7 +163,7 @@ def _accuracy_section(rows: list[Summary], label: np.ndarray) -> Section:
         f"k-NN classification of {len(label)} sources in {classes} classes; each field is "
         "classified by the others. 'Imaged otherwise': the queries are imaged under random parameters, the "
         "gallery is not. 'Off centre': up to an eighth of the patch. "
-        "Random weights: mean of three networks and its 95% interval.",
+        "Random weights: mean of three networks, and each of them.",
         figures.queries_figure(rows, QUERIES, 1 / classes),
         tuple(table),
     )

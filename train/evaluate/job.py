@@ -92,4 +92,11 @@ def _facts(config: EvaluateConfig, settings: TrainConfig) -> dict[str, str]:
         "runs": ", ".join(map(str, config.runs)),
         "network": f"{network}, views of {settings.data.views.global_size} px, {settings.steps} steps of "
         f"{settings.data.batch_size} samples, objective {settings.optim.objective}",
+        "seeds": f"trained: {_seeds_in_words(len(config.runs), config.seeds)}; "
+        f"random weights: {_seeds_in_words(config.seeds, config.seeds)}; pixels: {config.seeds} of folds, labels and what is planted",
     }
+
+
+def _seeds_in_words(networks: int, seeds: int) -> str:
+    """Say what the seeds of a representation are, as its intervals are over them."""
+    return f"{networks} networks" if networks > 1 else f"{seeds} of folds, labels and what is planted, one network"

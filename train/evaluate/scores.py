@@ -14,9 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest
 
-CONFIDENCE = 0.95
+from vis2img.errors import ParameterError
+from vis2img.train.evaluate.intervals import CONFIDENCE, FEWEST, mean_interval, mean_text, metric_range
+
 MINUS = " minus "  # in the names of differences
 
 
@@ -75,7 +77,10 @@ def scores_of(representation: str, pairs: Iterable[tuple[Name, float]]) -> list[
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean over the seeds of one setting, with its confidence interval; low and high are NaN where it is not known."""
+    """Mean over the seeds of one setting, with its confidence interval; low and high are NaN where it is not known.
+
+    ``interval`` says what the interval is of, ``values`` are what the mean is of, by seed.
+    """
 
     task: str
     representation: str
@@ -86,45 +91,61 @@ class Summary:
     mean: float
     low: float
     high: float
+    interval: str = ""
+    values: tuple[float, ...] = ()
+
+    @property
+    def shown_singly(self) -> bool:
+        """Whether the values are too few for an interval, and are shown themselves."""
+        return 1 < self.n < FEWEST and math.isnan(self.low) and math.isfinite(self.mean)
 
     def __str__(self) -> str:
-        half = (self.high - self.low) / 2
-        return f"{self.mean:.3f}" if math.isnan(half) else f"{self.mean:.3f} ± {half:.3f}"
+        return mean_text(self.mean, self.low, self.high, self.values)
 
 
 def summaries(scores: Iterable[Score]) -> list[Summary]:
     """Return the mean of each setting over its seeds, in the order the settings come in.
 
-    The interval is Student's t of the mean at 95%: it tells how far the mean of as many other seeds would lie,
-    and nothing of sources that were never seen. Of a single share of independent sources it is Wilson's (1927, JASA 22,
-    209), which tells how far the share of all such sources may lie. Values that are all alike have none: nothing that
-    was drawn changed them.
+    The interval is Student's t of the mean at 95%, within what the metric can be
+    (:func:`vis2img.train.evaluate.intervals.mean_interval`): it tells how far the mean of as many other seeds would
+    lie, and nothing of sources that were never seen. Of a single share of independent sources it is Wilson's (1927,
+    JASA 22, 209), which tells how far the share of all such sources may lie. Fewer than five values have none, nor have
+    those that are all alike: nothing that was drawn changed them.
+
+    Raises
+    ------
+    ParameterError
+        If there are two scores of one seed of the same setting.
     """
     groups: dict[tuple[str, str, str, str, str], list[Score]] = {}
     for score in scores:
         # NaN is equal to nothing, itself included; its text is.
         key = (score.task, score.representation, score.setting, score.metric, repr(float(score.x)))
         groups.setdefault(key, []).append(score)
-    rows = []
-    for members in groups.values():
-        values = np.array([score.value for score in members])
-        first, mean = members[0], float(values.mean())
-        if len(values) == 1 and first.count:
-            low, high = binomtest(round(mean * first.count), first.count).proportion_ci(CONFIDENCE, "wilson")
-        else:
-            half = half_width(values) if np.ptp(values) > 0 else math.nan
-            low, high = mean - half, mean + half
-        what = first.task, first.representation, first.setting, first.metric, first.x
-        rows.append(Summary(*what, len(values), mean, low, high))
-    return rows
+    return [_summary(members) for members in groups.values()]
 
 
-def half_width(values: Sequence[float] | np.ndarray) -> float:
-    """Return half the confidence interval of a mean by Student's t; NaN of fewer than two values."""
-    count = len(values)
-    if count < 2:
-        return math.nan
-    return float(t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
+def _summary(members: Sequence[Score]) -> Summary:
+    first = members[0]
+    if len({score.seed for score in members}) < len(members):
+        where = f"{first.task}, {first.representation}, {first.setting}, {first.metric}"
+        raise ParameterError(f"scores of one seed twice ({where}): they are one measurement, not two")
+
+    values = np.array([score.value for score in members])
+    mean = float(values.mean())
+    if len(values) == 1 and first.count:
+        low, high = binomtest(round(mean * first.count), first.count).proportion_ci(CONFIDENCE, "wilson")
+        what = f"Wilson, {first.count} sources"
+    else:
+        low, high = mean_interval(values, *_range(first))
+        what = "" if math.isnan(low) else f"Student's t, {len(values)} seeds"
+    name = first.task, first.representation, first.setting, first.metric, first.x
+    return Summary(*name, len(values), mean, float(low), float(high), what, tuple(values.tolist()))
+
+
+def _range(score: Score) -> tuple[float, float]:
+    """Return what a score can be; a difference can be anything."""
+    return (-math.inf, math.inf) if MINUS in score.representation else metric_range(score.metric)
 
 
 def to_csv(rows: Sequence[Score] | Sequence[Summary]) -> str:
@@ -135,8 +156,14 @@ def to_csv(rows: Sequence[Score] | Sequence[Summary]) -> str:
     writer.writeheader()
     for row in rows:
         values = asdict(row)
-        writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()})
+        writer.writerow({name: _csv_text(value) for name, value in values.items()})
     return text.getvalue()
+
+
+def _csv_text(value: object) -> object:
+    if isinstance(value, tuple):
+        return " ".join(map(repr, value))
+    return "" if isinstance(value, float) and math.isnan(value) else value
 
 
 def from_csv(text: str) -> list[Score]:
@@ -169,6 +196,8 @@ def to_json(rows: Sequence[Summary]) -> str:
     """Return summaries as a JSON list of objects; what is no finite number is null."""
 
     def plain(value: object) -> object:
+        if isinstance(value, tuple):
+            return [plain(each) for each in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return json.dumps([{k: plain(v) for k, v in asdict(row).items()} for row in rows], indent=2, allow_nan=False)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vis2img.train.evaluate.intervals import metric_range
+
 # A representation of this name is what knows nothing: shown as a line, not as one more competitor.
 CHANCE = "chance"
 # A setting of this name is what all orders are compared with: a line in the pictures of the others.
@@ -78,7 +80,6 @@ _DESCRIPTIONS = {
 }
 
 _LOWER_IS_BETTER = ("error", "rmse", "mae", "ratio", "distance", "scatter", "loss", "nmad", "outlier")
-_WITHIN_ONE = ("accuracy", "precision", "recall", "retrieval", "auc", "f1")
 
 
 def describe(task: str) -> Description:
@@ -115,8 +116,8 @@ def metric_title(metric: str) -> str:
 
 
 def within_one(metric: str) -> bool:
-    """Tell whether a metric lies between 0 and 1, so that its axis shows all of that."""
-    return over_what(metric) == "" and any(word in metric.lower() for word in _WITHIN_ONE)
+    """Tell whether a metric lies between 0 and 1 and is best there, so that its axis shows all of that."""
+    return metric_range(metric) == (0.0, 1.0) and metric_title(metric) == metric
 
 
 def over_what(metric: str) -> str:

@@ -79,15 +79,19 @@ def curves_figure(metrics: dict[str, np.ndarray], out_dim: int) -> Figure:
 
 
 def queries_figure(rows: Sequence[Summary], queries: Mapping[str, str], chance: float) -> Figure:
-    """Show the accuracies of representations beside each other for each way the queries are seen, with intervals."""
+    """Show accuracies beside each other for each way the queries are seen, with intervals or, of few seeds, values."""
     names = list(dict.fromkeys(row.representation for row in rows))
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axis = figure.subplots()
     for offset, (way, label) in zip((-0.27, 0.0, 0.27), queries.items(), strict=True):
         of_way = {row.representation: row for row in rows if row.setting.startswith(f"{way},")}
-        half = [np.nan_to_num(of_way[n].high - of_way[n].mean) for n in names]
-        bars = axis.bar(np.arange(len(names)) + offset, [of_way[n].mean for n in names], 0.26, yerr=half, label=label)
+        shown = [of_way[n] for n in names]
+        half = np.nan_to_num([[row.mean - row.low for row in shown], [row.high - row.mean for row in shown]])
+        bars = axis.bar(np.arange(len(names)) + offset, [row.mean for row in shown], 0.26, yerr=half, label=label)
         axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+        for at, row in enumerate(shown):
+            if row.shown_singly:
+                axis.plot([at + offset] * row.n, row.values, ".", color="#444444", markersize=3)
     axis.axhline(chance, color="grey", ls=":", lw=1)
     axis.set_xticks(range(len(names)), names)
     axis.set(ylabel="balanced accuracy (k-NN)", ylim=(0, 1))

@@ -31,6 +31,7 @@ from vis2img.train.report.descriptions import (
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
+_POINT = "."  # of one seed
 _LINES = ("-", "--", "-.", ":")  # for more representations than colours
 _PANEL, _NARROWEST, _MOST_COLUMNS = (4.0, 3.1), 6.6, 3  # inches
 _BAR, _HEAD = 0.19, 1.0  # inches
@@ -83,7 +84,7 @@ def task_figures(summaries: Sequence[Summary]) -> list[tuple[str, str, Figure]]:
 
 
 def curves_figure(rows: Sequence[Summary], look: Mapping[str, Look]) -> Figure:
-    """Draw the curves of one task: a panel for each setting and metric, bands where an interval is known."""
+    """Draw the curves of one task: a panel for each setting and metric, with intervals, or points of few seeds."""
     panels = {
         metric: list(dict.fromkeys(row.setting for row in rows if row.metric == metric))
         for metric in dict.fromkeys(row.metric for row in rows)
@@ -125,6 +126,8 @@ def _curve(axis: Axes, rows: Sequence[Summary], look: Mapping[str, Look]) -> Non
     axis.plot(x, mean, color=colour, marker=marker, markersize=4, markevery=every, linestyle=line, label=name)
     if np.isfinite(low).any():
         axis.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+    for row in (row for row in rows if row.shown_singly):
+        axis.plot([row.x] * row.n, row.values, _POINT, color=colour, markersize=3, alpha=0.6)
 
 
 def _dress_curves(axis: Axes, rows: Sequence[Summary]) -> None:
@@ -185,12 +188,16 @@ def _bars(axis: Axes, metric: str, rows: Sequence[Summary], names: Sequence[str]
             continue
         y = [place[row.setting] + offset for row in members]
         mean = [row.mean for row in members]
-        half = [(row.high - row.low) / 2 for row in members]
+        error = np.array([[row.mean - row.low for row in members], [row.high - row.mean for row in members]])
         style = {"ecolor": "#444444", "elinewidth": 1.0, "capsize": 2}
         hatch = None if look[name].line == "-" else "///"
-        axis.barh(y, mean, 0.9, xerr=half, color=look[name].colour, hatch=hatch, error_kw=style, label=name)
-        for row, at, value, error in zip(members, y, mean, half, strict=True):
-            beyond = value if math.isnan(error) else value + error
+        axis.barh(y, mean, 0.9, xerr=error, color=look[name].colour, hatch=hatch, error_kw=style, label=name)
+        for row, at in zip(members, y, strict=True):
+            if row.shown_singly:
+                axis.plot(row.values, [at] * row.n, _POINT, color="#444444", markersize=3)
+            beyond = max(
+                (row.mean, *row.values) if row.shown_singly else (row.mean, np.nan_to_num(row.high, nan=row.mean))
+            )
             text = f" {row.mean:.3g}" if abs(row.mean) >= 10 else f" {row.mean:.2f}"
             axis.text(max(beyond, 0), at, text, fontsize=_FONT - 2, va="center", clip_on=True)
     for row in (row for row in rows if row.representation == CHANCE):
@@ -214,9 +221,9 @@ def _bars(axis: Axes, metric: str, rows: Sequence[Summary], names: Sequence[str]
 
 
 def _limits(metric: str, rows: Sequence[Summary]) -> tuple[float, float]:
-    """Return limits that hold the means and their intervals; up to 1 where a metric ends there."""
-    low = min(row.mean if math.isnan(row.low) else row.low for row in rows)
-    high = max(row.mean if math.isnan(row.high) else row.high for row in rows)
+    """Return limits that hold the means and their intervals or values; up to 1 where a metric ends there."""
+    low = min(min(row.values, default=row.mean) if math.isnan(row.low) else row.low for row in rows)
+    high = max(max(row.values, default=row.mean) if math.isnan(row.high) else row.high for row in rows)
     if within_one(metric):
         return max(0.0, math.floor(low * 10 - 0.2) / 10), 1.02
     margin = 0.06 * (high - low) or 0.1

@@ -7,13 +7,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vis2img.train.evaluate.scores import CONFIDENCE, Score, Summary, summaries, to_csv
+from vis2img.train.evaluate.intervals import CONFIDENCE, FEWEST
+from vis2img.train.evaluate.scores import Score, Summary, summaries, to_csv
 from vis2img.train.report.descriptions import (
     CHANCE,
     axis_name,
@@ -28,6 +30,12 @@ from vis2img.train.report.plots import task_figures
 
 _MISSING = "–"
 _LONG = 12  # positions of a curve that are all printed
+ABOUT = (
+    f"Numbers are means over seeds with the {100 * CONFIDENCE:.0f}% interval of the mean (Student's t; of shares on "
+    "the scale of their logits, so that it stays between 0 and 1), which says how far other seeds would lie, and "
+    f"nothing of sources that were never seen. Fewer than {FEWEST} seeds have no interval: their values stand in "
+    "brackets. A single share of sources has Wilson's interval, which says how far the share of other sources may lie."
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def _cell(row: Summary) -> Cell:
 def print_table(rows: Sequence[Summary], console: Console) -> None:
     """Print a table for each task and metric; a line for each number where the columns do not fit the terminal.
 
-    Of a long curve only round positions are printed, or those next to them.
+    Of a long curve only round positions are printed, or those next to them. Below stands what the numbers are.
     """
     for table in score_tables(_thinned(rows)):
         wide = _wide(table)
@@ -109,6 +117,8 @@ def print_table(rows: Sequence[Summary], console: Console) -> None:
         unbounded = console.options.update(max_width=10_000)
         fits = console.measure(wide, options=unbounded).maximum <= console.width
         console.print(wide if fits else _long(table))
+    if rows:
+        console.print(Text(ABOUT))
 
 
 def _thinned(rows: Sequence[Summary]) -> list[Summary]:
@@ -127,7 +137,7 @@ def _empty(table: ScoreTable) -> Table:
     shown = Table(title=Text(f"{table.task}: {table.title}"), title_justify="left")
     shown.add_column("setting")
     if table.x_name:
-        shown.add_column(Text(table.x_name), justify="right")
+        shown.add_column(Text(table.x_name), justify="right", overflow="fold")
     return shown
 
 
@@ -145,10 +155,11 @@ def _wide(table: ScoreTable) -> Table:
 
 def _long(table: ScoreTable) -> Table:
     shown = _empty(table)
+    # Values in brackets may go on in a second line, a mean and its interval may not.
+    whole = not any("(" in cell.text for _, _, cells in table.rows for cell in cells)
     for name in ("representation", "value", "seeds"):
-        shown.add_column(
-            name, justify="left" if name == "representation" else "right", no_wrap=name == "value", overflow="fold"
-        )
+        justify: Literal["left", "right"] = "left" if name == "representation" else "right"
+        shown.add_column(name, justify=justify, no_wrap=whole and name == "value", overflow="fold")
     for setting, position, cells in table.rows:
         start = [setting, position] if table.x_name else [setting]
         for name, cell in zip(table.representations, cells, strict=True):
@@ -176,7 +187,8 @@ def write_report(
     Parameters
     ----------
     folder : Path
-        Made where it is missing. Gets ``scores.csv`` (every score), ``summary.csv`` (means and intervals),
+        Made where it is missing. Gets ``scores.csv`` (every score), ``summary.csv`` (means and intervals, what
+        these are of, and the values),
         ``figure-NN-NAME.png`` and ``report.html``, which needs none of the others.
     scores : list of Score
     title : str
@@ -224,5 +236,4 @@ def _page(
         }
         for number, task in enumerate(dict.fromkeys(table.task for table in tables))
     ]
-    confidence, further = f"{100 * CONFIDENCE:.0f}%", figures.get("", [])
-    return render("tasks.html.j2", title=title, facts=facts, tasks=tasks, pictures=further, confidence=confidence)
+    return render("tasks.html.j2", title=title, facts=facts, tasks=tasks, pictures=figures.get("", []), about=ABOUT)

@@ -31,6 +31,8 @@ HEADLINES = (
 def differences_figure(summaries: Sequence[Summary], bases: Sequence[str]) -> Figure:
     """Draw the differences of arms from each of ``bases`` with their intervals, a panel for each headline.
 
+    Few seeds have no interval: their values are points.
+
     Parameters
     ----------
     summaries : list of Summary
@@ -57,6 +59,9 @@ def differences_figure(summaries: Sequence[Summary], bases: Sequence[str]) -> Fi
                 xerr=[[row.mean - row.low for _, row in shown], [row.high - row.mean for _, row in shown]],
                 fmt="os"[i % 2], color=PALETTE[i], markersize=4, label=f"minus {base}",
             )  # fmt: skip
+            for y, row in shown:
+                if row.shown_singly:
+                    axis.plot(row.values, [y] * row.n, ".", color=PALETTE[i], markersize=3, alpha=0.6)
         axis.grid(axis="x", alpha=0.3)
         axis.tick_params(labelsize=8)
     axes[0].set_yticks(range(len(arms)), arms)

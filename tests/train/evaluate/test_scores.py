@@ -1,29 +1,48 @@
 """Tables of scores: means and intervals by hand, files that come back as they went, differences seed by seed."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 
-from vis2img.train.evaluate.scores import Score, differences, from_csv, half_width, summaries, to_csv
+from vis2img.errors import ParameterError
+from vis2img.train.evaluate.scores import Score, differences, from_csv, summaries, to_csv, to_json
 
 
 def score(value, seed=0, representation="ours", x=math.nan, setting="k-NN"):
     return Score("classification", representation, setting, "accuracy", x, seed, value)
 
 
-def test_an_interval_is_student_s_t():
-    # Mean 0.6, standard deviation 0.1, t(0.975, 2) = 4.302653: half 4.302653 * 0.1 / sqrt(3).
-    row = summaries([score(0.5), score(0.6, 1), score(0.7, 2)])[0]
-    assert (row.n, row.mean) == (3, pytest.approx(0.6))
-    assert (row.high - row.low) / 2 == pytest.approx(0.248414, abs=1e-6)
-    assert half_width([0.5, 0.6, 0.7]) == pytest.approx(0.248414, abs=1e-6)
-    assert str(row) == "0.600 ± 0.248"
+def test_shares_have_student_s_t_on_the_scale_of_logits_and_differences_the_plain_one():
+    values = (0.97, 0.99, 1.0, 0.95, 0.99)
+    # Mean 0.98, standard deviation 0.02, t(0.975, 4) = 2.776445: half 0.024833, which would reach beyond 1.
+    (row,) = summaries(score(value, seed) for seed, value in enumerate(values))
+    step = 0.024833 / (0.98 * 0.02)
+    expected = [1 / (1 + math.exp(-(math.log(0.98 / 0.02) + sign * step))) for sign in (-1, 1)]
+    assert (row.n, row.mean) == (5, pytest.approx(0.98))
+    assert (row.low, row.high) == (pytest.approx(expected[0], abs=1e-5), pytest.approx(expected[1], abs=1e-5))
+    assert (row.interval, row.values) == ("Student's t, 5 seeds", values)
+    assert str(row) == "0.980 +0.014 -0.048"
+
+    (row,) = summaries(score(value, seed, "a minus b") for seed, value in enumerate(values))
+    assert (row.low, row.high) == (pytest.approx(0.955167, abs=1e-5), pytest.approx(1.004833, abs=1e-5))
 
 
-def test_one_value_has_no_interval():
-    row = summaries([score(0.5)])[0]
-    assert math.isnan(row.low) and str(row) == "0.500"
+@pytest.mark.parametrize("values", [(0.5,), (0.5, 0.6), (0.5, 0.6, 0.7, 0.7)])
+def test_few_seeds_have_no_interval_and_are_shown_themselves(values):
+    (row,) = summaries(score(value, seed) for seed, value in enumerate(values))
+    assert math.isnan(row.low) and math.isnan(row.high) and row.interval == ""
+    assert row.shown_singly == (len(values) > 1)
+    shown = {1: "0.500", 2: "0.550 (0.500, 0.600)", 4: "0.625 (0.500, 0.600, 0.700, 0.700)"}
+    assert str(row) == shown[len(values)]
+    assert f"{' '.join(map(str, values))}\n" in to_csv([row])
+    assert json.loads(to_json([row]))[0]["values"] == list(values)
+
+
+def test_one_seed_twice_is_refused():
+    with pytest.raises(ParameterError, match=r"one seed twice \(classification, ours, k-NN, accuracy\)"):
+        summaries([score(0.5), score(0.6, 1), score(0.6, 1)])
 
 
 def test_settings_positions_and_representations_stay_apart_in_their_order():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import math
@@ -27,12 +28,12 @@ NAN = math.nan
 NAMES = ("imaging varies", "image-only", "CLEAN", "random weights", "pixels")
 
 
-def made() -> list[Score]:
-    """Four tasks and five representations, with three seeds; the pixels are not fine-tuned."""
+def made(seeds: int = 5) -> list[Score]:
+    """Four tasks and five representations, with some seeds; the pixels are not fine-tuned."""
     rng = np.random.default_rng(0)
     scores = []
     for i, name in enumerate(NAMES):
-        for seed in range(3):
+        for seed in range(seeds):
 
             def add(task: str, setting: str, metric: str, x: float, name=name, seed=seed, best=0.9 - 0.05 * i) -> None:
                 scores.append(Score(task, name, setting, metric, x, seed, best + 0.02 * rng.normal()))
@@ -54,8 +55,8 @@ def made() -> list[Score]:
     return scores
 
 
-def drawn() -> dict[str, Figure]:
-    return {title: figure for _, title, figure in task_figures(summaries(made()))}
+def drawn(seeds: int = 5) -> dict[str, Figure]:
+    return {title: figure for _, title, figure in task_figures(summaries(made(seeds)))}
 
 
 def test_positions_make_curves_and_single_numbers_bars() -> None:
@@ -291,9 +292,43 @@ def printed(rows: list[Summary], width: int) -> str:
 def test_every_number_is_legible_in_terminals_of_any_width(width: int) -> None:
     rows = [row for row in summaries(made()) if row.task in ("similarity", "invariance")]
     text = printed(rows, width)
-    found = re.findall(r"\d\.\d{3} ± \d\.\d{3}", text)
+    found = re.findall(r"\d\.\d{3} (?:± \d\.\d{3}|\+\d\.\d{3} -\d\.\d{3})", text)
     assert sorted(found) == sorted(str(row) for row in rows)
     assert max(map(len, text.splitlines())) <= width and "…" not in text
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_values_of_few_seeds_are_legible_too(width: int) -> None:
+    rows = [row for row in summaries(made(3)) if row.task in ("similarity", "invariance")]
+    text = printed(rows, width)
+    numbers = [f"{value:.3f}" for row in rows for value in (row.mean, *row.values)]
+    assert sorted(re.findall(r"\d\.\d{3}", text)) == sorted(numbers)
+    assert max(map(len, text.splitlines())) <= width and "…" not in text and "±" not in text
+
+
+def test_it_is_said_what_intervals_are_of(tmp_path: Path) -> None:
+    page = write_report(tmp_path / "r", made(3), title="t", facts={}).read_text()
+    told = " ".join(printed(summaries(made(3)), 100).split())
+    for text in (page, told):
+        assert "over seeds with the 95% interval of the mean" in html.unescape(text)
+        assert "Fewer than 5 seeds have no interval" in text
+    assert " ± " not in page
+    means = list(csv.DictReader(io.StringIO((tmp_path / "r" / "summary.csv").read_text())))
+    assert {row["interval"] for row in means} == {""} and all(row["low"] == "" for row in means)
+    assert {len(row["values"].split()) for row in means if row["representation"] != "chance"} == {3}
+
+
+def test_few_seeds_are_points_in_the_pictures() -> None:
+    rows = [r for r in summaries(made(3)) if r.representation == "CLEAN"]
+    for title, task, setting in (("classification", "classification", "k-NN"), ("invariance", "invariance", "band")):
+        wanted = [value for row in rows if (row.task, row.setting) == (task, setting) for value in row.values]
+        axis = next(axis for axis in drawn(3)[title].axes if axis.get_title() in (setting, ""))
+        points = [line for line in axis.lines if line.get_marker() == "."]
+        shown = np.concatenate(
+            [line.get_ydata() if title == task == "classification" else line.get_xdata() for line in points]
+        )
+        assert np.isin(np.round(wanted, 9), np.round(shown, 9)).all()
+        assert not [c for c in axis.collections if len(c.get_paths()[0].vertices) > 4]  # no bands
 
 
 def test_names_are_not_taken_for_markup() -> None:
@@ -303,7 +338,7 @@ def test_names_are_not_taken_for_markup() -> None:
 
 def test_of_a_long_curve_round_positions_are_printed() -> None:
     rows = summaries([Score("anomaly", "a", "s", "recall", i / 1000, 0, i / 1000) for i in range(1, 1001)])
-    places = re.findall(r"([\d.]+%)", printed(rows, 100))
+    places = re.findall(r"│ +([\d.]+%)", printed(rows, 100))
     assert places == ["0.1%", "0.2%", "0.5%", "1%", "2%", "5%", "10%", "20%", "50%", "100%"]
 
 
@@ -320,6 +355,8 @@ def test_json_has_null_for_what_is_no_number() -> None:
         "mean": 0.5,
         "low": None,
         "high": None,
+        "interval": "",
+        "values": [0.5],
     }
 
 
