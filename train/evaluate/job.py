@@ -93,7 +93,8 @@ def _facts(config: EvaluateConfig, settings: TrainConfig) -> dict[str, str]:
         "network": f"{network}, views of {settings.data.views.global_size} px, {settings.steps} steps of "
         f"{settings.data.batch_size} samples, objective {settings.optim.objective}",
         "seeds": f"trained: {_seeds_in_words(len(config.runs), config.seeds)}; "
-        f"random weights: {_seeds_in_words(config.seeds, config.seeds)}; pixels: {config.seeds} of folds, labels and what is planted",
+        f"random weights: {_seeds_in_words(config.seeds, config.seeds)}; "
+        f"pixels: {config.seeds} of folds, labels and what is planted",
     }
 
 
