@@ -181,7 +181,7 @@ def test_files_and_folders_are_read_and_what_cannot_be_is_told_in_one_line(npz: 
     opened = open_pictures([npz, folder, small], 32)
     assert len(opened) == 10 and len(opened.skipped) == 2
     assert opened.images[0].dtype == np.int16 and opened.images[0].base is opened.images[6].base  # as stored, one copy
-    assert opened.images[7].shape == (60, 60) and opened.images[7].dtype == np.float32
+    assert opened.images[7].shape == (60, 60) and opened.images[7].dtype == np.int16
     broken = tmp_path / "broken.npz"
     broken.write_bytes(b"PK nothing")
     wrong = tmp_path / "complex.npz"

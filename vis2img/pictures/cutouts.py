@@ -129,11 +129,16 @@ def _first_image(path: Path) -> Iterator[Any]:
         yield next((hdu for hdu in hdus if getattr(hdu, "is_image", False) and hdu.data is not None), None)
 
 
+def native(values: np.ndarray) -> np.ndarray:
+    """Return an array in the byte order of this machine: FITS has the other, which few libraries take."""
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
 def fits_image(path: Path) -> tuple[np.ndarray, float]:
     """Return the first image of a FITS file, [y, x] with east to the left and north last, and its pixel size in rad."""
     try:
         with _first_image(path) as hdu:
-            pixels, header = (None, {}) if hdu is None else (np.squeeze(np.asarray(hdu.data, float)), hdu.header)
+            pixels, header = (None, {}) if hdu is None else (np.squeeze(native(np.asarray(hdu.data))), hdu.header)
     except Exception as error:  # astropy raises many types for a damaged file
         raise Vis2imgError(f"cannot read the cutout {path}: {first_line(error)}") from error
     if pixels is None or pixels.ndim != 2:

@@ -81,10 +81,10 @@ def open_pictures(paths: Iterable[str | Path], patch_npix: int, progress: Progre
     digest = hashlib.blake2b(digest_size=16)
     images, levels, names, skipped = [], [], [], {}
     for cutouts in files:
-        for name, image in zip(cutouts.rows, _stored(cutouts.images), strict=True):
+        for name, each, image in zip(cutouts.rows, cutouts.images, _stored(cutouts.images), strict=True):
             digest.update(repr((image.shape, image.dtype.str)).encode())
             digest.update(image.tobytes())
-            background, noise, why = _judged(image, patch_npix)
+            background, noise, why = _judged(image, is_whole(each), patch_npix)
             done += 1
             if done % 100 == 0 or done == total:
                 progress("reading pictures", done, total)
@@ -104,15 +104,42 @@ def open_pictures(paths: Iterable[str | Path], patch_npix: int, progress: Progre
 
 def _stored(images: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
     """Return the pictures in a type that the compiled loops take, without a copy where they are in one."""
-    return list(_plain(images)) if isinstance(images, np.ndarray) else [_plain(image) for image in images]
+    return list(plain(images)) if isinstance(images, np.ndarray) else [plain(image) for image in images]
 
 
-def _plain(images: np.ndarray) -> np.ndarray:
+def plain(images: np.ndarray) -> np.ndarray:
+    """Return pictures in a type that the compiled loops take, without a copy where they are in one."""
     kind = images.dtype.newbyteorder("=")
-    return np.ascontiguousarray(images, kind if kind.str[1:] in _KEPT else np.float32)
+    with np.errstate(over="ignore"):  # what single precision cannot hold is blank
+        return np.ascontiguousarray(images, kind if kind.str[1:] in _KEPT else np.float32)
 
 
-def _judged(image: np.ndarray, patch_npix: int) -> tuple[float, float, str]:
+def is_whole(image: np.ndarray) -> bool:
+    """Return whether a picture, as its file has it, was rounded to whole numbers."""
+    return image.dtype.kind in "iu"
+
+
+def one_picture(image: np.ndarray, name: str) -> Pictures:
+    """Return one picture, as its file has it, with background and noise as :func:`open_pictures` finds them.
+
+    Raises
+    ------
+    Vis2imgError
+        If it holds no finite pixel, or numbers near the end of single precision.
+    """
+    pixels = plain(image)
+    finite = pixels[np.isfinite(pixels)]
+    if not len(finite):
+        raise Vis2imgError(f"{name} is blank")
+    # A picture that is the same everywhere has no noise, and is 0 in any unit.
+    noise = picture_noise(finite, is_whole(image)) if finite.min() < finite.max() else 1.0
+    if not math.isfinite(noise):
+        raise Vis2imgError(f"{name}: its numbers are too large")
+    background = np.array([np.median(finite)], np.float32)
+    return Pictures([pixels], background, np.array([noise], np.float32), [name], {}, "")
+
+
+def _judged(image: np.ndarray, whole: bool, patch_npix: int) -> tuple[float, float, str]:
     """Return background and noise of a picture, and why it cannot be used, if so."""
     ny, nx = image.shape
     if min(nx, ny) < patch_npix:
@@ -122,19 +149,20 @@ def _judged(image: np.ndarray, patch_npix: int) -> tuple[float, float, str]:
         return 0.0, 0.0, f"{100 * (1 - len(finite) / image.size):.0f}% of its pixels are blank"
     if finite.min() == finite.max():
         return 0.0, 0.0, f"all of its pixels are {finite[0]:g}"
-    background = float(np.median(finite))
-    return background, picture_noise(finite), ""
+    background, noise = float(np.median(finite)), picture_noise(finite, whole)
+    return background, noise, "" if math.isfinite(noise) else "its numbers are too large"
 
 
-def picture_noise(pixels: np.ndarray) -> float:
+def picture_noise(pixels: np.ndarray, whole: bool) -> float:
     """Return the robust noise of finite pixels [n], in their own unit; positive unless all are alike.
 
-    Numbers that were rounded to integers are spread over the width of a step first, or their median deviation would
-    come in steps as well; it is thus at least that of the rounding, 0.37. Where a survey cut its noise off and most
-    pixels are one number, a third of the least that any other is away from it stands for it, as cuts are at 3 sigma.
+    Numbers that were rounded to integers (``whole``) are spread over the width of a step first, or their median
+    deviation would come in steps as well; it is thus at least that of the rounding, 0.37. Where a survey cut its noise
+    off and most pixels are one number, a third of the least that any other is away from it stands for it, as cuts are
+    at 3 sigma.
     """
     values: np.ndarray = pixels.astype(np.float32)
-    if pixels.dtype.kind in "iu":
+    if whole:
         values += np.resize(_DITHER, len(values))
     noise = robust_noise(values)
     if noise > 0:

@@ -16,7 +16,7 @@ import numpy as np
 
 from vis2img.errors import Vis2imgError, first_line
 from vis2img.files import is_fits
-from vis2img.pictures.cutouts import RawCutouts, fits_files, fits_image
+from vis2img.pictures.cutouts import RawCutouts, fits_files, fits_image, native
 from vis2img.pictures.published import batch_files, read_batches
 
 LABELS_FILE = "labels.csv"
@@ -162,7 +162,7 @@ def _array(path: Path, file: Any, name: str) -> np.ndarray:
             raise Vis2imgError(f"cannot read the cutouts {path}: {why}")
         if dtype.hasobject:
             raise Vis2imgError(f"{path}: the column {name} holds Python objects; save numbers or text")
-    values = np.asarray(file[name])
+    values = native(np.asarray(file[name]))
     return np.char.decode(values, "latin1") if values.dtype.kind == "S" else values
 
 

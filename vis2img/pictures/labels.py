@@ -14,7 +14,7 @@ import numpy as np
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.pictures.classes import UNKNOWN, confidence, labels_of
 from vis2img.pictures.cutouts import RawCutouts
-from vis2img.pictures.cutting import Pictures, Square, cut_picture, picture_noise
+from vis2img.pictures.cutting import Square, cut_picture, one_picture
 from vis2img.pictures.formats import read_raw
 from vis2img.views.crops import TURNS, ViewConfig, turned
 
@@ -160,19 +160,11 @@ def network_images(
         if not _LEAST <= side <= min(image.shape):
             shape = "{} x {}".format(*image.shape[::-1])
             raise Vis2imgError(f"{raw.rows[row]}: {shape} pixels, of which {side} a side cannot be cut")
-        cut_picture(_alone(image, raw.rows[row]), 0, Square(0.0, 0.0, float(side)), views_of[i, :, :, 0], views.stretch)
+        cut_picture(
+            one_picture(image, raw.rows[row]), 0, Square(0.0, 0.0, float(side)), views_of[i, :, :, 0], views.stretch
+        )
     views_of[..., 1:] = views_of[..., :1]
     return views_of
-
-
-def _alone(image: np.ndarray, name: str) -> Pictures:
-    """Return one picture as a set of pictures, with its background and noise."""
-    finite = image[np.isfinite(image)]
-    if not len(finite):
-        raise Vis2imgError(f"{name} is blank")
-    # A picture that is the same everywhere has no noise, and is 0 in any unit.
-    noise = picture_noise(finite) if finite.min() < finite.max() else 1.0
-    return Pictures([image], np.array([np.median(finite)]), np.array([noise]), [name], {}, "")
 
 
 def symmetric_views(images: np.ndarray) -> np.ndarray:

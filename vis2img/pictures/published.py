@@ -14,7 +14,7 @@ import numpy as np
 
 from vis2img.errors import Vis2imgError
 from vis2img.pictures.array_pickles import as_text, one_line, read_pickle
-from vis2img.pictures.cutouts import RawCutouts
+from vis2img.pictures.cutouts import RawCutouts, native
 
 _BATCH = re.compile(r"data_batch_(\d+)")
 _TEST = "test_batch"
@@ -87,7 +87,7 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], bo
 def _array(path: Path, name: str, value: Any) -> np.ndarray:
     _check_size(path, name, value, _MOST_AXES)
     try:
-        return np.asarray(value)
+        return native(np.asarray(value))
     except (ValueError, TypeError, OverflowError) as error:
         raise Vis2imgError(f"{path}: {name} is no array: {one_line(error)}") from error
 
