@@ -19,6 +19,7 @@ from PIL import Image
 
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.files import atomic_output
+from vis2img.inputs import check_file
 from vis2img.train.embed.config import SUFFIX, check_suffix
 
 THUMBNAIL_SIZE = 48  # pixels
@@ -186,6 +187,7 @@ def _files(path: Path) -> list[Path]:
 
 def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Return columns of a file, "vector" among them; default: all."""
+    check_file(path)
     try:
         file = pq.ParquetFile(path)
         for name in columns or ["vector"]:

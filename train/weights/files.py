@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 
+from vis2img.inputs import not_a_file
 from vis2img.train.weights.pickle import Arrays, Storage, TorchUnpickler, decode
 from vis2img.unpickle import RefusedError
 
@@ -114,6 +115,9 @@ def read_torch(path: str | Path) -> dict[str, Any]:
 
 
 def _head(path: Path) -> bytes:
+    kind = not_a_file(path)
+    if kind:
+        raise ValueError(f"{path} is {kind}, not a file")
     with path.open("rb") as file:
         return file.read(512)
 

@@ -9,6 +9,7 @@ pixel away from there, and refused otherwise.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,14 +18,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vis2img.coordinates import direction_cosines, lm_to_pixel
-from vis2img.errors import MeasurementSetError, first_line
+from vis2img.errors import MeasurementSetError, Vis2imgError, first_line
 from vis2img.imaging.params import MIN_NPIX
+from vis2img.inputs import check_fits, check_pixels
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
 
 _TOLERANCE = 0.5  # pixels
+_OF_SKY = re.compile(r"(CRVAL|CRPIX|CDELT|CROTA|CD|PC|PV|LONPOLE|LATPOLE)[\d_]*")
+_WIDEST_BEAM = 180.0  # deg
 _LOOKS = 5  # places along an axis where the projection is compared
 _BLOCK_BYTES = 1 << 26  # of the file that are converted at a time
 
@@ -85,11 +89,20 @@ def open_image(path: str | Path, fov: float = math.inf) -> SkyImage:
         If the file is no image of one Stokes I plane with RA and Dec, or its pixels are too far from a SIN
         projection; one line that names it.
     """
+    try:
+        return _open_image(path, fov)
+    except Vis2imgError:
+        raise
+    except Exception as error:  # of a header whose values are of any type
+        raise MeasurementSetError(f"{path}: its header cannot be read: {first_line(error)}") from error
+
+
+def _open_image(path: str | Path, fov: float) -> SkyImage:
     with _opened(path) as hdus:
         number, header, shape = _image_of(path, hdus)
         sky = _sky_of(path, header)
     beam = [header.get(name) for name in ("BMAJ", "BMIN")]
-    has_beam = all(isinstance(axis, int | float) and axis > 0 for axis in beam)
+    has_beam = all(isinstance(axis, int | float) and 0 < axis < _WIDEST_BEAM for axis in beam)
     major, minor = (math.radians(float(axis)) for axis in beam) if has_beam else (0.0, 0.0)
     flips, rough = _axes(path, sky, shape)
     side = 2 * math.ceil(min(fov, 4.0) / rough / 2 - 1e-9)
@@ -108,6 +121,7 @@ def open_image(path: str | Path, fov: float = math.inf) -> SkyImage:
 def _opened(path: str | Path) -> Any:
     from astropy.io import fits
 
+    check_fits(path, MeasurementSetError)
     try:
         return fits.open(path, memmap=False)  # scaled numbers cannot be mapped
     except Exception as error:  # astropy raises many types for a damaged file
@@ -123,6 +137,7 @@ def _image_of(path: str | Path, hdus: Any) -> tuple[int, Header, tuple[int, int]
     if not images:
         raise MeasurementSetError(f"{path} holds no image of two axes")
     number, hdu = images[0]
+    check_pixels(path, hdu, MeasurementSetError)
     if math.prod(hdu.shape[:-2]) != 1:
         axes = " x ".join(map(str, hdu.shape[::-1]))
         raise MeasurementSetError(f"{path} holds {axes} pixels; write one plane into a file of its own")
@@ -138,6 +153,9 @@ def _image_of(path: str | Path, hdus: Any) -> tuple[int, Header, tuple[int, int]
 def _sky_of(path: str | Path, header: Header) -> WCS:
     from astropy.wcs import WCS
 
+    for name in filter(_OF_SKY.fullmatch, header):
+        if not isinstance(header[name], int | float):  # which wcslib would pass over, and take 0
+            raise MeasurementSetError(f"{path}: {name} in its header is no number")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of keywords that astropy mends
@@ -156,7 +174,7 @@ def _frequency(header: Header) -> float | None:
     axes = range(3, int(header.get("NAXIS", 2)) + 1)
     axis = next((i for i in axes if str(header.get(f"CTYPE{i}", "")).strip().startswith("FREQ")), None)
     value = header.get(f"CRVAL{axis}") if axis else header.get("RESTFRQ", header.get("FREQ"))
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and 0 < value < math.inf else None
 
 
 def _noise(header: Header) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from astropy.io.fits import Header, PrimaryHDU, getheader
 
 from vis2img import __version__
-from vis2img.errors import ParameterError
+from vis2img.errors import ParameterError, first_line
 from vis2img.files import atomic_output, check_outputs
 from vis2img.imaging.params import ImagingParams
 from vis2img.ms.selection import Selection
@@ -153,7 +153,11 @@ def read_params(path: str | Path) -> ImagingParams:
     ParameterError
         If the file was not written by vis2img.
     """
-    return ImagingParams.from_dict(_read_record(path, _PARAMS_MARK))
+    record = _read_record(path, _PARAMS_MARK)
+    try:
+        return ImagingParams.from_dict(record)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ParameterError(f"{path}: the parameters in its HISTORY are damaged: {first_line(error)}") from error
 
 
 def read_selection(path: str | Path) -> Selection:
@@ -192,8 +196,11 @@ def _read_record(path: str | Path, mark: str) -> dict[str, Any]:
     _, there, text = history.partition(mark.rstrip())
     if not there:
         raise ParameterError(f"{path} holds no vis2img {what} in its HISTORY")
-    record, _ = json.JSONDecoder().raw_decode(text.lstrip())
-    return dict(record)
+    try:
+        record, _ = json.JSONDecoder().raw_decode(text.lstrip())
+        return dict(record)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ParameterError(f"{path}: the vis2img {what} in its HISTORY is damaged: {first_line(error)}") from error
 
 
 def _frame(image: Image) -> tuple[str, float | None]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vis2img.errors import Vis2imgError
+from vis2img.inputs import check_file
 from vis2img.unpickle import Call, RefusedError, RestrictedUnpickler
 
 _CODE = re.compile(r"b1|[iu][1248]|f[248]|[SU]\d{1,5}")
@@ -150,6 +151,7 @@ def read_pickle(path: str | Path) -> Any:
         the file and what it asked for.
     """
     path = Path(path)
+    check_file(path)
     try:
         with path.open("rb") as file:
             return _tidy(_ArrayUnpickler(file).load())

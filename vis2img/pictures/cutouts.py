@@ -15,6 +15,7 @@ import numpy as np
 
 from vis2img.errors import Vis2imgError, first_line
 from vis2img.files import is_fits
+from vis2img.inputs import check_fits, check_pixels
 
 _RA, _DEC = ("ra_deg", "ra"), ("dec_deg", "dec")
 # Labels, flags, names, places and units: without the unit that a name may end with, in small letters.
@@ -125,8 +126,12 @@ def _first_image(path: Path) -> Iterator[Any]:
     """Open a FITS file and give its first image; None if it holds none."""
     from astropy.io import fits
 
+    check_fits(path)
     with fits.open(path, memmap=False) as hdus:
-        yield next((hdu for hdu in hdus if getattr(hdu, "is_image", False) and hdu.data is not None), None)
+        image = next((hdu for hdu in hdus if getattr(hdu, "is_image", False) and hdu.shape), None)
+        if image is not None:
+            check_pixels(path, image)
+        yield image
 
 
 def native(values: np.ndarray) -> np.ndarray:
@@ -139,12 +144,16 @@ def fits_image(path: Path) -> tuple[np.ndarray, float]:
     try:
         with _first_image(path) as hdu:
             pixels, header = (None, {}) if hdu is None else (np.squeeze(native(np.asarray(hdu.data))), hdu.header)
+    except Vis2imgError:
+        raise
     except Exception as error:  # astropy raises many types for a damaged file
         raise Vis2imgError(f"cannot read the cutout {path}: {first_line(error)}") from error
-    if pixels is None or pixels.ndim != 2:
+    if pixels is None or pixels.ndim != 2 or not pixels.size:
         raise Vis2imgError(f"{path} holds no image of two axes")
 
     step_x, step_y = (header.get(f"CDELT{i}", header.get(f"CD{i}_{i}", 0.0)) for i in (1, 2))
+    if not all(isinstance(step, int | float) and math.isfinite(step) for step in (step_x, step_y)):
+        raise Vis2imgError(f"{path}: CDELT (or CD) in its header are no numbers")
     if step_x > 0:
         pixels = pixels[:, ::-1]
     if step_y < 0:

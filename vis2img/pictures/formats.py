@@ -16,6 +16,7 @@ import numpy as np
 
 from vis2img.errors import Vis2imgError, first_line
 from vis2img.files import is_fits
+from vis2img.inputs import check_file
 from vis2img.pictures.cutouts import RawCutouts, fits_files, fits_image, native
 from vis2img.pictures.published import batch_files, read_batches
 
@@ -23,6 +24,7 @@ LABELS_FILE = "labels.csv"
 _ARRAYS = ("images", "images_i16", "images_u8")
 # What belongs to a picture; whatever else a file may hold is for those who ask for it.
 _OWN = {"scale_mJy", "label", "label10", "label_names", "size_arcsec", "filename"}
+_MOST_CSV = 1 << 30  # bytes
 _NUMBERS = ("scale_mJy", "size_arcsec")
 
 
@@ -78,6 +80,8 @@ def read_raw(path: str | Path) -> RawCutouts:
     path = Path(path)
     if not path.exists():
         raise Vis2imgError(f"{path} does not exist")
+    if not path.is_dir():
+        check_file(path)
     if path.suffix.lower() == ".npz":
         return _npz(path)
     if path.suffix.lower() == ".csv":
@@ -130,6 +134,7 @@ def _npz(path: Path, only: set[str] | None = None) -> RawCutouts:
 
 def _arrays(path: Path, only: set[str] | None) -> tuple[str, dict[str, np.ndarray]]:
     """Return the name of the pictures of a file, and arrays by name: the pictures and the columns."""
+    check_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             pictures = next((name for name in _ARRAYS if name in file.files), None)
@@ -196,6 +201,7 @@ def read_csv(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
         If the table cannot be read, is empty, has rows of other lengths or a column twice, or lacks a column of
         ``needed``.
     """
+    check_file(path, _MOST_CSV)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]

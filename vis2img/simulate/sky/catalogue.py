@@ -19,6 +19,7 @@ from astropy.table import Table
 
 from vis2img.errors import OutputError, ParameterError, Vis2imgError, first_line
 from vis2img.files import is_fits
+from vis2img.inputs import check_file, check_fits
 from vis2img.simulate.sky.source import UNLABELLED, SkyComponent, SkyCutout, SkySource, single_component_source
 from vis2img.units import ARCSEC
 
@@ -95,6 +96,7 @@ def read_catalogue(path: str | Path) -> list[SkySource]:
     Vis2imgError
         If the file cannot be read or is not such a catalogue.
     """
+    check_fits(path)
     try:
         with fits.open(path, memmap=False) as hdus:
             rows, parts = (Table.read(hdus[name]) for name in ("SOURCES", "COMPONENTS"))
@@ -219,6 +221,7 @@ def _read_table(path: Path) -> Any:
     form = "ascii.csv" if path.suffix.lower() == ".csv" else "fits"
     if form == "fits" and not is_fits(path):
         raise Vis2imgError(f"{path}: a catalogue must end in .csv or .fits")
+    check_fits(path) if form == "fits" else check_file(path)
     try:
         return Table.read(path, format=form)
     except Exception as error:  # astropy's readers raise a dozen unrelated types for a damaged file
