@@ -189,7 +189,7 @@ def test_files_that_hold_no_plane_of_stokes_i_are_refused(write, tmp_path) -> No
         fits_draw(write(data=np.zeros((64, 64), np.float32), name="flat.fits"))
     broken = tmp_path / "broken.fits"
     broken.write_bytes(b"SIMPLE  = nonsense")
-    with pytest.raises(MeasurementSetError, match=r"cannot read the image .*broken\.fits"):
+    with pytest.raises(MeasurementSetError, match=r"broken\.fits is cut short"):
         open_image(broken)
     short = write(name="short.fits")
     short.write_bytes(short.read_bytes()[:8000])

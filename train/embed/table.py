@@ -20,12 +20,17 @@ from PIL import Image
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.files import atomic_output
 from vis2img.inputs import check_file
+from vis2img.pictures.cutouts import native
 from vis2img.train.embed.config import SUFFIX, check_suffix
 
 THUMBNAIL_SIZE = 48  # pixels
 _FAINTEST, _BRIGHTEST = -0.6, 2.0  # stretched values: -3 sigma, and at least 10 sigma or so
 _NO_METADATA = ("ARROW:schema", "pandas")  # what libraries keep for themselves
 _ROW_GROUP = 8192  # rows
+_DEGREES, _TEXTS = ("ra_deg", "dec_deg"), ("field", "source", "params", "name")
+# polars writes large lists, and arrays of one length.
+_LISTS = (pa.types.is_fixed_size_list, pa.types.is_list, pa.types.is_large_list)
+_MOST_GROWTH = 1000  # rows to a byte of the file: repeated ones take next to nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +67,16 @@ class EmbeddingTable:
 
     @property
     def position(self) -> np.ndarray:
-        """RA and Dec float64 [n, 2] in rad; NaN where unknown."""
+        """RA and Dec float64 [n, 2] in rad; NaN where unknown.
+
+        Raises
+        ------
+        ParameterError
+            If the table does not tell.
+        """
+        lacking = [name for name in _DEGREES if name not in self.columns]
+        if lacking:
+            raise ParameterError(f"the table has no column {lacking[0]}: it does not tell where its patches are")
         return np.radians(np.stack([self.columns["ra_deg"], self.columns["dec_deg"]], axis=-1))
 
     def take(self, index: np.ndarray) -> EmbeddingTable:
@@ -140,10 +154,16 @@ def read_embeddings(path: str | Path, columns: Sequence[str] | None = None) -> E
             raise Vis2imgError(
                 f"{file}: vectors of {vector.shape[1]} numbers, and {files[0]} has {vectors[0].shape[1]}"
             )
-    metadata = {key.decode(): value.decode() for key, value in (tables[0].schema.metadata or {}).items()}
+    metadata = {
+        key.decode(errors="replace"): value.decode(errors="replace")
+        for key, value in (tables[0].schema.metadata or {}).items()
+    }
     return EmbeddingTable(
         vector=vectors[0] if len(vectors) == 1 else np.concatenate(vectors),
-        columns={name: np.concatenate([_column(table[name]) for table in tables]) for name in names},
+        columns={
+            name: np.concatenate([_column(file, name, table[name]) for file, table in zip(files, tables, strict=True)])
+            for name in names
+        },
         metadata={key: value for key, value in metadata.items() if key not in _NO_METADATA},
     )
 
@@ -170,7 +190,7 @@ def _to_arrow(table: EmbeddingTable) -> pa.Table:
     for name, values in table.columns.items():
         # An empty column of objects has no type to be inferred.
         kind = pa.binary() if name == "thumbnail" else pa.string() if values.dtype.kind in "UO" else None
-        arrays[name] = pa.array(values, kind)
+        arrays[name] = pa.array(native(values), kind)
     return pa.table(arrays).replace_schema_metadata(table.metadata)
 
 
@@ -193,22 +213,29 @@ def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         for name in columns or ["vector"]:
             if name not in file.schema_arrow.names:
                 raise Vis2imgError(f"{path} has no column {name}; it has {', '.join(file.schema_arrow.names)}")
+        if file.metadata.num_rows > _MOST_GROWTH * path.stat().st_size:
+            raise Vis2imgError(f"{path} is damaged: {file.metadata.num_rows:,} rows in {path.stat().st_size:,} bytes")
         return file.read(columns)
-    except (pa.ArrowException, OSError) as error:
+    except Vis2imgError:
+        raise
+    except Exception as error:  # pyarrow raises many types for a damaged file
         raise Vis2imgError(f"cannot read the embeddings {path}: {_line(error)}") from error
 
 
 def _vectors(path: Path, column: pa.ChunkedArray) -> np.ndarray:
     kind = column.type
-    if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind)) or not pa.types.is_floating(kind.value_type):
+    if not any(is_list(kind) for is_list in _LISTS) or not pa.types.is_floating(kind.value_type):
         raise Vis2imgError(f"{path}: vector must be lists of numbers, not {kind}")
     if not len(column) or column.null_count:
         raise Vis2imgError(f"{path}: vector " + ("has rows without a value" if len(column) else "is empty"))
-    flat = np.concatenate([np.asarray(chunk.flatten(), np.float32) for chunk in column.chunks])
+    with np.errstate(over="ignore"):  # told below
+        flat = np.concatenate([np.asarray(chunk.flatten(), np.float32) for chunk in column.chunks])
     lengths = np.concatenate([np.asarray(chunk.value_lengths()) for chunk in column.chunks])
     if (lengths != lengths[0]).any():
         row = int(np.flatnonzero(lengths != lengths[0])[0])
         raise Vis2imgError(f"{path} row {row}: vector has {lengths[row]} numbers, and row 0 has {lengths[0]}")
+    if not lengths[0]:
+        raise Vis2imgError(f"{path}: vector holds no numbers")
     vector = flat.reshape(len(column), -1)
     wrong = np.flatnonzero(~np.isfinite(vector).all(axis=1))
     if len(wrong):
@@ -216,7 +243,17 @@ def _vectors(path: Path, column: pa.ChunkedArray) -> np.ndarray:
     return vector
 
 
-def _column(column: pa.ChunkedArray) -> np.ndarray:
+def _column(path: Path, name: str, column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column; positions are numbers, NaN where unknown, and names are text, however the writer keeps them."""
+    kind = pa.float64() if name in _DEGREES else pa.large_string() if name in _TEXTS else None
+    if kind is None and pa.types.is_dictionary(column.type):
+        kind = column.type.value_type
+    try:
+        column = column if kind is None else column.cast(kind)
+    except pa.ArrowException as error:
+        raise Vis2imgError(f"{path}: {name} cannot be {column.type}: {_line(error)}") from error
+    if name in _TEXTS:
+        column = column.fill_null("")
     return np.asarray(column.combine_chunks().to_numpy(zero_copy_only=False))
 
 

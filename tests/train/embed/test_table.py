@@ -144,3 +144,85 @@ def test_thumbnails_have_north_up_and_show_the_source_white() -> None:
     assert row < 8 and 4 <= column <= 10 and seen.max() > 240
     assert 20 < seen[30, 30] < 60  # the sky is dark and not black
     assert Image.open(io.BytesIO(thumbnail(image[:16, :16]))).size == (16, 16)
+
+
+VECTORS: list[pa.DataType] = [
+    *(make(kind) for kind in (pa.float16(), pa.float32(), pa.float64()) for make in (pa.list_, pa.large_list)),
+    *(pa.list_(kind, 3) for kind in (pa.float32(), pa.float64())),
+]
+TEXTS: list[pa.DataType] = [
+    pa.string(),
+    pa.large_string(),
+    pa.string_view(),
+    pa.dictionary(pa.uint32(), pa.large_string()),
+]
+
+
+@pytest.mark.parametrize("kind", VECTORS, ids=str)
+@pytest.mark.parametrize("text", TEXTS, ids=str)
+def test_tables_as_other_libraries_write_them(tmp_path: Path, kind: pa.DataType, text: pa.DataType) -> None:
+    """polars writes large lists or arrays, large text and categories, in chunks; numbers are float64, or null."""
+    path, rows = tmp_path / "a.parquet", [[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[7.0, 8.0, 9.0]]]
+    categories = pa.types.is_dictionary(text)
+    texts = pa.array(["a", "b"]), pa.array(["c"])
+    names = [each.dictionary_encode() if categories else each.cast(text) for each in texts]
+    columns = {
+        "vector": pa.chunked_array([pa.array(part, kind) for part in rows]),
+        "ra_deg": pa.chunked_array([pa.array([10, None]), pa.array([30])]),
+        "dec_deg": pa.chunked_array([pa.array([1.5, 2.5, None], pa.float32())]),
+        "name": pa.chunked_array(names),
+    }
+    pq.write_table(pa.table(columns), path)
+    found = read_embeddings(path)
+    np.testing.assert_array_equal(found.vector, np.concatenate(rows))
+    assert found.vector.dtype == np.float32 and found.columns["name"].tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(found.columns["ra_deg"], [10.0, np.nan, 30.0])
+    again = tmp_path / "again.parquet"
+    write_embeddings(found, again)
+    assert same(found.take(np.array([0])), read_embeddings(again).take(np.array([0])))
+
+
+def test_columns_of_the_other_byte_order_are_written(tmp_path: Path) -> None:
+    """As FITS tables have them."""
+    columns = {
+        "ra_deg": np.array([1.0, 2.0], ">f8"),
+        "index": np.array([5, 6], ">i4"),
+        "name": np.array(["a", "b"], ">U4"),
+    }
+    write_embeddings(EmbeddingTable(np.ones((2, 3), ">f4"), columns, {}), tmp_path / "a.parquet")
+    found = read_embeddings(tmp_path / "a.parquet")
+    assert found.columns["index"].tolist() == [5, 6] and found.columns["name"].tolist() == ["a", "b"]
+    assert found.columns["ra_deg"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"vector": pa.array([[], []], pa.list_(pa.float32()))}, "vector holds no numbers"),
+        ({"vector": pa.array([[1e300]], pa.list_(pa.float64()))}, "row 0: vector holds a number that is not"),
+        (
+            {"vector": pa.array([[1.0, None]], pa.list_(pa.float32()))},
+            "row 0: vector holds a number that is not finite",
+        ),
+        ({"vector": pa.array([["a"]], pa.list_(pa.string()))}, "vector must be lists of numbers"),
+        ({"vector": pa.array([[1.0]]), "ra_deg": pa.array(["x"])}, "ra_deg cannot be string"),
+        ({"vector": pa.array([[1.0]]), "name": pa.array([[1.0]])}, "name cannot be list"),
+    ],
+    ids=str,
+)
+def test_columns_of_other_types_are_told(tmp_path: Path, columns: dict[str, pa.Array], words: str) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(Vis2imgError, match=words) as caught:
+        read_embeddings(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_more_rows_than_a_file_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vis2img.train.embed.table._MOST_GROWTH", 10)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"vector": pa.repeat(pa.scalar([1.0], pa.list_(pa.float32())), 90_000)}), path)
+    with pytest.raises(Vis2imgError, match="is damaged: 90,000 rows in"):
+        read_embeddings(path)
+    with pytest.raises(ParameterError, match="no column ra_deg"):
+        _ = EmbeddingTable(np.ones((1, 2), np.float32), {}, {}).position

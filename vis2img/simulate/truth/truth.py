@@ -24,6 +24,7 @@ from astropy.wcs import WCS
 from scipy.spatial import cKDTree
 
 from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.pictures.cutouts import native
 from vis2img.simulate.sky.catalogue import read_catalogue, source_columns
 from vis2img.simulate.sky.source import UNLABELLED, SkySource
 from vis2img.simulate.truth.frames import Beam, Frame, beam_covariance, patch_frame, project, wcs_frame
@@ -239,4 +240,4 @@ def _more_columns(catalogue: Path, sources: list[SkySource]) -> dict[str, np.nda
     table = Table.read(catalogue, hdu="SOURCES", character_as_bytes=False)
     row = {int(number): i for i, number in enumerate(table["source_id"])}
     order = [row[source.source_id] for source in sources]
-    return {name: np.asarray(table[name])[order] for name in table.colnames if name not in made}
+    return {name: native(np.asarray(table[name])[order]) for name in table.colnames if name not in made}
