@@ -14,15 +14,19 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from astropy.coordinates import BaseCoordinateFrame
 
 Coordinate = TypeVar("Coordinate", float, np.ndarray)
 SITE = (math.radians(21.4439), math.radians(-30.7110))  # east longitude and latitude of MeerKAT's centre, rad
 # Turn from ICRS to the mean equator and equinox of J2000, as casacore and IERS have it: the frame bias of IAU 2000
 # (IERS Conventions 2010, section 5.4.4), about the axes x, y, z.
 _BIAS = np.radians(np.array([-6.8192, -16.617, -14.6]) / 3.6e6)
+_STEP = 1e-4  # rad, over which the direction of north is looked at
 _DEGREES_PER_DAY = 360.98564736629  # that the stars turn (Meeus 1998, *Astronomical Algorithms*, eq. 12.4)
 SIDEREAL_RATE = math.radians(_DEGREES_PER_DAY)  # rad a day
 
@@ -52,24 +56,55 @@ def uvw_basis(ra: np.ndarray | float, dec: np.ndarray | float) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _basis(ra: float, dec: float) -> np.ndarray:
+def _basis(ra: float, dec: float, turn: float) -> np.ndarray:
     """Return the basis of one direction; patches by the thousand are placed about the same few centres."""
     basis = uvw_basis(ra, dec)
+    if turn != 0:
+        east, north, toward = basis
+        sin, cos = math.sin(turn), math.cos(turn)
+        basis = np.stack([cos * east - sin * north, sin * east + cos * north, toward])
     basis.setflags(write=False)
     return basis
 
 
-def direction_cosines(ra: np.ndarray, dec: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
-    """Return (l, m, n) of the directions ``ra``, ``dec`` [...] (rad) as seen from ``centre``; shape [..., 3]."""
-    return direction_vectors(np.asarray(ra, float), np.asarray(dec, float)) @ _basis(*centre).T
+def direction_cosines(ra: np.ndarray, dec: np.ndarray, centre: tuple[float, float], turn: float = 0.0) -> np.ndarray:
+    """Return (l, m, n) of the directions ``ra``, ``dec`` [...] (rad) as seen from ``centre``; shape [..., 3].
+
+    ``turn`` is the position angle of m in rad, where it is not north.
+    """
+    return direction_vectors(np.asarray(ra, float), np.asarray(dec, float)) @ _basis(*centre, turn).T
 
 
-def sky_position(l: np.ndarray, m: np.ndarray, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return right ascension (0 to 2 pi) and declination in rad of the direction cosines ``l``, ``m``."""
+def sky_position(
+    l: np.ndarray, m: np.ndarray, centre: tuple[float, float], turn: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return right ascension (0 to 2 pi) and declination in rad of the direction cosines ``l``, ``m``.
+
+    ``turn`` is the position angle of m in rad, where it is not north.
+    """
     l, m = np.asarray(l, float), np.asarray(m, float)
     lmn = np.stack([l, m, np.sqrt(np.maximum(0.0, 1 - l**2 - m**2))], axis=-1)
-    x, y, z = np.moveaxis(lmn @ _basis(*centre), -1, 0)
+    x, y, z = np.moveaxis(lmn @ _basis(*centre, turn), -1, 0)
     return np.mod(np.arctan2(y, x), 2 * np.pi), np.arcsin(np.clip(z, -1, 1))
+
+
+def to_icrs(longitude: np.ndarray, latitude: np.ndarray, frame: BaseCoordinateFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return right ascension and declination (ICRS, rad) of longitudes and latitudes in a frame of astropy, rad."""
+    from astropy.coordinates import SkyCoord  # half a second, and most of what is opened is equatorial already
+
+    there = SkyCoord(longitude, latitude, unit="rad", frame=frame).icrs
+    return there.ra.rad, there.dec.rad
+
+
+def place_in_icrs(centre: tuple[float, float], frame: BaseCoordinateFrame) -> tuple[tuple[float, float], float]:
+    """Return a direction of another frame in ICRS, and the position angle there of the north of that frame, rad."""
+    _, north, toward = uvw_basis(*centre)
+    x, y, z = math.cos(_STEP) * toward + math.sin(_STEP) * north
+    there = np.array([centre[0], math.atan2(y, x)]), np.array([centre[1], math.asin(z)])
+    ra, dec = to_icrs(*there, frame)
+    here = float(ra[0] % (2 * math.pi)), float(dec[0])
+    l, m, _ = direction_cosines(ra[1:], dec[1:], here)[0]
+    return here, math.atan2(l, m)
 
 
 def frame_turn(frame: str, to: str) -> np.ndarray:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
+from astropy.wcs.utils import wcs_to_celestial_frame
 
 from vis2img.cluster.engine import Connection, Engine, connect
-from vis2img.coordinates import sky_position
+from vis2img.coordinates import direction_cosines, sky_position
 from vis2img.dataset import open_ms
 from vis2img.draws.draw import Draw
 from vis2img.draws.field import make_draw
@@ -146,6 +148,29 @@ def test_a_source_is_on_the_sky_where_the_header_has_it(write, shape, cards) -> 
     assert all(n % 2 == 0 for n in draw.params.npix)
 
 
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {"EPOCH": 1950.0},
+        {"RADESYS": "FK4", "EQUINOX": 1950.0},
+        {"RADESYS": "FK5", "EQUINOX": 1975.0},
+        {"CTYPE1": "GLON-SIN", "CTYPE2": "GLAT-SIN"},
+        {"CTYPE1": "GLON-SIN", "CTYPE2": "GLAT-SIN", "CDELT2": -5 / 3600},
+        {"EQUINOX": 1950.0, "CRVAL2": 89.5},
+    ],
+)
+def test_images_in_other_frames_are_where_astropy_has_them(write, cards) -> None:
+    path = write((600, 500), source=(520, 60), **cards)
+    draw = fits_draw(path)
+    with fits.open(path) as file:
+        wcs = WCS(file[0].header)
+        there = SkyCoord(*wcs.all_pix2world(520, 60, 0), unit="deg", frame=wcs_to_celestial_frame(wcs)).icrs
+    ra, dec = sky_position(*draw.peaks[0], draw.phase_centre, draw.turn)
+    assert SkyCoord(ra, dec, unit="rad").separation(there).arcsec < 0.1
+    l, m, _ = direction_cosines(there.ra.rad, there.dec.rad, draw.phase_centre, draw.turn)
+    np.testing.assert_allclose([l, m], draw.peaks[0], atol=0.1 * ARCSEC)
+
+
 def test_the_sky_is_turned_as_draws_are_whatever_the_axes_of_the_file(write) -> None:
     plain = fits_draw(write())
     with fits.open(write(name="again.fits")) as file:
@@ -162,8 +187,9 @@ def test_the_sky_is_turned_as_draws_are_whatever_the_axes_of_the_file(write) -> 
 @pytest.mark.parametrize(
     ("cards", "words"),
     [
-        ({"CTYPE1": "GLON-SIN", "CTYPE2": "GLAT-SIN"}, "must be RA and Dec, not GLON-SIN, GLAT-SIN"),
-        ({"CTYPE1": "X", "CTYPE2": "Y"}, "must be RA and Dec, not X, Y"),
+        ({"CTYPE1": "ELON-SIN", "CTYPE2": "ELAT-SIN"}, r"must be RA and Dec \(or galactic\), not ELON-SIN, ELAT-SIN"),
+        ({"CTYPE1": "X", "CTYPE2": "Y"}, r"must be RA and Dec \(or galactic\), not X, Y"),
+        ({"RADESYS": "GAPPT"}, "directions are in GAPPT; reproject it to ICRS"),
         ({"CD1_1": -4 / 3600, "CD1_2": 3 / 3600, "CD2_1": 3 / 3600, "CD2_2": 4 / 3600, "CDELT1": None}, "turned"),
         ({"CDELT2": 6 / 3600}, "oblong"),
         ({"CDELT1": -1.0, "CDELT2": 1.0, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"}, "reproject it to SIN"),
@@ -252,11 +278,11 @@ def test_patches_are_counted_in_thirds_of_the_beam_unless_told(write) -> None:
 
 def test_images_stand_beside_measurement_sets_and_bad_ones_are_named(write, make_ms, tmp_path) -> None:
     ms, image = make_ms(antennas=8).path, write()
-    bad = write(name="galactic.fits", CTYPE1="GLON-SIN", CTYPE2="GLAT-SIN")
+    bad = write(name="ecliptic.fits", CTYPE1="ELON-SIN", CTYPE2="ELAT-SIN")
     found = open_fields(config((ms, bad, image), weights=(1.0, 2.0, 3.0), field_npix=64))
     assert [type(field) for field in found.fields] == [ObservedField, FitsField] and found.weights == [1.0, 3.0]
-    assert list(found.skipped) == [str(bad)] and "GLON" in found.skipped[str(bad)]
-    with pytest.raises(MeasurementSetError, match="GLON"):
+    assert list(found.skipped) == [str(bad)] and "ELON" in found.skipped[str(bad)]
+    with pytest.raises(MeasurementSetError, match="ELON"):
         fields_of(config((bad,)))
     with pytest.raises(MeasurementSetError, match="does not exist"):
         fields_of(config((tmp_path / "none.fits",)))

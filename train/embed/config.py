@@ -30,7 +30,8 @@ class EmbedConfig:
     student: bool = False
     """Use the student instead of the teacher."""
     positions: Path | None = None
-    """Table (.csv) of positions, ra_deg, dec_deg and perhaps name, in place of tiles."""
+    """Table of positions in place of tiles: a catalogue of PyBDSF, VizieR, WSClean or vis2img (text, FITS, VOTable or
+    Parquet), or any with RA and Dec, in degrees or sexagesimal, and perhaps names."""
     overlap: float = 0.0
     """Overlap of neighbouring tiles, as a fraction of their side."""
     patch_npix: int | None = None

@@ -148,7 +148,8 @@ def _image(path: str, config: LoaderConfig, settings: EmbedConfig, side: float |
         # The reference pixel npix // 2 is half a pixel from the middle.
         middle = pixel_to_lm((nx - 1) / 2, (ny - 1) / 2, (nx, ny), pixsize)
         extent = nx * pixsize, ny * pixsize
-        places = _tiles(tiles(extent, side, draw.phase_centre, middle=middle, overlap=settings.overlap))
+        about = {"turn": draw.turn, "overlap": settings.overlap}
+        places = _tiles(tiles(extent, side, draw.phase_centre, middle=middle, **about))
     seen = _not_blank(draw, side, places.position)
     filled = replace(draw, data=np.nan_to_num(draw.data, copy=False, nan=0.0))
     for chunk in _cut(filled, side, config.views, places, _header_params(field.image), seen):
@@ -179,7 +180,7 @@ def _not_blank(draw: Draw, side: float, position: np.ndarray) -> np.ndarray:
         total = np.zeros((ny + 1, nx + 1), np.int64)
         np.cumsum(np.cumsum(mask, axis=0, dtype=np.int64), axis=1, out=total[1:, 1:])
         sums.append(total)
-    l, m, _ = direction_cosines(position[:, 0], position[:, 1], draw.phase_centre).T
+    l, m, _ = direction_cosines(position[:, 0], position[:, 1], draw.phase_centre, draw.turn).T
     x, y = lm_to_pixel(l, m, (nx, ny), draw.params.pixsize)
     half = side / draw.params.pixsize / 2
     (x0, x1), (y0, y1) = (

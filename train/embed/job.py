@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ import numpy as np
 from vis2img import __version__
 from vis2img.configs.records import to_record
 from vis2img.draws.fits_field import is_image
-from vis2img.errors import OutputError, StoreError, Vis2imgError
+from vis2img.errors import OutputError, StoreError, Vis2imgError, Vis2imgWarning
 from vis2img.files import check_outputs
 from vis2img.loader.config import ENGINE_KEYS
 from vis2img.models.dino_head import DINOModel
@@ -30,7 +31,7 @@ from vis2img.progress import Progress, no_progress
 from vis2img.train.embed.config import EmbedConfig, check_suffix
 from vis2img.train.embed.inputs import PatchChunk, PatchField, expand_inputs, patch_fields, run_patch_angle
 from vis2img.train.embed.patches import Variables, embed_images
-from vis2img.train.embed.table import EmbeddingTable, merge_embeddings, thumbnail, write_embeddings
+from vis2img.train.embed.table import EmbeddingTable, merge_embeddings, read_columns, thumbnail, write_embeddings
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.run import load_run
 from vis2img.train.state import backbone_variables
@@ -121,7 +122,24 @@ def embed_inputs(embedder: Embedder, settings: EmbedConfig, progress: Progress =
     metadata = {**embedder.metadata, "settings": json.dumps(_settings_record(settings, side))}
     count = merge_embeddings(parts, output, metadata, settings.overwrite)
     _remove(parts, folder)
+    _tell_missing(output, settings)
     return EmbedResult(count, len(parts), resumed, 2 * embedder.model.backbone.dim, skipped)
+
+
+def _tell_missing(output: Path, settings: EmbedConfig) -> None:
+    """Warn of positions that are in none of the inputs."""
+    if settings.places is None:
+        return
+    columns = read_columns(output, ("index", "source"))
+    of_positions = ~np.char.endswith(np.char.lower(columns["source"].astype(str)), ".npz")
+    missing = len(settings.places.names) - len(np.unique(columns["index"][of_positions]))
+    if missing and of_positions.any():
+        warnings.warn(
+            f"{missing} of {len(settings.places.names)} positions of {settings.positions} lie in no input, or too "
+            "near an edge or blank pixels",
+            Vis2imgWarning,
+            stacklevel=2,
+        )
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ def cut_patches(draw: Draw, source: Field, views: ViewConfig, position: np.ndarr
 def cut_around(draw: Draw, side: float, views: ViewConfig, position: np.ndarray) -> Patches:
     """Cut patches of ``side`` rad around ``position`` [patch, 2] (RA, Dec in rad) from ``draw``."""
     position = np.asarray(position, dtype=np.float64).reshape(-1, 2)
-    lmn = direction_cosines(position[:, 0], position[:, 1], draw.phase_centre)
+    lmn = direction_cosines(position[:, 0], position[:, 1], draw.phase_centre, draw.turn)
     images, rows = [], []
     for i, (l, m, n) in enumerate(lmn):
         if n <= 0:
@@ -75,7 +75,8 @@ def cut_around(draw: Draw, side: float, views: ViewConfig, position: np.ndarray)
 def grid_positions(draw: Draw, source: Field, views: ViewConfig, overlap: float = 0.0) -> np.ndarray:
     """Return RA and Dec [patch, 2] of patches that tile the field: edge to edge, or by ``overlap`` of a side."""
     extent = source.prior.fov - 2 * source.prior.pixsize[1]
-    return tiles((extent, extent), patch_angle(source, views), draw.phase_centre, overlap=overlap)
+    side = patch_angle(source, views)
+    return tiles((extent, extent), side, draw.phase_centre, turn=draw.turn, overlap=overlap)
 
 
 def tiles(
@@ -83,6 +84,7 @@ def tiles(
     side: float,
     phase_centre: tuple[float, float],
     *,
+    turn: float = 0.0,
     middle: tuple[float, float] = (0.0, 0.0),
     overlap: float = 0.0,
 ) -> np.ndarray:
@@ -98,6 +100,8 @@ def tiles(
         Of a square, rad.
     phase_centre : (float, float)
         RA and Dec in rad, from which l and m are counted.
+    turn : float
+        Position angle of m, rad.
     middle : (float, float)
         Of the rectangle, l and m.
     overlap : float
@@ -109,7 +113,7 @@ def tiles(
     l, m = ((np.arange(n) - (n - 1) / 2) * step + at for n, at in zip(counts, middle, strict=True))
     m, l = (each.ravel() for each in np.meshgrid(m, l, indexing="ij"))
     above = (np.abs(l) + side / 2) ** 2 + (np.abs(m) + side / 2) ** 2 <= 1
-    return np.stack(sky_position(l[above], m[above], phase_centre), axis=-1)
+    return np.stack(sky_position(l[above], m[above], phase_centre, turn), axis=-1)
 
 
 def embed_images(model: DINOModel, variables: Variables, images: np.ndarray, batch_size: int = 64) -> np.ndarray:

@@ -168,6 +168,12 @@ def read_embeddings(path: str | Path, columns: Sequence[str] | None = None) -> E
     )
 
 
+def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return columns of numbers or text of a table of embeddings, without its vectors."""
+    table = _read(path, names)
+    return {name: _column(path, name, table[name]) for name in names}
+
+
 def thumbnail(image: np.ndarray) -> bytes:
     """Return a PNG (8 bit, grey) of a stretched patch [y, x, channel]: its first channel, north up, at most 48 pixels.
 

@@ -202,9 +202,9 @@ def _of_field(
 
 def off_centre(position: np.ndarray, draw: Draw, patch: float) -> np.ndarray:
     """Return RA and Dec [patch, 2] moved by up to an eighth of a patch, the same way every time."""
-    moved = direction_cosines(position[:, 0], position[:, 1], draw.phase_centre)[:, :2]
+    moved = direction_cosines(position[:, 0], position[:, 1], draw.phase_centre, draw.turn)[:, :2]
     moved = moved + np.random.default_rng(len(position)).uniform(-patch / 8, patch / 8, moved.shape)
-    return np.stack(sky_position(moved[:, 0], moved[:, 1], draw.phase_centre), axis=-1)
+    return np.stack(sky_position(moved[:, 0], moved[:, 1], draw.phase_centre, draw.turn), axis=-1)
 
 
 def _tiles_of(config: TrainConfig, source: Field, truth: Truth, field: int, draw: Draw) -> TilePatches:
@@ -218,8 +218,8 @@ def _tiles_of(config: TrainConfig, source: Field, truth: Truth, field: int, draw
     catalogue = np.array([[s.ra, s.dec, s.flux] for s in truth.sources]).reshape(-1, 3)
     small = [s.class_name == "compact" or (not s.class_name and s.size <= 2 * source.pixsize) for s in truth.sources]
     bright = np.array(small, bool) & (catalogue[:, 2] > 5 * draw.noise[0])
-    centres = direction_cosines(patches.position[:, 0], patches.position[:, 1], draw.phase_centre)[:, :2]
-    places = direction_cosines(catalogue[:, 0], catalogue[:, 1], draw.phase_centre)[:, :2]
+    centres = direction_cosines(patches.position[:, 0], patches.position[:, 1], draw.phase_centre, draw.turn)[:, :2]
+    places = direction_cosines(catalogue[:, 0], catalogue[:, 1], draw.phase_centre, draw.turn)[:, :2]
     half = patch_angle(source, views) / 2
     inside = (np.abs(places[None] - centres[:, None]) <= half).all(axis=2)  # [patch, source]
     return TilePatches(

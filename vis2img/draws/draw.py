@@ -43,6 +43,8 @@ class Draw:
     usable: np.ndarray
     """bool [64, 64]: Which parts of the image hold no blank pixel (NaN, zero throughout, or beyond the horizon), y and
     x."""
+    turn: float = 0.0
+    """Position angle of m in rad: images in other frames are not north up."""
     field: int = 0
     index: int = 0
     """Which field of the loader, which draw of it."""
@@ -55,10 +57,12 @@ class Draw:
         phase_centre: tuple[float, float],
         noise: np.ndarray,
         channels: tuple[Channel, ...],
+        turn: float = 0.0,
     ) -> Draw:
         """Return the draw of images [channel, y, x], with their peaks and where they can be used."""
         peaks = find_peaks(data[0], float(noise[0]), params)
-        return cls(data, params, phase_centre, noise, channels, peaks, usable_cells(data, params.pixsize))
+        usable = usable_cells(data, params.pixsize)
+        return cls(data, params, phase_centre, noise, channels, peaks, usable, turn)
 
     def record(self) -> dict[str, Any]:
         """Return what travels with a view: field, draw index and imaging parameters."""

@@ -95,7 +95,8 @@ class FitsField:
             )
         channel = Channel("I", (0.0, 1.0), math.nan if self.image.freq is None else self.image.freq)
         noises = np.array([noise])
-        return Draw.of_images(data[np.newaxis], _params(self.image), self.image.phase_centre, noises, (channel,))
+        image = self.image
+        return Draw.of_images(data[np.newaxis], _params(image), image.phase_centre, noises, (channel,), turn=image.turn)
 
 
 def _params(image: SkyImage) -> ImagingParams:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vis2img.coordinates import direction_cosines, lm_to_pixel
+from vis2img.coordinates import direction_cosines, lm_to_pixel, place_in_icrs
 from vis2img.errors import MeasurementSetError, Vis2imgError, first_line
 from vis2img.imaging.params import MIN_NPIX
 from vis2img.inputs import check_fits, check_pixels
@@ -49,13 +49,15 @@ class SkyImage:
     pixsize: float
     """Side of a pixel in rad."""
     phase_centre: tuple[float, float]
-    """RA and Dec of pixel npix // 2 in rad."""
+    """RA and Dec of pixel npix // 2 in rad (ICRS; J2000 counts as the same)."""
     beam: tuple[float, float]
     """FWHM of the restoring beam, BMAJ and BMIN, rad; 0 where the header has none."""
     freq: float | None
     """Hz, where the header tells."""
     noise: float
     """NOISE of the header, Jy/beam, by which views are stretched; 0 where it has none."""
+    turn: float = 0.0
+    """Position angle in rad of its y: north in its own frame, which need not be that of ICRS."""
 
     @property
     def suggested_pixsize(self) -> float:
@@ -115,7 +117,23 @@ def _open_image(path: str | Path, fov: float) -> SkyImage:
         str(path), number, shape, npix, flips, rough, (0.0, 0.0), (major, minor), _frequency(header), _noise(header)
     )  # fmt: skip
     pixsize, centre = _as_sin(image, sky)
-    return replace(image, pixsize=pixsize, phase_centre=centre)
+    centre, turn = _equatorial(path, sky, centre)
+    return replace(image, pixsize=pixsize, phase_centre=centre, turn=turn)
+
+
+def _equatorial(path: str | Path, sky: WCS, centre: tuple[float, float]) -> tuple[tuple[float, float], float]:
+    """Return the middle of an image as RA and Dec (ICRS), and how far its north is turned there; J2000 stays."""
+    from astropy.coordinates import FK5, ICRS
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    try:
+        frame = wcs_to_celestial_frame(sky)
+    except ValueError as error:
+        told = sky.wcs.radesys.strip() or "no frame that is known"
+        raise MeasurementSetError(f"{path}: its directions are in {told}; reproject it to ICRS") from error
+    if isinstance(frame, ICRS) or (isinstance(frame, FK5) and frame.equinox.jyear == 2000.0):
+        return centre, 0.0
+    return place_in_icrs(centre, frame)
 
 
 def _opened(path: str | Path) -> Any:
@@ -163,9 +181,9 @@ def _sky_of(path: str | Path, header: Header) -> WCS:
             sky = wcs.celestial
     except Exception as error:
         raise MeasurementSetError(f"{path}: its sky coordinates cannot be read: {first_line(error)}") from error
-    if sky.naxis != 2 or (wcs.wcs.lng, wcs.wcs.lat) != (0, 1) or sky.wcs.lngtyp.strip() != "RA":
+    if sky.naxis != 2 or (wcs.wcs.lng, wcs.wcs.lat) != (0, 1) or sky.wcs.lngtyp.strip() not in ("RA", "GLON"):
         kinds = ", ".join(str(header.get(f"CTYPE{i}", "nothing")).strip() for i in (1, 2))
-        raise MeasurementSetError(f"{path}: its first two axes must be RA and Dec, not {kinds}")
+        raise MeasurementSetError(f"{path}: its first two axes must be RA and Dec (or galactic), not {kinds}")
     return sky
 
 

@@ -221,7 +221,8 @@ def cut_batch(plan: Plan, views: ViewConfig, channels: int, augment: CutoutAugme
             else:
                 cut(crop.draw, crop.l, crop.m, crop.side, len(out), views.stretch, out)
         l, m = np.array(plan.patches[sample])
-        batch.position[sample] = sky_position(l, m, crops[0].draw.phase_centre)
+        first = crops[0].draw
+        batch.position[sample] = sky_position(l, m, first.phase_centre, first.turn)
     # All samples at once, which takes less than one by one.
     batch.item[:] = [crops[0].draw.field for crops in plan.crops]
     batch.turns[:] = np.array([[crop.turn for crop in crops] for crops in plan.crops]).T

@@ -122,7 +122,9 @@ def test_a_fits_image_of_the_same_data_gives_the_same_vectors(run: Run, embed: C
     table = "\n".join(f"{np.degrees(ra) % 360:.9f},{np.degrees(dec):.9f},s{i}" for i, (ra, dec) in enumerate(places))
     positions = tmp_path / "positions.csv"
     positions.write_text(f"ra_deg,dec_deg,name\n{table}\n0,0,elsewhere\n")
-    assert embed(run.ms, run.fits, "--positions", positions).code == 0
+    done = embed(run.ms, run.fits, "--positions", positions)
+    assert done.code == 0
+    assert f"vis2img: warning: 1 of 4 positions of {positions} lie in no input" in done.err
     found = read_embeddings(tmp_path / "out.parquet")
     assert found.columns["name"].tolist() == ["s0", "s1", "s2"] * 2
     assert found.columns["index"].tolist() == [0, 1, 2] * 2
