@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 TWO_CORES := -n 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test cov test-all test-oldest lint format clean
+.PHONY: help demo test cov test-all fuzz test-oldest lint format clean
 help:
 	@echo "make demo        simulate, train, evaluate; writes demo/report.html (about 4 minutes after the install)"
 	@echo "make test        lint, types, layers and the fast tests"
 	@echo "make cov         the same, and the share of lines that they run"
 	@echo "make test-all    the slow tests as well"
+	@echo "make fuzz        3,000 damaged inputs through the command line (FUZZ=N for another number); half an hour"
 	@echo "make test-oldest the fast tests with the oldest versions that pyproject.toml allows"
 	@echo "make format      format the code"
 	@echo "make clean       remove the environment and the demonstration"
@@ -43,6 +44,11 @@ cov:
 
 test-all: $(VENV)/.dev lint
 	$(BIN)/python -m pytest $(TWO_CORES) -m "slow or not slow"
+
+# Another seed each time, which it prints, with the table of docs/benchmarks.md.
+FUZZ ?= 3000
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz.run $(FUZZ)
 
 # The oldest versions that pyproject.toml allows, in an environment of its own; pip cannot choose them, uv can.
 test-oldest: pyproject.toml | $(BIN)/python

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +28,13 @@ class Outcome:
 
 
 def fingerprint(folder: Path) -> dict[str, tuple[str, int, int]]:
-    """Return hash, modification time and mode of every file and folder below ``folder``."""
+    """Return hash, modification time and mode of every file, folder and link at or below ``folder``."""
     found = {}
     for path in sorted([folder, *folder.rglob("*")]):
-        status = path.stat()
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        status, digest = path.lstat(), "no file"
+        if stat.S_ISLNK(status.st_mode):
+            digest = str(path.readlink())
+        elif stat.S_ISREG(status.st_mode):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
         found[str(path.relative_to(folder))] = (digest, status.st_mtime_ns, status.st_mode)
     return found
