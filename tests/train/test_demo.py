@@ -100,11 +100,13 @@ def test_tiles_hold_the_sources_whose_positions_they_cover(settings) -> None:
 
 
 def test_fields_that_show_one_cutout_are_one_group() -> None:
+    places = iter(np.radians(np.arange(100.0)))
+
     def truth(*origins: str) -> Truth:
         pixels = np.ones((2, 2), np.float32)
         pictures = [SkyCutout(pixels, 1e-5, 0.0, 0.0, 1e9, origin=origin) for origin in origins]
-        parts = [SkySource(i, "fri", 0.0, 0.0, 4.0, 1e-5, cutout=cutout) for i, cutout in enumerate(pictures)]
-        return Truth([*parts, single_component_source(9, "compact", SkyComponent(0.0, 0.0, 1.0, 1e9))], {}, {})
+        parts = [SkySource(i, "fri", next(places), 0.0, 4.0, 1e-5, cutout=cutout) for i, cutout in enumerate(pictures)]
+        return Truth([*parts, single_component_source(9, "compact", SkyComponent(next(places), 0.0, 1.0, 1e9))], {}, {})
 
     assert linked_fields([truth(), truth(), truth()]).tolist() == [0, 1, 2]
     assert linked_fields([truth("a", "b"), truth("c"), truth("b", "d"), truth("e", "d"), truth("")]).tolist() == [

@@ -48,7 +48,7 @@ class Embedder:
     variables : dict
         Of the backbone.
     metadata : dict
-        Text that goes with the table: run, step, role and version.
+        Text that goes with the table: run, step, role, network (a hash of weights and views) and version.
     """
 
     config: TrainConfig
@@ -67,8 +67,10 @@ class Embedder:
         """
         config, state, model = load_run(folder, step)
         run, at_step = str(Path(folder).resolve()), str(int(state.step))
-        metadata = {"run": run, "step": at_step, "role": role, "vis2img": __version__}
-        return cls(config, model, backbone_variables(state, role), metadata)
+        variables = backbone_variables(state, role)
+        network = _digest([_checksum(variables), to_record(config.data.views), config.model.positions])
+        metadata = {"run": run, "step": at_step, "role": role, "network": network, "vis2img": __version__}
+        return cls(config, model, variables, metadata)
 
 
 @dataclass(frozen=True)
@@ -207,13 +209,19 @@ def _settings_record(settings: EmbedConfig, side: float | None) -> dict[str, Any
 
 def _key(embedder: Embedder, settings: EmbedConfig, side: float | None) -> str:
     """Return a name for weights and settings: whatever decides on the vectors of a given input."""
-    checksum = 0
-    for leaf in jax.tree.leaves(embedder.variables):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
     data = {
         k: v for k, v in to_record(embedder.config.data).items() if k not in (*ENGINE_KEYS, "ms", "cutouts", "weights")
     }
-    return _digest([__version__, checksum, data, embedder.metadata, _settings_record(settings, side)])
+    return _digest(
+        [__version__, _checksum(embedder.variables), data, embedder.metadata, _settings_record(settings, side)]
+    )
+
+
+def _checksum(variables: Variables) -> int:
+    checksum = 0
+    for leaf in jax.tree.leaves(variables):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
+    return checksum
 
 
 def _input_key(patches: PatchField) -> str:

@@ -1,14 +1,14 @@
 """Tables of embeddings as Parquet files: a vector for each patch, with where it is, what it is of and how it was made.
 
 Columns: ``vector`` (fixed_size_list<float32>[dim]), ``ra_deg``, ``dec_deg``, ``field``, ``source``, ``index``,
-``params`` (JSON), ``thumbnail`` (PNG, may be absent) and ``name``; run, step, role and version are in the key-value
-metadata of the file. pandas, polars, DuckDB and TOPCAT read it as it is.
+``params`` (JSON), ``thumbnail`` (PNG, may be absent) and ``name``; run, step, role, network (a hash of weights and
+views) and version are in the key-value metadata of the file. pandas, polars, DuckDB and TOPCAT read it as it is.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -141,8 +141,8 @@ def read_embeddings(path: str | Path, columns: Sequence[str] | None = None) -> E
     Raises
     ------
     Vis2imgError
-        If a file cannot be read, is no table of embeddings, or holds vectors of another length or a number that is
-        not finite; the message names file, column and row.
+        If a file cannot be read, is no table of embeddings, is of another network than the first, or holds vectors of
+        another length or a number that is not finite; the message names file, column and row.
     """
     files = _files(Path(path))
     tables = [_read(files[0], None if columns is None else ["vector", *columns])]
@@ -152,12 +152,13 @@ def read_embeddings(path: str | Path, columns: Sequence[str] | None = None) -> E
     for file, vector in zip(files, vectors, strict=True):
         if vector.shape[1] != vectors[0].shape[1]:
             raise Vis2imgError(
-                f"{file}: vectors of {vector.shape[1]} numbers, and {files[0]} has {vectors[0].shape[1]}"
+                f"{file}: vectors of {vector.shape[1]} numbers, and {files[0]} has {vectors[0].shape[1]}; they are of "
+                "two networks: read each by itself"
             )
-    metadata = {
-        key.decode(errors="replace"): value.decode(errors="replace")
-        for key, value in (tables[0].schema.metadata or {}).items()
-    }
+    told = [_metadata(table) for table in tables]
+    for file, other in zip(files, told, strict=True):
+        _check_one_network(files[0], told[0], file, other)
+    metadata = told[0]
     return EmbeddingTable(
         vector=vectors[0] if len(vectors) == 1 else np.concatenate(vectors),
         columns={
@@ -172,6 +173,30 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Return columns of numbers or text of a table of embeddings, without its vectors."""
     table = _read(path, names)
     return {name: _column(path, name, table[name]) for name in names}
+
+
+def _metadata(table: pa.Table) -> dict[str, str]:
+    return {
+        key.decode(errors="replace"): value.decode(errors="replace")
+        for key, value in (table.schema.metadata or {}).items()
+    }
+
+
+def _check_one_network(first: Path, told: Mapping[str, str], second: Path, other: Mapping[str, str]) -> None:
+    """Refuse vectors of two networks, or of images stretched otherwise: their distances mean nothing."""
+    # A run may have been moved; what its weights are has not changed by that.
+    keys = ("network",) if "network" in told and "network" in other else ("run", "step", "role")
+    for key in keys:
+        if key in told and key in other and told[key] != other[key]:
+            first_made, second_made = _network(told), _network(other)
+            how = f"{second_made}, not {first_made}" if first_made != second_made else "other weights or other views"
+            raise Vis2imgError(f"{second} is of another network than {first} ({how}): read them apart")
+
+
+def _network(told: Mapping[str, str]) -> str:
+    """Say what made a table."""
+    step = f" step {told['step']}" if "step" in told else ""
+    return f"{told.get('role', 'network')} of {told.get('run', 'a run')}{step}"
 
 
 def thumbnail(image: np.ndarray) -> bytes:
@@ -245,7 +270,8 @@ def _vectors(path: Path, column: pa.ChunkedArray) -> np.ndarray:
     vector = flat.reshape(len(column), -1)
     wrong = np.flatnonzero(~np.isfinite(vector).all(axis=1))
     if len(wrong):
-        raise Vis2imgError(f"{path} row {wrong[0]}: vector holds a number that is not finite")
+        more = f" (and {len(wrong) - 1} rows more, of {len(vector)})" if len(wrong) > 1 else ""
+        raise Vis2imgError(f"{path} row {wrong[0]}: vector holds a number that is not finite{more}; leave them out")
     return vector
 
 

@@ -16,6 +16,7 @@ from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
 
 from vis2img.errors import ParameterError
+from vis2img.train.evaluate.equal import equal_rows
 from vis2img.train.evaluate.neighbours import finite_vectors
 from vis2img.train.evaluate.scores import Name, Pairs
 
@@ -35,7 +36,7 @@ def components(vectors: np.ndarray) -> np.ndarray:
         If the vectors are not finite, or all the same.
     """
     scaled = StandardScaler().fit_transform(finite_vectors(vectors))
-    if not scaled.any():
+    if not scaled.any() or not equal_rows(vectors).any():
         raise ParameterError(f"all {len(vectors)} embeddings are the same; there is nothing to tell them apart by")
     # Many more rows than columns are quick by their covariance; the full decomposition is for wide tables.
     solver = "covariance_eigh" if len(scaled) > scaled.shape[1] else "full"
@@ -49,7 +50,7 @@ def outlier_scores(method: str, vectors: np.ndarray, seed: int) -> np.ndarray:
     ----------
     method : str
         "isolation forest" (Liu et al. 2008, 100 trees) or "local outlier factor" (Breunig et al. 2000, 20
-        neighbours).
+        neighbours; equal vectors count as one).
     vectors : float [n, dim]
     seed : int
         Of the forest; the local outlier factor draws nothing.
@@ -64,9 +65,13 @@ def outlier_scores(method: str, vectors: np.ndarray, seed: int) -> np.ndarray:
     features = components(vectors)
     if method == "isolation forest":
         return -IsolationForest(random_state=seed).fit(features).score_samples(features)
+    # The density of more equal vectors than neighbours would be infinite, and all around them outliers: as in the paper
+    # (definition 6), what counts are neighbours at different places.
+    different, place = np.unique(equal_rows(vectors), return_inverse=True)
+    features = features[different]
     # A search tree is slower than all distances for this many dimensions.
     factor = LocalOutlierFactor(min(20, len(features) - 1), algorithm="brute")
-    return -factor.fit(features).negative_outlier_factor_
+    return -factor.fit(features).negative_outlier_factor_[place]
 
 
 def recall_curve(order: np.ndarray, planted: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vis2img.errors import ParameterError
 from vis2img.train.evaluate.classifiers import FITS, cross_predictions
-from vis2img.train.evaluate.folds import Samples, validation_folds
+from vis2img.train.evaluate.folds import Samples, check_classes, validation_folds, without_leaks
 from vis2img.train.evaluate.scores import Name, Pairs
 
 SHARES = (0.01, 0.05, 0.1, 0.3, 0.5, 1.0)
@@ -36,8 +36,11 @@ class Classification:
         Vectors are ([view,] n, dim). On a test set of its own all labels leave nothing to draw: a share of 1 is scored
         once.
         """
+        train, test = without_leaks(train, test, self.folds)
         if len(np.unique(train.label)) < 2:
             raise ParameterError("classification needs sources of at least two classes")
+        if test is not None:
+            check_classes(train, test)
         for seed in seeds:
             fold = validation_folds(train.label, train.group, self.folds, seed) if test is None else None
             queries = train if test is None else test

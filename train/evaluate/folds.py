@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from vis2img.errors import ParameterError
+from vis2img.errors import ParameterError, Vis2imgWarning
+from vis2img.train.evaluate.equal import equal_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,80 @@ class Samples:
         """Return the samples at ``rows`` (numbers or booleans)."""
         inputs = self.inputs[:, rows] if self.inputs.ndim == 3 else self.inputs[rows]
         return Samples(inputs, self.label[rows], self.group[rows])
+
+
+def without_copies(samples: Samples, folds: int = 1) -> tuple[Samples, np.ndarray]:
+    """Return the samples without copies, and the rows [m] that they were; a warning tells how many are left out.
+
+    A copy has the inputs and the label of a sample of another group: one learnt, the other is known. Samples whose
+    inputs are equal across labels, as of a representation that has collapsed, stay: nothing is known by them. So do
+    all where fewer than two of a class, or fewer groups than ``folds``, would be left.
+    """
+    first = _first_alike(samples.inputs, samples.label)
+    copies = samples.group != samples.group[first]
+    rows = np.flatnonzero(~copies)
+    left = np.unique(samples.label[rows], return_counts=True)[1]
+    if not copies.any() or len(np.unique(samples.group[rows])) < folds or left.min() < 2:
+        return samples, np.arange(len(samples))
+    warnings.warn(
+        f"{int(copies.sum())} of {len(samples)} samples are copies of one in another group (equal patches) and are "
+        "left out: one learnt, the other would be known",
+        Vis2imgWarning,
+        stacklevel=2,
+    )
+    return samples.take(rows), rows
+
+
+def without_known(test: Samples, train: Samples) -> Samples:
+    """Return the test samples that are no copies of training samples; a warning tells how many are left out.
+
+    Raises
+    ------
+    ParameterError
+        If none is left.
+    """
+    axis = 1 if test.inputs.ndim == 3 else 0
+    inputs = np.concatenate([train.inputs, test.inputs], axis=axis)
+    known = (_first_alike(inputs, np.concatenate([train.label, test.label])) < len(train))[len(train) :]
+    if not known.any():
+        return test
+    if known.all():
+        raise ParameterError(f"all {len(test)} test samples are copies of training samples; give others to test on")
+    warnings.warn(
+        f"{int(known.sum())} of {len(test)} test samples are copies of training samples (equal patches) and are left "
+        "out",
+        Vis2imgWarning,
+        stacklevel=2,
+    )
+    return test.take(~known)
+
+
+def _first_alike(inputs: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Return the first sample that each is a copy of, int [n]; itself where equal ones have different labels."""
+    first = equal_rows(np.moveaxis(inputs, 1, 0) if inputs.ndim == 3 else inputs)
+    mixed = np.zeros(len(first), bool)
+    mixed[first[label != label[first]]] = True
+    return np.where(mixed[first], np.arange(len(first)), first)
+
+
+def without_leaks(train: Samples, test: Samples | None, folds: int) -> tuple[Samples, Samples | None]:
+    """Return both without copies: :func:`without_copies` of each, and :func:`without_known` of the test samples."""
+    train, _ = without_copies(train, folds if test is None else 1)
+    if test is None:
+        return train, None
+    return train, without_copies(without_known(test, train), 1)[0]
+
+
+def check_classes(train: Samples, test: Samples) -> None:
+    """Refuse a test set that is empty, or has a class of which nothing can be learnt."""
+    if not len(test):
+        raise ParameterError("there are no test samples; give some, or leave the test set out for a cross-validation")
+    unknown = np.setdiff1d(test.label, train.label)
+    if len(unknown):
+        known = ", ".join(map(str, np.unique(train.label)))
+        raise ParameterError(
+            f"there are test samples of the class {str(unknown[0])!r}, of which none can be learnt: there are {known}"
+        )
 
 
 def validation_folds(label: np.ndarray, group: np.ndarray, folds: int, seed: int) -> np.ndarray:

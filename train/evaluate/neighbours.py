@@ -12,6 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.files import atomic_output
+from vis2img.train.evaluate.equal import equal_rows
 
 if TYPE_CHECKING:
     from usearch.index import Index as Graph
@@ -55,7 +56,7 @@ class Index:
         What belongs together, such as patches of one source; by default each is its own.
     exact_up_to : int
         Larger indices use a graph (HNSW by usearch; Malkov & Yashunin 2018, arXiv:1603.09320), which may miss a
-        neighbour.
+        neighbour. Equal vectors are one node of it, and are found together.
     """
 
     def __init__(
@@ -73,11 +74,14 @@ class Index:
         if not len(self.ids) == len(self.group) == count:
             raise ParameterError(f"{len(self.ids)} ids and {len(self.group)} groups for {count} embeddings")
         self._graph: Graph | None = None
+        self._equals: Equals | None = None
         if count > exact_up_to:
             from usearch.index import Index as Graph  # of the extra "evaluate", for large indices alone
 
+            # Equal vectors would be linked to each other alone, and what lies behind them never be found.
+            self._equals = Equals(self.vectors)
             self._graph = Graph(ndim=self.vectors.shape[1], metric="cos", dtype="f32")
-            self._graph.add(np.arange(count), self.vectors)
+            self._graph.add(self._equals.first, self.vectors[self._equals.first])
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -148,8 +152,19 @@ class Index:
             # Between vectors of length 1 the squared distance is 2 - 2 cos.
             distance, rows = NearestNeighbors(algorithm="brute").fit(self.vectors).kneighbors(queries, k)
             return rows, 1 - distance**2 / 2
-        matches = self._graph.search(queries, k)
-        return matches.keys.reshape(-1, k).astype(np.int64), 1 - matches.distances.reshape(-1, k)
+        assert self._equals is not None
+        wanted = min(k, len(self._equals.first))
+        matches = self._graph.search(queries, wanted)
+        keys, cosine = matches.keys.reshape(-1, wanted), 1 - matches.distances.reshape(-1, wanted)
+        short = np.flatnonzero(matches.counts < wanted)
+        if len(short):
+            # What the graph has no way to is found by all distances.
+            kinds = NearestNeighbors(algorithm="brute").fit(self.vectors[self._equals.first])
+            distance, rows = kinds.kneighbors(queries[short], wanted)
+            keys[short], cosine[short] = self._equals.first[rows], 1 - distance**2 / 2
+        if len(self._equals.first) == len(self):
+            return keys.astype(np.int64), cosine
+        return self._equals.expand(keys.astype(np.int64), cosine, k)
 
     def save(self, path: Path) -> None:
         """Write the index with its ids and groups as one file, in one move."""
@@ -174,7 +189,29 @@ class Index:
             from usearch.index import Index as Graph
 
             index._graph = Graph.restore(arrays["graph"].tobytes())
+            index._equals = Equals(index.vectors)
         return index
+
+
+class Equals:
+    """Equal vectors of an index: ``first`` [m] of each kind, and all rows behind it."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.first, kind = np.unique(equal_rows(vectors), return_inverse=True)
+        self._rows = np.argsort(kind, kind="stable")
+        self._start = np.searchsorted(kind[self._rows], np.arange(len(self.first) + 1))
+
+    def expand(self, rows: np.ndarray, similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ``k`` nearest rows and their similarities [q, k], given the first ones [q, m] of their kinds."""
+        kind = np.searchsorted(self.first, rows)
+        out, cosine = np.empty((len(rows), k), np.int64), np.empty((len(rows), k))
+        for i, kinds in enumerate(kind):
+            size = self._start[kinds + 1] - self._start[kinds]
+            enough = int(np.searchsorted(size.cumsum(), k)) + 1
+            found = [self._rows[self._start[each] : self._start[each + 1]] for each in kinds[:enough]]
+            out[i] = np.concatenate(found)[:k]
+            cosine[i] = np.repeat(similarity[i, :enough], [len(each) for each in found])[:k]
+        return out, cosine
 
 
 def neighbour_means(

@@ -10,7 +10,7 @@ import numpy as np
 from vis2img.errors import ParameterError
 from vis2img.train.evaluate.active import ActiveLearning
 from vis2img.train.evaluate.anomaly import Anomaly
-from vis2img.train.evaluate.folds import Samples
+from vis2img.train.evaluate.folds import Samples, without_copies
 from vis2img.train.evaluate.scores import Pairs
 
 PLANTED_SHARE = 0.05
@@ -30,6 +30,7 @@ class RareClasses:
 
     def run(self, samples: Samples, seeds: Sequence[int] = range(5)) -> Pairs:
         """Yield what both do for each seed, the rare classes named in the settings; a class of no source is refused."""
+        samples, _ = without_copies(samples, 1)
         classes = np.unique(samples.label)
         if len(classes) < 2:
             raise ParameterError("a search for rare sources needs sources of at least two classes")

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vis2img.errors import ParameterError
-from vis2img.train.evaluate.folds import Samples, validation_folds
+from vis2img.train.evaluate.folds import Samples, validation_folds, without_leaks
 from vis2img.train.evaluate.neighbours import K_NEIGHBOURS, finite_vectors, neighbour_means
 from vis2img.train.evaluate.scores import Name, Pairs
 
@@ -85,9 +85,8 @@ class Regression:
         Labels are the targets; what has none (NaN) is left out. On a test set of its own nothing is drawn.
         With ``log`` a target that is not positive is refused.
         """
-        train = self._usable(train)
+        train, test = without_leaks(self._usable(train), None if test is None else self._usable(test), self.folds)
         if test is not None:
-            test = self._usable(test)
             for method, fit in FITS.items():
                 yield from self._errors(method, seeds[0], test.label, fit(train)(test.inputs))
             return

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vis2img.errors import ParameterError
-from vis2img.train.evaluate.folds import Samples
+from vis2img.train.evaluate.folds import Samples, check_classes, without_leaks
 from vis2img.train.evaluate.neighbours import Index
 from vis2img.train.evaluate.scores import Name, Pairs
 
@@ -36,6 +36,9 @@ class Similarity:
 
         By default each of the gallery is a query, and none of its own group is searched. Nothing is drawn.
         """
+        gallery, queries = without_leaks(gallery, queries, 2)
+        if queries is not None:
+            check_classes(gallery, queries)
         if len(np.unique(gallery.label)) < 2:
             raise ParameterError("similarity needs sources of at least two classes: of one, all are alike")
         mean = gallery.inputs.mean(axis=0)

@@ -19,14 +19,16 @@ from vis2img.draws.draw import Draw
 from vis2img.draws.field import Field
 from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgError
 from vis2img.loader.fields import fields_of, patch_angle
-from vis2img.pictures.groups import linked
+from vis2img.pictures.groups import linked, position_groups
 from vis2img.progress import Progress, no_progress
 from vis2img.random import EVALUATION_SEED, draw_rng
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.embed.patches import cut_patches, evaluation_draw, grid_positions
 from vis2img.train.run.config import TrainConfig
+from vis2img.units import ARCSEC
 
 ALIKE, SHIFTED = "imaged alike", "off centre"
+SAME_POSITION = ARCSEC  # two catalogued positions less than this apart are of one source
 PARAMETERS = ("weighting-only", "taper-only", "uv-only", "channels-only", "time-only", "scale-only")
 # What changes of the fixed imaging (Briggs 0, all data): two ends of one axis, to train on one and test on the other.
 ENDS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
@@ -154,7 +156,7 @@ def field_patches(
     patches = _joined(sources, group)
     if len(np.unique(patches.label)) < 2 or len(np.unique(patches.field)) < 2:
         raise Vis2imgError(
-            "evaluation needs labelled sources of at least two classes in at least two fields that share no cutout"
+            "evaluation needs labelled sources of at least two classes in at least two fields that share no source"
         )
     return patches, _joined(tiled, group) if tiles else None
 
@@ -165,12 +167,25 @@ def labelled_sources(truths: Sequence[Truth], classes: Sequence[str] = ()) -> in
 
 
 def linked_fields(truths: Sequence[Truth]) -> np.ndarray:
-    """Return the group [field] of each field: fields that show the same cutout of a real source are one group."""
+    """Return the group [field] of each field: fields that show the same source are one group.
+
+    The same are labelled sources within an arcsecond of each other and of one class, as of a sky observed twice, and
+    cutouts of one real source. Else what is learnt in one field would be known in the other.
+    """
     pairs = [(i, s.cutout.origin) for i, truth in enumerate(truths) for s in truth.sources if s.cutout]
     pairs = [(i, origin) for i, origin in pairs if origin]
     _, code = np.unique([origin for _, origin in pairs], return_inverse=True)
     fields = np.array([i for i, _ in pairs], dtype=np.int64)
-    return linked(len(truths) + int(code.max(initial=-1)) + 1, fields, len(truths) + code)[: len(truths)]
+
+    placed = [(i, s) for i, truth in enumerate(truths) for s in truth.sources if s.class_name]
+    position = np.array([[s.ra, s.dec] for _, s in placed]).reshape(-1, 2)
+    place = position_groups(position[:, 0], position[:, 1], SAME_POSITION)
+    _, same = np.unique([f"{at} {s.class_name}" for at, (_, s) in zip(place, placed, strict=True)], return_inverse=True)
+
+    cutouts = int(code.max(initial=-1)) + 1
+    one = np.concatenate([fields, np.array([i for i, _ in placed], dtype=np.int64)])
+    other = len(truths) + np.concatenate([code, cutouts + same]).astype(np.int64)
+    return linked(len(truths) + cutouts + len(placed), one, other)[: len(truths)]
 
 
 def changed_draw(source: Field, changes: Mapping[str, object]) -> Draw:

@@ -10,7 +10,7 @@ import numpy as np
 from vis2img.errors import ParameterError
 from vis2img.train.evaluate.classification import balanced_accuracy
 from vis2img.train.evaluate.classifiers import FITS, Fit, cross_predictions
-from vis2img.train.evaluate.folds import Samples, validation_folds
+from vis2img.train.evaluate.folds import Samples, check_classes, validation_folds, without_copies, without_leaks
 from vis2img.train.evaluate.scores import Name, Pairs
 
 
@@ -42,6 +42,8 @@ class Transfer:
                 shapes = f"{train.inputs.shape} and {vectors.shape}"
                 raise ParameterError(f"transfer {name!r}: vectors of shape {shapes} must be of one shape")
 
+        train, rows = without_copies(train, self.folds)
+        tests = {name: vectors[..., rows, :] for name, vectors in tests.items()}
         for seed in seeds:
             fold = validation_folds(train.label, train.group, self.folds, seed)
             for setting, fit in self.fits.items():
@@ -67,11 +69,9 @@ class TransferToOthers:
 
         A class that is tested and cannot be learnt is refused.
         """
-        unknown = np.setdiff1d(test.label, train.label)
-        if len(unknown):
-            raise ParameterError(
-                f"the other fields have sources of the class '{unknown[0]}', of which none can be learnt"
-            )
+        train, others = without_leaks(train, test, 1)
+        test = others if others is not None else test
+        check_classes(train, test)
         for seed in seeds:
             for setting, fit in FITS.items():
                 (predicted,) = cross_predictions(fit, train, [test.inputs], None, self.share, seed)

@@ -226,3 +226,39 @@ def test_more_rows_than_a_file_can_hold(tmp_path: Path, monkeypatch: pytest.Monk
         read_embeddings(path)
     with pytest.raises(ParameterError, match="no column ra_deg"):
         _ = EmbeddingTable(np.ones((1, 2), np.float32), {}, {}).position
+
+
+RUN = {"run": "/a/first", "step": "7", "role": "teacher"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        (RUN, {**RUN, "run": "/a/second"}, r"teacher of /a/second step 7, not teacher of /a/first step 7"),
+        (RUN, {**RUN, "step": "9"}, "step 9, not .* step 7"),
+        (RUN, {**RUN, "role": "student"}, "student of /a/first step 7, not teacher"),
+        ({**RUN, "network": "ab"}, {**RUN, "network": "cd"}, "other weights or other views"),
+        ({**RUN, "network": "ab"}, {**RUN, "run": "/moved", "network": "ab"}, None),
+        (RUN, RUN, None),
+        (RUN, {}, None),
+    ],
+)
+def test_vectors_of_two_networks_are_not_one_table(tmp_path: Path, one: dict, other: dict, words: str | None) -> None:
+    for name, told in (("one", one), ("two", other)):
+        table = make_table()
+        write_embeddings(EmbeddingTable(table.vector, table.columns, told), tmp_path / f"{name}.parquet")
+    if words is None:
+        assert len(read_embeddings(tmp_path)) == 2 * len(make_table())
+        return
+    with pytest.raises(
+        Vis2imgError, match=rf"two\.parquet is of another network than .*one\.parquet.*{words}"
+    ) as error:
+        read_embeddings(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_how_many_vectors_are_not_finite_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "bad.parquet"
+    pq.write_table(pa.table({"vector": [[1.0], [np.nan], [np.inf], [2.0]]}), path)
+    with pytest.raises(Vis2imgError, match=r"row 1: .*not finite \(and 1 rows more, of 4\); leave them out"):
+        read_embeddings(path)

@@ -70,3 +70,26 @@ def test_what_cannot_be_scored_is_refused(vectors):
         outlier_scores("isolation forest", np.ones((30, 4)), 0)
     with pytest.raises(ParameterError, match="NaN"):
         outlier_scores("isolation forest", np.full((30, 4), np.nan), 0)
+
+
+def test_equal_vectors_make_nothing_around_them_an_outlier(vectors, planted):
+    """A blank patch that is in the table a hundred times; its density is not infinite, nor its neighbours strange."""
+    blank = np.zeros((100, 10), np.float32)
+    table = np.concatenate([vectors, blank, vectors[:150]])
+    alone = outlier_scores("local outlier factor", np.concatenate([vectors, blank[:1]]), 0)
+    score = outlier_scores("local outlier factor", table, 0)
+    assert np.isfinite(score).all() and score.max() < 100
+    np.testing.assert_array_equal(score[400:500], score[400])
+    np.testing.assert_array_equal(score[500:], score[:150])
+    # Columns are standardised by all rows, so that scores differ a little; the order of the strangest does not.
+    assert set(np.argsort(-score[:400])[:8]) == set(np.argsort(-alone[:400])[:8]) <= set(np.flatnonzero(planted))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_tables_of_few_different_vectors(count):
+    table = np.repeat(np.random.default_rng(3).normal(size=(count, 4)), 50, axis=0)
+    if count == 1:
+        with pytest.raises(ParameterError, match="all 50 embeddings are the same"):
+            outlier_scores("local outlier factor", table, 0)
+    else:
+        assert np.isfinite(outlier_scores("local outlier factor", table, 0)).all()

@@ -110,3 +110,39 @@ def test_the_means_over_neighbours_are_those_by_brute_force_each_sample_by_its_n
     votes = np.exp(np.take_along_axis(cosine, nearest, axis=1) / 0.07)
     expected = (votes[:, :, None] * values[nearest]).sum(axis=1) / votes.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(neighbour_means(views, values, mean, k)(queries), expected, rtol=1e-3, atol=1e-5)
+
+
+def with_equals():
+    """A thousand vectors, and three of them two thousand times more each."""
+    vectors = np.random.default_rng(5).normal(size=(1000, 12)).astype(np.float32)
+    return np.concatenate([np.repeat(vectors[:3], 2000, axis=0), vectors])
+
+
+def test_the_graph_finds_neighbours_beside_thousands_of_equal_vectors(tmp_path):
+    table = with_equals()
+    order, cosine = brute(table, table[-500:])
+    index = Index(table, exact_up_to=100)
+    for each in (index, saved(index, tmp_path / "index")):
+        rows, similarity = each.search(table[-500:], 5)
+        expected = np.take_along_axis(cosine, order[:, :5], axis=1)
+        # By their cosines, as which of equal vectors comes first nobody can tell.
+        assert np.mean(np.abs(similarity - expected) < 1e-5) > 0.95
+        np.testing.assert_allclose(np.take_along_axis(cosine, rows, axis=1), similarity, atol=1e-5)
+        assert all(len(set(found)) == 5 for found in rows)
+
+
+@pytest.mark.parametrize("exact_up_to", [100, 100_000])
+def test_equal_vectors_are_found_together_and_a_query_is_not_its_own_neighbour(exact_up_to):
+    table = with_equals()
+    index = Index(table, exact_up_to=exact_up_to)
+    queries = np.array([0, 1999, 2000, 6500])
+    rows, similarity = index.search(table[queries], 50, exclude_group=queries)
+    assert not (rows == queries[:, None]).any()
+    assert all(len(set(found)) == 50 for found in rows)
+    np.testing.assert_allclose(similarity[:3], 1.0, atol=1e-5)
+    np.testing.assert_array_equal(rows[:3] // 2000, [[0] * 50, [0] * 50, [1] * 50])
+
+
+def saved(index, path):
+    index.save(path)
+    return Index.load(path)

@@ -49,6 +49,9 @@ def test_other_sources_are_refused(sources):
 
 def test_what_was_learnt_on_some_fields_is_tested_on_others(sources):
     test = sources.take(np.array([3, 1, 0, 40, 2]))
+    with pytest.raises(ParameterError, match="all 5 test samples are copies of training samples"):
+        values(TransferToOthers().run(sources, test, seeds=[0]))
+    test = dataclasses.replace(test, inputs=test.inputs + np.float32(0.001))
     found = values(TransferToOthers().run(sources, test, seeds=[0]))
     assert found == {"to other fields, k-NN": 1.0, "to other fields, linear probe": 1.0}
     # All but those of c look like something else.
