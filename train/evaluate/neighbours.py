@@ -156,6 +156,7 @@ class Index:
         wanted = min(k, len(self._equals.first))
         matches = self._graph.search(queries, wanted)
         keys, cosine = matches.keys.reshape(-1, wanted), 1 - matches.distances.reshape(-1, wanted)
+        assert hasattr(matches, "counts")  # of several queries
         short = np.flatnonzero(matches.counts < wanted)
         if len(short):
             # What the graph has no way to is found by all distances.
