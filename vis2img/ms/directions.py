@@ -109,9 +109,12 @@ class Course:
         ValueError
             If it is no direction, or cannot be converted.
         """
-        lapse = time - self.start
-        longitude, latitude = (float(np.polyval(each[::-1], lapse)) for each in self.coefficients.T)
+        longitude, latitude = map(float, self.coefficients[-1])
+        for first, second in self.coefficients[-2::-1].tolist():
+            longitude, latitude = (longitude * (time - self.start) + first, latitude * (time - self.start) + second)
         check(longitude, latitude)
+        if self.steady:
+            return longitude % (2 * math.pi), latitude
         if self.ephemeris is None:
             longitude, latitude = convert((longitude, latitude), self.frame, self.target, time, site)
             return longitude % (2 * math.pi), latitude
@@ -149,68 +152,91 @@ def _angles(vector: np.ndarray) -> Angles:
     return math.atan2(y, x) % (2 * math.pi), math.asin(max(-1.0, min(1.0, z)))
 
 
-def read_course(t: table, column: str, row: int, path: Path) -> Course:
-    """Return what a row of FIELD has in ``PHASE_DIR``, or another column of directions.
+class DirectionColumn:
+    """A column of directions of FIELD, and what says how to read it; there may be thousands of rows.
 
-    Raises
-    ------
-    ValueError
-        If it has no direction, or in a frame that is not known; the text says why, without the name of the column.
+    Parameters
+    ----------
+    t : table
+        FIELD, open.
+    name : str
+        PHASE_DIR, DELAY_DIR, ...
+    path : Path
+        Of the measurement set.
     """
-    if not t.iscelldefined(column, row):
-        raise ValueError("has no value")
-    keywords, names = t.getcolkeywords(column), t.colnames()
-    frame = frame_of(t, keywords.get("MEASINFO", {}), row)
-    values = np.asarray(t.getcell(column, row), dtype=float)
-    if values.size < 2 or values.size % 2:
-        raise ValueError("has not two numbers")
-    units = [str(unit) for unit in np.atleast_1d(keywords.get("QuantumUnits", ["rad", "rad"]))]
-    if not set(units) <= set(_UNITS):
-        raise ValueError(f"is in {' and '.join(units)}, which are no angles")
-    values = values.reshape(-1, 2)
-    if units != ["rad", "rad"]:
-        values = values * [_UNITS[units[0]], _UNITS[units[-1]]]
-    order = int(t.getcell("NUM_POLY", row)) if "NUM_POLY" in names else 0
-    if order > 0 and len(values) <= order:
-        raise ValueError(f"has {len(values)} coefficients of a polynomial, and NUM_POLY says {order + 1}")
-    check(*map(float, values[0]))
-    number = int(t.getcell("EPHEMERIS_ID", row)) if "EPHEMERIS_ID" in names else -1
-    if number >= 0:
-        if np.abs(values[0]).max() > _MOST_OFFSET:
-            raise ValueError(f"is no offset from ephemeris {number}, as EPHEMERIS_ID has it")
-        return Course(frame if frame in EQUATORIAL else J2000, values[:1], ephemeris=read_ephemeris(path, number))
-    if frame == COMET:
-        raise ValueError("follows a comet, and EPHEMERIS_ID names no table of it")
-    start = float(time_utc(t, row)) if order > 0 else 0.0
-    return Course(frame, values[: max(0, order) + 1], start)
 
+    def __init__(self, t: table, name: str, path: Path) -> None:
+        self._table, self._name, self._path = t, name, path
+        keywords, self._names = t.getcolkeywords(name), frozenset(t.colnames())
+        self._units = [str(unit) for unit in np.atleast_1d(keywords.get("QuantumUnits", ["rad", "rad"]))]
+        measinfo = keywords.get("MEASINFO")
+        self._measinfo: dict[str, Any] = measinfo if isinstance(measinfo, dict) else {}
+        codes, types = (np.atleast_1d(self._measinfo.get(key, [])) for key in ("TabRefCodes", "TabRefTypes"))
+        self._known = dict(zip(codes.tolist(), map(str, types), strict=False)) or CODES
+        self._variable = self._measinfo.get("VarRefCol")
+        self._of_rows = t.getcol(self._variable) if self._variable in self._names else None
+        self._orders, self._ephemerides = (
+            np.asarray(t.getcol(each)) if each in self._names else np.full(t.nrows(), none)
+            for each, none in (("NUM_POLY", 0), ("EPHEMERIS_ID", -1))
+        )
+        try:
+            self._cells: np.ndarray | None = t.getcol(name)
+        except RuntimeError:  # cells of several shapes, or without a value
+            self._cells = None
 
-def frame_of(t: table, measinfo: dict[str, Any], row: int) -> str:
-    """Return the frame of a row, by its name: that of the column, or of the row where the keywords say so.
+    def course(self, row: int) -> Course:
+        """Return what a row has.
 
-    Raises
-    ------
-    ValueError
-        If it is not known.
-    """
-    frame: Any = measinfo.get("Ref", J2000)
-    variable = measinfo.get("VarRefCol")
-    if variable is not None:
-        if variable not in t.colnames():
-            raise ValueError(f"has its frame in a column {variable}, which is not there")
-        frame = t.getcell(str(variable), row)
-        if not isinstance(frame, str):
-            codes, names = (np.atleast_1d(measinfo.get(name, [])) for name in ("TabRefCodes", "TabRefTypes"))
-            known = dict(zip(map(int, codes), map(str, names), strict=False)) or CODES
-            number = int(frame)
-            if number not in known:
-                raise ValueError(f"has a frame of the number {number}, which {variable} does not explain")
-            frame = known[number]
-    name = str(frame).strip().upper()
-    name = _SYNONYMS.get(name, name)
-    if name not in FRAMES:
-        raise ValueError(f"is in the frame {name or 'of no name'}, which casacore does not know")
-    return name
+        Raises
+        ------
+        ValueError
+            If it has no direction, or in a frame that is not known; the text says why, without the name of the column.
+        """
+        frame, values = self._frame(row), self._values(row)
+        order, number = int(self._orders[row]), int(self._ephemerides[row])
+        if order > 0 and len(values) <= order:
+            raise ValueError(f"has {len(values)} coefficients of a polynomial, and NUM_POLY says {order + 1}")
+        check(*map(float, values[0]))
+        if number >= 0:
+            if np.abs(values[0]).max() > _MOST_OFFSET:
+                raise ValueError(f"is no offset from ephemeris {number}, as EPHEMERIS_ID has it")
+            ephemeris = read_ephemeris(self._path, number)
+            return Course(frame if frame in EQUATORIAL else J2000, values[:1], ephemeris=ephemeris)
+        if frame == COMET:
+            raise ValueError("follows a comet, and EPHEMERIS_ID names no table of it")
+        start = time_utc(self._table, row) if order > 0 else 0.0
+        return Course(frame, values[: max(0, order) + 1], start)
+
+    def _values(self, row: int) -> np.ndarray:
+        """Return longitude and latitude, and what follows of a polynomial, float64 [order + 1, 2] in rad."""
+        if self._cells is None and not self._table.iscelldefined(self._name, row):
+            raise ValueError("has no value")
+        cell = self._table.getcell(self._name, row) if self._cells is None else self._cells[row]
+        values = np.asarray(cell, dtype=float)
+        if values.size < 2 or values.size % 2:
+            raise ValueError("has not two numbers")
+        if not set(self._units) <= set(_UNITS):
+            raise ValueError(f"is in {' and '.join(self._units)}, which are no angles")
+        values = values.reshape(-1, 2)
+        first, last = self._units[0], self._units[-1]
+        return values if first == last == "rad" else values * [_UNITS[first], _UNITS[last]]
+
+    def _frame(self, row: int) -> str:
+        """Return the frame of a row, by its name: that of the column, or of the row where the keywords say so."""
+        frame = self._measinfo.get("Ref", J2000)
+        if self._variable is not None:
+            if self._of_rows is None:
+                raise ValueError(f"has its frame in a column {self._variable}, which is not there")
+            frame = self._of_rows[row]
+            if not isinstance(frame, str):
+                if np.ndim(frame) or frame not in self._known:
+                    raise ValueError(f"has a frame of the number {frame}, which {self._variable} does not explain")
+                frame = self._known[frame]
+        name = str(frame).strip().upper()
+        name = _SYNONYMS.get(name, name)
+        if name not in FRAMES:
+            raise ValueError(f"is in the frame {name or 'of no name'}, which casacore does not know")
+        return name
 
 
 def axes_of(main: table) -> str | None:

@@ -17,10 +17,10 @@ import numpy as np
 
 from vis2img.coordinates import separation
 from vis2img.errors import MeasurementSetError, Vis2imgWarning
-from vis2img.ms.directions import Course, read_course
+from vis2img.ms.directions import Course, DirectionColumn
 from vis2img.ms.measures import EARTH, EQUATORIAL, Angles, site_of
 from vis2img.ms.subtables import antenna_positions, telescope
-from vis2img.ms.tables import subtable, table
+from vis2img.ms.tables import subtable
 from vis2img.units import format_angle
 
 Span = tuple[float, float]
@@ -160,15 +160,17 @@ def fields(path: Path, axes: str | None, span_of: Callable[[int], Span]) -> tupl
     with subtable(path, "FIELD") as t:
         if not t.nrows():
             raise MeasurementSetError(f"{path}: the FIELD table has no row, so the phase centre is unknown")
+        phases = DirectionColumn(t, "PHASE_DIR", path)
+        delays = DirectionColumn(t, "DELAY_DIR", path) if "DELAY_DIR" in t.colnames() else None
         for i, name in enumerate(t.getcol("NAME")):
             try:
-                phase = read_course(t, "PHASE_DIR", i, path)
+                phase = phases.course(i)
             except ValueError as error:
                 unknown = (math.nan, math.nan)
                 trouble = _trouble(i, name, f"its PHASE_DIR {error}")
                 result.append(FieldInfo(i, name, unknown, "J2000", unknown, trouble=trouble))
                 continue
-            delay = _delay(t, i, path)
+            delay = _delay(delays, i)
             plain = phase.steady and axes in (None, *EQUATORIAL) and (delay is None or delay.steady)
             if not plain and not site:
                 site.append(site_of(antenna_positions(path), telescope(path)))
@@ -177,9 +179,9 @@ def fields(path: Path, axes: str | None, span_of: Callable[[int], Span]) -> tupl
     return tuple(result)
 
 
-def _delay(t: table, row: int, path: Path) -> Course | None:
+def _delay(column: DirectionColumn | None, row: int) -> Course | None:
     try:
-        return read_course(t, "DELAY_DIR", row, path) if "DELAY_DIR" in t.colnames() else None
+        return None if column is None else column.course(row)
     except ValueError:
         return None
 

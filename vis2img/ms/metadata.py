@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -200,7 +200,7 @@ def read_metadata(path: str | Path) -> Metadata:
     names, dish_diameter = antennas(path)
     rows = row_sample(main.nrows(), _ROW_BUDGET)
     sample = _sample_main(main, path, rows)
-    sky = fields(path, _axes_of(main, path), lambda field: _span(sample["TIME"], sample["FIELD_ID"] == field))
+    sky = fields(path, _axes_of(main, path), _spans(sample["TIME"], sample["FIELD_ID"]))
     scale = main.nrows() / max(1, len(rows))
     counts = _pairs(sample["FIELD_ID"], sample["DATA_DESC_ID"])
     partitions = _partitions(counts, setups, len(sky), scale, problems)
@@ -241,10 +241,22 @@ def _axes_of(main: table, path: Path) -> str | None:
         raise MeasurementSetError(f"{path}: {error}") from error
 
 
-def _span(times: np.ndarray, mine: np.ndarray) -> Span:
-    """Return the first and last of the times that are ``mine``; of all, where none is."""
-    chosen = times[mine & np.isfinite(times)] if mine.any() else times[np.isfinite(times)]
-    return (float(chosen.min()), float(chosen.max())) if len(chosen) else (0.0, 0.0)
+def _spans(times: np.ndarray, field: np.ndarray) -> Callable[[int], Span]:
+    """Return what tells the first and last time of a field; of all rows, where it has none."""
+
+    @cache
+    def known() -> dict[int, Span]:
+        finite = np.isfinite(times)
+        order = np.argsort(field[finite], kind="stable")
+        own, numbers = times[finite][order], field[finite][order]
+        found, first = np.unique(numbers, return_index=True)
+        if not len(found):
+            return {}
+        low, high = (each.reduceat(own, first).tolist() for each in (np.minimum, np.maximum))
+        spans = dict(zip(found.tolist(), zip(low, high, strict=True), strict=True))
+        return {-1: (min(low), max(high)), **spans}
+
+    return lambda number: known().get(number, known().get(-1, (0.0, 0.0)))
 
 
 def utc_times(main: table, times: np.ndarray, path: Path) -> np.ndarray:
