@@ -20,7 +20,7 @@ class EmbedConfig:
     """Which patches of which inputs are embedded, and what is written of each."""
 
     run: Path
-    """Run folder of ``vis2img train``."""
+    """Run folder of ``vis2img train``, or weights of ``vis2img export``."""
     inputs: tuple[str, ...] = ()
     """What to embed; default: the data of the run."""
     output: Path = Path("embeddings.parquet")

@@ -81,17 +81,24 @@ def expand_inputs(inputs: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(paths))
 
 
-def run_patch_angle(config: LoaderConfig) -> float:
+def run_patch_angle(config: LoaderConfig, noted: Sequence[float] = ()) -> float:
     """Return the side of the patches that a run was trained on, rad.
+
+    Parameters
+    ----------
+    config : LoaderConfig
+        Of the run, whose data are asked where nothing was noted.
+    noted : sequence of float
+        What the run wrote down, of each of its fields.
 
     Raises
     ------
     ParameterError
-        If its data are gone, or its fields have patches of different angles.
+        If nothing was noted and its data are gone, or its fields have patches of different angles.
     """
     advice = "give the side of a patch in pixels of the image (--patch-npix)"
     try:
-        angles = [patch_angle(source, config.views) for source in fields_of(config)]
+        angles = noted or [patch_angle(source, config.views) for source in fields_of(config)]
     except Vis2imgError as error:
         raise ParameterError(f"the angle of the run's patches is not known ({error}); {advice}") from error
     if max(angles) > min(angles) * (1 + _ALIKE):

@@ -10,67 +10,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from vis2img import __version__
 from vis2img.configs.records import to_record
+from vis2img.dataset.contents import version_of
 from vis2img.draws.fits_field import is_image
+from vis2img.draws.presets import load_prior
 from vis2img.errors import OutputError, StoreError, Vis2imgError, Vis2imgWarning
-from vis2img.files import check_outputs
+from vis2img.files import check_outputs, sweep
 from vis2img.loader.config import ENGINE_KEYS
-from vis2img.models.dino_head import DINOModel
+from vis2img.locks import hidden, locked
 from vis2img.progress import Progress, no_progress
 from vis2img.train.embed.config import EmbedConfig, check_suffix
+from vis2img.train.embed.embedder import Embedder
 from vis2img.train.embed.inputs import PatchChunk, PatchField, expand_inputs, patch_fields, run_patch_angle
-from vis2img.train.embed.patches import Variables, embed_images
+from vis2img.train.embed.patches import embed_images
 from vis2img.train.embed.table import EmbeddingTable, merge_embeddings, read_columns, thumbnail, write_embeddings
-from vis2img.train.run.config import TrainConfig
-from vis2img.train.run.run import load_run
-from vis2img.train.state import backbone_variables
-
-
-@dataclass(frozen=True, eq=False)
-class Embedder:
-    """A trained network that embeds: from :meth:`of_run`.
-
-    Parameters
-    ----------
-    config : TrainConfig
-    model : DINOModel
-    variables : dict
-        Of the backbone.
-    metadata : dict
-        Text that goes with the table: run, step, role, network (a hash of weights and views) and version.
-    """
-
-    config: TrainConfig
-    model: DINOModel = field(repr=False)
-    variables: Variables = field(repr=False)
-    metadata: dict[str, str]
-
-    @classmethod
-    def of_run(cls, folder: str | Path, role: str = "teacher", step: int | None = None) -> Embedder:
-        """Read the checkpoint of ``step``, or the last, of a run folder; ``role`` is "teacher" or "student".
-
-        Raises
-        ------
-        Vis2imgError
-            If the folder holds no run, or no checkpoint that can be read.
-        """
-        config, state, model = load_run(folder, step)
-        run, at_step = str(Path(folder).resolve()), str(int(state.step))
-        variables = backbone_variables(state, role)
-        network = _digest([_checksum(variables), to_record(config.data.views), config.model.positions])
-        metadata = {"run": run, "step": at_step, "role": role, "network": network, "vis2img": __version__}
-        return cls(config, model, variables, metadata)
 
 
 @dataclass(frozen=True)
@@ -90,16 +53,21 @@ def embed_inputs(embedder: Embedder, settings: EmbedConfig, progress: Progress =
     Raises
     ------
     OutputError
-        If the output exists or cannot be written.
+        If the output exists, is being written by another process, or cannot be written.
     Vis2imgError
         If no input can be used.
     """
+    check_suffix(settings.output)
+    check_outputs([settings.output], settings.overwrite)
+    with locked(settings.output):
+        return _embed_inputs(embedder, settings, progress)
+
+
+def _embed_inputs(embedder: Embedder, settings: EmbedConfig, progress: Progress) -> EmbedResult:
     output, data = settings.output, embedder.config.data
-    check_suffix(output)
-    check_outputs([output], settings.overwrite)
     paths = expand_inputs(settings.inputs or data.ms or data.cutouts)
-    side = _fits_side(embedder.config, paths, settings)
-    folder = output.with_name(f".{output.name}.parts")
+    side = _fits_side(embedder, paths, settings)
+    folder = _parts_folder(output)
     key = _key(embedder, settings, side)
 
     parts: list[Path] = []
@@ -111,8 +79,8 @@ def embed_inputs(embedder: Embedder, settings: EmbedConfig, progress: Progress =
             fields = patch_fields(path, data, settings, side)
         for each in fields:
             progress("embedding", done, len(paths), each.name)
-            part = folder / f"{key}-{_input_key(each)}.parquet"
             with _noting(skipped, path if len(fields) == 1 else f"{path} ({each.name})"):
+                part = folder / f"{key}-{_input_key(each)}.parquet"
                 resumed += part.exists()
                 _make_part(part, each, embedder, settings)
                 parts.append(part)
@@ -142,6 +110,22 @@ def _tell_missing(output: Path, settings: EmbedConfig) -> None:
             Vis2imgWarning,
             stacklevel=2,
         )
+
+
+def _parts_folder(output: Path) -> Path:
+    """Return the folder of the parts of an output; what a killed process left half-written in it goes.
+
+    Raises
+    ------
+    OutputError
+        If something else has its name, such as a link that another user put there.
+    """
+    folder = hidden(output, "parts")
+    ours = not folder.exists() or (folder.is_dir() and folder.stat().st_uid == os.geteuid())
+    if folder.is_symlink() or not ours:
+        raise OutputError(f"{folder} is in the way: it is no folder of this user; look what it is, and remove it")
+    sweep(folder)
+    return folder
 
 
 @contextlib.contextmanager
@@ -192,11 +176,12 @@ def _columns(chunk: PatchChunk, patches: PatchField, thumbnails: bool) -> dict[s
     return {**columns, "name": np.array(chunk.names, object)}
 
 
-def _fits_side(config: TrainConfig, paths: Sequence[str], settings: EmbedConfig) -> float | None:
+def _fits_side(embedder: Embedder, paths: Sequence[str], settings: EmbedConfig) -> float | None:
     """Return the side of patches of FITS images in rad; None where it is not needed, or counted in pixels."""
-    if settings.patch_npix is not None or config.data.cutouts or not any(map(is_image, paths)):
+    data = embedder.config.data
+    if settings.patch_npix is not None or data.cutouts or not any(map(is_image, paths)):
         return None
-    return run_patch_angle(config.data)
+    return run_patch_angle(data, embedder.angles)
 
 
 def _settings_record(settings: EmbedConfig, side: float | None) -> dict[str, Any]:
@@ -212,23 +197,13 @@ def _key(embedder: Embedder, settings: EmbedConfig, side: float | None) -> str:
     data = {
         k: v for k, v in to_record(embedder.config.data).items() if k not in (*ENGINE_KEYS, "ms", "cutouts", "weights")
     }
-    return _digest(
-        [__version__, _checksum(embedder.variables), data, embedder.metadata, _settings_record(settings, side)]
-    )
-
-
-def _checksum(variables: Variables) -> int:
-    checksum = 0
-    for leaf in jax.tree.leaves(variables):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
-    return checksum
+    data["imaging"] = load_prior(embedder.config.data.imaging).to_dict()
+    return _digest([__version__, data, embedder.metadata, _settings_record(settings, side)])
 
 
 def _input_key(patches: PatchField) -> str:
-    """Return a name for a field of a file as it is now."""
-    path = Path(patches.source)
-    stamps = [each.stat() for each in (path, path / "table.dat") if each.exists()]
-    return _digest([str(path.resolve()), patches.name, [(s.st_mtime_ns, s.st_size) for s in stamps]])
+    """Return a name for a field of a file, or of all tables behind it, as they are now."""
+    return _digest([str(Path(patches.source).resolve()), patches.name, version_of(patches.source)])
 
 
 def _digest(values: list[Any]) -> str:
@@ -239,7 +214,10 @@ def _make_part(part: Path, patches: PatchField, embedder: Embedder, settings: Em
     """Embed a field, unless an earlier start has."""
     if part.exists():
         return
+    before = _input_key(patches)
     table = embed_field(patches, embedder, settings)
+    if _input_key(patches) != before:
+        raise Vis2imgError(f"{patches.source} changed while it was read; give the command again when it is finished")
     try:
         part.parent.mkdir(exist_ok=True)
     except OSError as error:

@@ -13,10 +13,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from vis2img import __version__
+from vis2img.configs.records import to_record
+from vis2img.draws.presets import load_prior
 from vis2img.errors import OutputError
 from vis2img.files import atomic_output
+from vis2img.loader.config import ENGINE_KEYS
 from vis2img.models import resnet, vit
 from vis2img.train.run.config import TrainConfig
+from vis2img.train.run.folder import patch_angles
 from vis2img.train.run.run import load_run
 from vis2img.train.state import backbone_variables
 from vis2img.train.weights.describe import Architecture
@@ -49,7 +53,8 @@ def export_run(
     Returns
     -------
     dict
-        The header's metadata: those of `run_metadata`, and "network", which is "teacher" or "student".
+        The header's metadata: those of `run_metadata`; "network", which is "teacher" or "student"; "config", the
+        settings of the run as JSON, without the folders that its files lie in; and "patch_angle_rad", JSON too.
 
     Raises
     ------
@@ -62,8 +67,25 @@ def export_run(
     role = "student" if student else "teacher"
     arrays = to_timm(backbone_variables(state, role), getattr(model.backbone, "patch", None))
     metadata = {**run_metadata(config, model.backbone, arrays, int(state.step)), "network": role}
+    metadata |= {
+        "config": json.dumps(_without_places(config)),
+        "patch_angle_rad": json.dumps(patch_angles(Path(folder))),
+    }
     write_safetensors(arrays, output, metadata, overwrite)
     return metadata
+
+
+def _without_places(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings of a run by which others can embed with its weights; where files lie is nobody's business."""
+    record = to_record(config)
+    data, model = record["data"], record["model"]
+    for name in ("ms", "cutouts"):
+        data[name] = [Path(path).name for path in data[name]]
+    # The prior itself: files are not there, and presets may change.
+    data["imaging"] = json.dumps(load_prior(config.data.imaging).to_dict())
+    for name in ENGINE_KEYS:
+        data.pop(name, None)
+    return {**record, "out": "export", "hosts": {}, "model": {**model, "weights": None}}
 
 
 def run_metadata(config: TrainConfig, backbone: Any, arrays: Mapping[str, np.ndarray], step: int) -> dict[str, str]:

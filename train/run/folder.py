@@ -2,6 +2,7 @@
 
 config.yaml    every setting, the seed among them
 prior.yaml     the imaging prior, where it came from a file: that may change, the run must not
+patches.json   the fields that it trains on and the angle of a patch in each, for when the data are gone
 starts.jsonl   a line for each time that training began: when, from which step, with which versions on which devices
 compiled/      what JAX compiled
 .run.lock      held by the process that trains
@@ -14,7 +15,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -40,12 +41,21 @@ FREE = (
 # In what `open_folder` wrote, ever.
 _ALWAYS = {"out", "data", "model", "optim", "seed", "steps", "checkpoint_every", "keep_checkpoints", "log_every"}
 _LOCK = ".run.lock"
+_PATCHES = "patches.json"
 _COMPILED = "JAX_COMPILATION_CACHE_DIR"
 _ANEW = "choose another out, or delete that folder to start anew"
+_PLACES = ("ms", "cutouts")  # keys of data that are paths
 _STEPS = (
     "the schedules of a run follow from its steps; to train on, choose another out, and for model.weights what "
     "`vis2img export` writes of this run"
 )
+
+
+def absolute(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with paths of data and weights that hold in any folder."""
+    places = {name: tuple(str(Path(path).absolute()) for path in getattr(config.data, name)) for name in _PLACES}
+    weights = config.model.weights and str(Path(config.model.weights).absolute())
+    return replace(config, data=replace(config.data, **places), model=replace(config.model, weights=weights))
 
 
 def check_inputs(config: TrainConfig) -> None:
@@ -58,10 +68,11 @@ def check_inputs(config: TrainConfig) -> None:
     Vis2imgError
         If the weights to start from are missing, and the run still has to start.
     """
-    for name in ("ms", "cutouts"):
+    moved = "; if data of this run have moved, give their new place" if saved_steps(Path(config.out)) else ""
+    for name in _PLACES:
         for path in getattr(config.data, name):
             if not Path(path).exists():
-                raise MeasurementSetError(f"data.{name}: {path} does not exist")
+                raise MeasurementSetError(f"data.{name}: {path} does not exist{moved}")
     weights = config.model.weights
     if weights is not None and not saved_steps(Path(config.out)) and not Path(weights).is_file():
         raise Vis2imgError(f"model.weights: there is no file {weights}")
@@ -145,6 +156,8 @@ def open_folder(folder: Path, config: TrainConfig, *, first: bool = True) -> Non
     """
     if saved_steps(folder):
         _check_same(folder, config)
+        if first:
+            _note_places(folder, config)
     elif first:
         _make(folder, config)
     else:
@@ -167,6 +180,7 @@ def _make(folder: Path, config: TrainConfig) -> None:
         # In an order in which a kill leaves neither a folder that nobody knows nor the prior of an earlier try.
         if imaging != str(kept):
             kept.unlink(missing_ok=True)
+        (folder / _PATCHES).unlink(missing_ok=True)
         write_text(folder / "config.yaml", yaml.safe_dump(record, sort_keys=False))
         if imaging != str(kept) and imaging not in PRESETS:
             write_text(kept, yaml.safe_dump(load_prior(imaging).to_dict(), sort_keys=False))
@@ -211,14 +225,59 @@ def note_start(folder: Path, step: int) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
+def note_patches(folder: Path, names: Sequence[str], angles: Sequence[float]) -> None:
+    """Write into a run folder how large the patches are, rad, in each of its fields."""
+    path = folder / _PATCHES
+    if not path.exists():
+        write_text(path, json.dumps({"fields": list(names), "patch_angle_rad": list(angles)}, indent=1) + "\n")
+
+
+def patch_angles(folder: Path) -> tuple[float, ...]:
+    """Return the angle of a patch in each field that a run was trained on, rad; none where it was not written down.
+
+    Raises
+    ------
+    OutputError
+        If the file is there and damaged.
+    """
+    path = folder / _PATCHES
+    if not path.exists():
+        return ()
+    try:
+        return tuple(float(angle) for angle in json.loads(path.read_text())["patch_angle_rad"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path} is not as a run wrote it; delete it, and the data of the run are asked") from error
+
+
 def _check_same(folder: Path, config: TrainConfig) -> None:
     there, kept = draft(TrainConfig, _read_record(folder), folder / "config.yaml", saved=True), folder / "prior.yaml"
-    own = config.data.imaging == str(kept)  # the run's own copy, as of a configuration that was read back
-    for difference in differences(there, config, (*FREE, *(["data.imaging"] if own else []))):
+    alike = [f"data.{name}" for name in _PLACES if _same_files(getattr(there.data, name), getattr(config.data, name))]
+    if there.model.weights and config.model.weights and _same_files([there.model.weights], [config.model.weights]):
+        alike.append("model.weights")
+    if kept.exists():  # what the prior is called, and where it lies, does not matter then
+        alike.append("data.imaging")
+    for difference in differences(there, config, (*FREE, *alike)):
         advice = _STEPS if difference.key == "steps" else _ANEW
         raise OutputError(f"{folder} holds a run with another {difference}; {advice}")
     if kept.exists() and load_prior(str(kept)) != load_prior(config.data.imaging):
         raise OutputError(f"{folder} holds a run with another prior than {config.data.imaging} has now; {_ANEW}")
+
+
+def _same_files(there: Sequence[str], here: Sequence[str]) -> bool:
+    """Whether two lists name the same files in the same order; a file that is gone may have moved under its name."""
+    return len(there) == len(here) and all(
+        os.path.realpath(old) == os.path.realpath(new) or (not Path(old).exists() and Path(old).name == Path(new).name)
+        for old, new in zip(there, here, strict=True)
+    )
+
+
+def _note_places(folder: Path, config: TrainConfig) -> None:
+    """Write down where the data of a run are now, if they have moved."""
+    record = _read_record(folder)
+    now = {name: list(getattr(config.data, name)) for name in _PLACES}
+    if {name: record["data"].get(name, []) for name in _PLACES} != now:
+        record["data"] |= now
+        write_text(folder / "config.yaml", yaml.safe_dump(record, sort_keys=False))
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -247,6 +306,22 @@ def read_config_of(folder: Path) -> TrainConfig:
     if (folder / "prior.yaml").is_file():
         record["data"]["imaging"] = str(folder / "prior.yaml")
     return replace(build(TrainConfig, record, folder / "config.yaml", saved=True), out=str(folder))
+
+
+def check_run(folder: Path, step: int | None = None) -> TrainConfig:
+    """Return the configuration of a run that has the checkpoint of ``step``, or one at all: before JAX is loaded.
+
+    Raises
+    ------
+    Vis2imgError
+        If the folder holds no run, or no such checkpoint.
+    """
+    config, steps = read_config_of(folder), saved_steps(folder)
+    if not steps:
+        raise OutputError(f"no checkpoint in {folder / 'checkpoints'}: train the run first")
+    if step is not None and step not in steps:
+        raise OutputError(f"no checkpoint of step {step} in {folder / 'checkpoints'}; there are {steps}")
+    return config
 
 
 def recorded_model(folder: Path) -> dict[str, Any]:

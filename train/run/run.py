@@ -16,6 +16,7 @@ import jax
 
 from vis2img.cluster.engine import Connection, connect
 from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.loader.draw_source import DrawSource
 from vis2img.loader.loader import Loader
 from vis2img.models.dino_head import DINOModel
 from vis2img.progress import Progress, no_progress
@@ -24,9 +25,11 @@ from vis2img.train.parallel import AXIS
 from vis2img.train.run.checkpoints import CheckpointStore
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.folder import (
+    absolute,
     check_inputs,
     held,
     leave_tidy,
+    note_patches,
     open_folder,
     read_config_of,
     recorded_model,
@@ -72,7 +75,7 @@ def train(
     """
     folder = Path(config.out)
     check_inputs(config)
-    config = _with_positions(config)
+    config = _with_positions(absolute(config))
     start_hosts(config.hosts)
     first = not jax.distributed.is_initialized() or is_first()
     reached = (saved_steps(folder) or [0])[-1]
@@ -139,6 +142,9 @@ def _train(
             hosts=jax.process_count(),
             progress=_before_compiling(progress) if is_first() else no_progress,
         ) as loader:
+            if isinstance(loader.source, DrawSource) and is_first():
+                located = loader.source.located
+                note_patches(folder, [str(each) for each in located.fields], located.patches)
             return Loop(config, folder, store, loader, fastest, stop, progress, on_warning).run(state, model)
 
 

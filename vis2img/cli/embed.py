@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from tyro.conf import arg
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
 from vis2img.files import check_outputs
+from vis2img.locks import locked
 from vis2img.train.embed.config import EmbedConfig, check_suffix
 
 
@@ -25,6 +26,7 @@ class EmbedCommand(EmbedConfig):
       vis2img embed runs/first mosaic.fits images/ --overlap 0.5 -o survey.parquet
       vis2img embed runs/first cutouts.npz --crop 64 -o cutouts.parquet
       vis2img embed runs/first a.ms b.ms --positions sources.csv --student -o sources.parquet
+      vis2img embed --weights weights.safetensors new.ms -o patches.parquet
 
     Inputs are measurement sets, averaged data (vis2img average), FITS images or folders of them, which are
     tiled, and .npz files of cutouts (images [n, y, x]), a patch each. Columns: vector (float32 [dim]),
@@ -33,7 +35,9 @@ class EmbedCommand(EmbedConfig):
     """
 
     run: tyro.conf.Positional[Path]
-    """Run folder of ``vis2img train``."""
+    """Run folder of ``vis2img train``, or weights of ``vis2img export``."""
+    weights: Path | None = None
+    """Weights of ``vis2img export`` in place of RUN; all names are inputs then."""
     inputs: Annotated[tyro.conf.Positional[tuple[str, ...]], arg(metavar="[INPUT ...]")] = ()
     """What to embed; default: the data of the run."""
     output: Annotated[Path, arg(aliases=["-o"])] = Path("embeddings.parquet")
@@ -45,13 +49,21 @@ class EmbedCommand(EmbedConfig):
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(EmbedCommand, argv, prog)
+    if command.weights is not None:
+        command = replace(command, run=command.weights, inputs=(str(command.run), *command.inputs))
     command.check()
     check_suffix(command.output)
     check_outputs([command.output], command.overwrite)
-    # It loads JAX, which --help and a wrong command line do not wait for.
-    from vis2img.train.embed.job import Embedder, embed_inputs
+    from vis2img.train.embed.check import check_files
 
-    embedder = Embedder.of_run(command.run, "student" if command.student else "teacher", command.step)
+    check_files(command)
+    with locked(command.output):  # who else writes it is told before the network is loaded
+        pass
+    # It loads JAX, which --help and a wrong command line do not wait for.
+    from vis2img.train.embed.embedder import Embedder
+    from vis2img.train.embed.job import embed_inputs
+
+    embedder = Embedder.of(command.run, "student" if command.student else "teacher", command.step)
     with Bars(command.quiet) as bars:
         result = embed_inputs(embedder, command, bars)
     for reason in result.skipped.values():

@@ -45,6 +45,8 @@ class ObservedField:
     """Bytes that the visibilities of one draw may take; timesteps are thinned out until they do."""
     name: str = ""
     """What messages call it; default: the path."""
+    version: str = ""
+    """Of its contents (:func:`vis2img.dataset.contents.version_of`): what a process keeps of another is read anew."""
 
     @property
     def pixsize(self) -> float:
@@ -61,7 +63,7 @@ class ObservedField:
 
     def data(self) -> FieldData:
         """Return its visibilities; those of the fields used last stay open in this process."""
-        return field_data(self.path, self.selection, self.memory)
+        return field_data(self.path, self.selection, self.memory, self.version)
 
     def draw(self, params: ImagingParams, nthreads: int = 1) -> Draw:
         """Image the field; the parameters of the draw are ``params`` with the timesteps that its memory allows.
@@ -196,14 +198,16 @@ class FieldData:
         return self._parts
 
 
-_opened: OrderedDict[tuple[str, Selection, float], FieldData] = OrderedDict()
+_opened: OrderedDict[tuple[str, Selection, float, str], FieldData] = OrderedDict()
 _opening = threading.Lock()
 
 
-def field_data(path: str, selection: Selection, memory: float) -> FieldData:
+def field_data(path: str, selection: Selection, memory: float, version: str = "") -> FieldData:
     """Return a field opened for draws; those used last stay open while ``memory`` suffices for what they keep."""
-    key = (path, selection, memory)
+    key = (path, selection, memory, version)
     with _opening:
+        for other in [other for other in _opened if other[0] == path and other[-1] != version]:
+            del _opened[other]
         data = _opened.pop(key, None) or FieldData(path, selection, memory)
         _opened[key] = data
         while len(_opened) > 1 and sum(each.nbytes for each in _opened.values()) > memory:

@@ -6,6 +6,7 @@ A :class:`PriorConfig` counts in suggested pixels (a third of the finest fringe)
 
 from __future__ import annotations
 
+import json
 import math
 import typing
 from collections.abc import Mapping
@@ -204,7 +205,7 @@ PRESETS: dict[str, PriorConfig] = {
 
 
 def load_prior(name_or_path: str) -> PriorConfig:
-    """Return a preset by its name, or the prior of a YAML file.
+    """Return a preset by its name, the prior of a YAML file, or the one that JSON text spells, as exports hold it.
 
     A file holds fields of :class:`PriorConfig`, and ``preset``, the name of the preset that gives what is left out
     (default: full).
@@ -219,6 +220,8 @@ def load_prior(name_or_path: str) -> PriorConfig:
     """
     if name_or_path in PRESETS:
         return PRESETS[name_or_path]
+    if name_or_path.startswith("{"):
+        return PriorConfig.from_dict(json.loads(name_or_path))
     path = Path(name_or_path)
     if path.suffix.lower() not in (".yaml", ".yml") and not path.is_file():
         raise ParameterError(f"prior {name_or_path!r} is neither a preset nor a YAML file{advice(path.name, PRESETS)}")

@@ -14,6 +14,7 @@ import numpy as np
 
 from vis2img.coordinates import direction_cosines
 from vis2img.dataset import Dataset, open_ms
+from vis2img.dataset.contents import version_of
 from vis2img.draws.field import Field
 from vis2img.draws.fits_field import FitsField, is_image
 from vis2img.draws.observed_field import ObservedField
@@ -157,7 +158,7 @@ def _observed(
     if config.fov is not None:
         prior = replace(prior, fov=config.fov)
     path = str(ms.path.resolve())
-    field = ObservedField(path, selection, prior, config.subbands, config.draw_memory, name)
+    field = ObservedField(path, selection, prior, config.subbands, config.draw_memory, name, version_of(path))
 
     patch = patch_angle(field, config.views)
     outline = ms.outline(selection)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +18,15 @@ from PIL import Image
 
 import vis2img.train.embed.job as job
 from tests.helpers.measurement_sets import CENTRE, build_ms
+from tests.helpers.places import ROOT
 from vis2img import __version__
 from vis2img.cluster.engine import Engine
 from vis2img.errors import ParameterError
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import fields_of, patch_angle
+from vis2img.locks import locked
 from vis2img.train.config import ModelConfig, OptimConfig
-from vis2img.train.embed.job import Embedder
+from vis2img.train.embed.embedder import Embedder
 from vis2img.train.embed.patches import cut_patches, embed_images, evaluation_draw, grid_positions
 from vis2img.train.embed.table import read_embeddings
 from vis2img.train.run.config import TrainConfig
@@ -190,13 +195,14 @@ def test_a_folder_of_images_is_read_and_bad_inputs_are_named(run: Run, embed: Ca
     folder.mkdir()
     shutil.copy(run.fits, folder / "a.fits")
     (folder / "b.fits").write_text("not FITS")
-    outcome = embed(folder, tmp_path / "gone.ms")
+    (tmp_path / "torn.ms").mkdir()
+    outcome = embed(folder, tmp_path / "torn.ms")
     assert outcome.code == 0 and outcome.out.rstrip().endswith("2 inputs were skipped")
     lines = [line for line in outcome.err.splitlines() if "skipped" in line]
-    assert len(lines) == 2 and "b.fits" in lines[0] and "gone.ms does not exist" in lines[1]
+    assert len(lines) == 2 and "b.fits" in lines[0] and "torn.ms" in lines[1]
     table = read_embeddings(tmp_path / "out.parquet")
     assert set(table.columns["source"]) == {str(folder / "a.fits")}
-    wrong = embed(folder / "b.fits", tmp_path / "gone.ms", "--quiet", output="bad.parquet").error()
+    wrong = embed(folder / "b.fits", tmp_path / "torn.ms", "--quiet", output="bad.parquet").error()
     assert "b.fits" in wrong and "1 more inputs fail" in wrong
     assert not (tmp_path / "bad.parquet").exists()
 
@@ -270,8 +276,121 @@ def test_patches_of_images_have_the_angle_of_training_or_are_counted_in_pixels(
     dec = np.unique(np.round(table.position[:, 1], 9))
     # Tiles lie edge to edge, so that they are as far apart as they are large.
     np.testing.assert_allclose(np.median(np.diff(dec[np.append(True, np.diff(dec) > side / 2)])), side, rtol=1e-3)
-    lost = replace(embedder, config=replace(embedder.config, data=replace(embedder.config.data, ms=("gone.ms",))))
+    # A run of an earlier version has not written them down.
+    lost = replace(
+        embedder, angles=(), config=replace(embedder.config, data=replace(embedder.config.data, ms=("gone.ms",)))
+    )
     with pytest.raises(ParameterError, match=r"angle of the run's patches is not known \(.*gone\.ms.*--patch-npix"):
         job.embed_inputs(lost, job.EmbedConfig(run.folder, (str(run.fits),), tmp_path / "b.parquet"))
     settings = job.EmbedConfig(run.folder, (str(run.fits),), tmp_path / "b.parquet", patch_npix=24)
     assert job.embed_inputs(lost, settings).patches >= 9
+
+
+def test_a_run_embeds_from_any_folder_and_without_its_data_and_so_does_its_export(
+    run: Run, cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Image and measurement set of others: how patches are made is known to the run, and to the weights of it."""
+    alone, other = tmp_path / "alone", tmp_path / "other.ms"
+    shutil.copytree(run.folder, alone)
+    shutil.copytree(run.ms, other)
+    fits = offset_fits(run, tmp_path / "image.fits", lambda data: 2 * data)
+    assert cli("embed", run.folder, fits, other, "-o", tmp_path / "there.parquet").code == 0
+    there = read_embeddings(tmp_path / "there.parquet")
+    moved = run.ms.rename(tmp_path / "moved away")
+    try:
+        monkeypatch.chdir(tmp_path)
+        assert cli("export", "alone", "-o", "weights.safetensors").code == 0
+        for words in (
+            ["alone", fits, other],
+            ["weights.safetensors", fits, other],
+            ["--weights", "weights.safetensors", fits, other],
+        ):
+            assert cli("embed", *words, "-o", "here.parquet", "--overwrite").code == 0
+            here = read_embeddings("here.parquet")
+            np.testing.assert_array_equal(here.vector, there.vector)
+            np.testing.assert_array_equal(here.position, there.position)
+        told = cli("embed", "alone", "-o", "b.parquet").error()
+        assert told == f"{run.ms} does not exist, which alone was trained on; name what to embed"
+        assert "does not hold the data" in cli("embed", "weights.safetensors", "-o", "b.parquet").error()
+        assert (
+            "leave out --student" in cli("embed", "weights.safetensors", fits, "--student", "-o", "b.parquet").error()
+        )
+    finally:
+        moved.rename(run.ms)
+    # Weights are for others, who need not know where things lie here.
+    assert str(run.folder.parent).encode() not in (tmp_path / "weights.safetensors").read_bytes()
+
+
+def test_an_output_that_another_process_writes_is_told(run: Run, embed: Callable, tmp_path: Path) -> None:
+    """The first of two to end would delete the parts of the other."""
+    with locked(tmp_path / "out.parquet"):
+        wrong = embed(run.ms).error()
+    assert "out.parquet is being written by process" in wrong and "wait for it, or choose another name" in wrong
+    (tmp_path / ".out.parquet.parts").symlink_to(run.folder)
+    assert "out.parquet.parts is in the way" in embed(run.ms, "--quiet").error()
+
+
+RECALIBRATE = """
+import sys
+import numpy as np
+from casacore.tables import table
+with table(sys.argv[1], readonly=False, ack=False) as main:
+    data = main.getcol("DATA")
+    main.putcol("DATA", data * np.exp(1j * np.arange(len(data)))[:, None, None])
+"""
+
+
+def recalibrate(ms: Path) -> None:
+    """Write to a measurement set from another process, as CASA does."""
+    subprocess.run([sys.executable, "-c", RECALIBRATE, ms], check=True)
+
+
+def test_data_recalibrated_in_place_are_embedded_again(run: Run, cli: Callable, tmp_path: Path, monkeypatch) -> None:
+    ms = build_ms(tmp_path / "own.ms", antennas=8, times=4, channels=4, sources=SKY)
+    embed_field, torn = job.embed_field, []
+
+    def stops(patches, *rest):
+        if Path(patches.source).name == "second.ms":
+            raise KeyboardInterrupt
+        return embed_field(patches, *rest)
+
+    shutil.copytree(ms.path, tmp_path / "second.ms")
+    command = "embed", run.folder, ms.path, tmp_path / "second.ms", "-o", tmp_path / "out.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "embed_field", stops)
+        assert cli(*command).code == 130
+    recalibrate(ms.path)
+    outcome = cli(*command)
+    assert outcome.code == 0 and "earlier start" not in outcome.out and "skipped" not in outcome.err
+    table = read_embeddings(tmp_path / "out.parquet")
+    first, second = table.vector[: len(table) // 2], table.vector[len(table) // 2 :]
+    assert np.abs(first - second).max() > 1e-3
+
+    def changes(patches, *rest):
+        torn.append(patches.name)
+        recalibrate(ms.path)
+        return embed_field(patches, *rest)
+
+    monkeypatch.setattr(job, "embed_field", changes)
+    assert (
+        "own.ms changed while it was read"
+        in cli("embed", run.folder, ms.path, "--quiet", "-o", tmp_path / "b.parquet").error()
+    )
+    assert torn == ["own.ms"]
+
+
+def test_mistyped_names_are_told_before_a_network_is_loaded(run: Run, tmp_path: Path) -> None:
+    """In processes of their own, where JAX cannot be imported."""
+    (tmp_path / "jax.py").write_text("raise SystemExit('a network is loaded')")
+    for words, told in (
+        (["gone", "x.npz"], "gone holds no run of vis2img"),
+        ([run.folder, "gone.ms"], "gone.ms does not exist"),
+        ([run.folder, run.ms, "gone.ms"], "gone.ms does not exist"),
+        ([run.folder, run.ms, "--step", "7"], "no checkpoint of step 7"),
+        ([run.folder, run.ms, "--positions", "gone.csv"], "gone.csv"),
+        (["--weights", run.fits, run.ms], "same.fits does not tell how images are made"),
+    ):
+        command = [sys.executable, "-m", "vis2img.cli", "embed", *map(str, words), "-o", tmp_path / "out.parquet"]
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+        assert done.returncode == 1 and told in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr

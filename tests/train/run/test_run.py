@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -21,14 +22,14 @@ from vis2img.cluster.engine import Engine
 from vis2img.configs.load import build, draft, load, override
 from vis2img.configs.records import to_record
 from vis2img.draws.presets import load_prior
-from vis2img.errors import BusyError, OutputError, ParameterError, Vis2imgError
+from vis2img.errors import BusyError, MeasurementSetError, OutputError, ParameterError, Vis2imgError
 from vis2img.loader.config import LoaderConfig
 from vis2img.models.vit import make_vit
 from vis2img.train.config import ModelConfig, OptimConfig
 from vis2img.train.run.checkpoints import CheckpointStore
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.export import export_run, write_safetensors
-from vis2img.train.run.folder import check_inputs, held, keep_compiled, open_folder, read_config_of
+from vis2img.train.run.folder import absolute, check_inputs, held, keep_compiled, open_folder, read_config_of
 from vis2img.train.run.run import (
     RunResult,
     _blank,
@@ -262,6 +263,41 @@ def test_what_a_killed_training_left_does_not_stand_in_the_way(config: TrainConf
         assert [path.name for path in folder.rglob(".*")] == [
             f".x.png.partial-{socket.gethostname()}-{os.getpid()}-live"
         ] * 2
+
+
+def test_a_run_started_with_relative_names_goes_on_from_any_folder(
+    config: TrainConfig, tmp_path: Path, monkeypatch
+) -> None:
+    ms, prior = Path(config.data.ms[0]), Path(config.data.imaging)
+    monkeypatch.chdir(ms.parent)
+    data = replace(config.data, ms=(ms.name,), imaging=os.path.relpath(prior))
+    config = replace(config, out=os.path.relpath(tmp_path / "run"), data=data)
+    assert not train(config, progress=stop_at(4)).finished
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    there = read_config_of(Path("../run"))
+    assert there.data.ms == (str(ms),)
+    assert train(there).finished
+    assert len(json.loads((tmp_path / "run" / "patches.json").read_text())["patch_angle_rad"]) == 1
+    # The same settings by other names are the same run.
+    alias = tmp_path / "alias"
+    alias.symlink_to(ms.parent)
+    open_folder(tmp_path / "run", absolute(replace(there, data=replace(there.data, ms=(f"{alias}/{ms.name}",)))))
+
+
+def test_data_that_moved_are_named_anew_and_others_are_not_taken_for_them(config: TrainConfig, tmp_path: Path) -> None:
+    folder, ms = Path(config.out), Path(config.data.ms[0])
+    gone = replace(config, data=replace(config.data, ms=(f"/gone/{ms.name}",)))
+    open_folder(folder, gone)
+    leave_checkpoint(folder)
+    with pytest.raises(MeasurementSetError, match=rf"/gone/{ms.name} does not exist; if data of this run have moved"):
+        check_inputs(gone)
+    open_folder(folder, config)
+    assert read_config_of(folder).data.ms == (str(ms),)
+    copy = tmp_path / "copy" / ms.name  # of the same name, but the first is there
+    copy.mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"another data\.ms"):
+        open_folder(folder, replace(config, data=replace(config.data, ms=(str(copy),))))
 
 
 def test_missing_files_are_found_before_anything_is_done(config: TrainConfig, monkeypatch) -> None:
