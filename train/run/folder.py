@@ -53,9 +53,13 @@ _STEPS = (
 
 def absolute(config: TrainConfig) -> TrainConfig:
     """Return the configuration with paths of data and weights that hold in any folder."""
-    places = {name: tuple(str(Path(path).absolute()) for path in getattr(config.data, name)) for name in _PLACES}
+
+    def whole(paths: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(Path(path).absolute()) for path in paths)
+
+    data = replace(config.data, ms=whole(config.data.ms), cutouts=whole(config.data.cutouts))
     weights = config.model.weights and str(Path(config.model.weights).absolute())
-    return replace(config, data=replace(config.data, **places), model=replace(config.model, weights=weights))
+    return replace(config, data=data, model=replace(config.model, weights=weights))
 
 
 def check_inputs(config: TrainConfig) -> None:
