@@ -32,6 +32,11 @@ ANGLE_UNITS = {
 }
 _FREQ_UNITS = {"GHz": 1e9, "MHz": 1e6, "kHz": 1e3, "Hz": 1.0}
 _BYTE_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_CASA_RANGE = re.compile(r"\s*(\d{1,9})\s*~\s*(\d{1,9})\s*")
+_CASA_CHANNELS = re.compile(r"\s*(\d{1,9}):(\d{1,9})(?:~(\d{1,9}))?\s*")
+_CASA_UV_RANGE = re.compile(
+    r"\s*(?:>\s*(?P<least>[\d.]+)|<\s*(?P<most>[\d.]+)|(?P<low>[\d.]+)\s*~\s*(?P<high>[\d.]+))\s*(?P<k>k?)lambda\s*"
+)
 _ZERO = re.compile(r"\s*0(\.0*)?\s*")
 _ANGLE = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([a-z]+)\s*")
 
@@ -75,6 +80,9 @@ def format_freq(*hertz: float, digits: int = 6) -> str:
 def parse_index_range(text: str) -> tuple[int | None, int | None]:
     """Return ``start:stop`` as a half-open range of indices; either end may be left out, ``7`` is one index."""
     parts = text.split(":")
+    if both := _CASA_RANGE.fullmatch(text):
+        meant = f"{both[1]}:{int(both[2]) + 1}"
+        raise ValueError(f"{text!r} includes both ends, as CASA writes ranges; write {meant}, whose end is left out")
     try:
         if len(parts) == 1:
             start = int(parts[0])
@@ -99,6 +107,10 @@ def parse_uv_range(text: str) -> tuple[float, float]:
             return empty
         return float(part[:-1]) * 1e3 if part.endswith("k") else float(part)
 
+    if casa := _CASA_UV_RANGE.fullmatch(text):
+        low, high = casa["low"] or casa["least"], casa["high"] or casa["most"]
+        meant = ":".join(f"{end}{casa['k']}" if end else "" for end in (low, high))
+        raise ValueError(f"{text!r} is a range as CASA writes it; write {meant}")
     try:
         low, high = text.split(":")
         ends = wavelengths(low, 0.0), wavelengths(high, math.inf)
@@ -164,6 +176,9 @@ def parse_spws(text: str) -> int | tuple[int, ...] | Literal["all"]:
     """Return ``0`` as a number, ``0,2`` as numbers, or ``all``."""
     if text.strip() == "all":
         return "all"
+    if both := _CASA_CHANNELS.fullmatch(text):
+        last = int(both[3] or both[2]) + 1
+        raise ValueError(f"{text!r} names channels, as CASA does; write --spw {both[1]} --channels {both[2]}:{last}")
     try:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:

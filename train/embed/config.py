@@ -68,5 +68,7 @@ class EmbedConfig:
 
 def check_suffix(path: Path) -> None:
     """Refuse names of tables that do not end in ``.parquet``, with the name to use instead."""
+    if not path.name:
+        raise OutputError(f"{path} is a folder; name a file in it, e.g. {path / ('embeddings' + SUFFIX)}")
     if path.suffix.lower() != SUFFIX:
         raise OutputError(f"{path}: embeddings are written as Parquet; use -o {path.with_suffix(SUFFIX)}")

@@ -6,6 +6,7 @@ Keys of the file are options too, ``--data.batch-size 32 --optim.base-lr 1e-3 ..
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from vis2img.errors import ParameterError
 from vis2img.loader.config import LoaderConfig
@@ -17,6 +18,14 @@ _LARGEST_SEED = 2**32 - 1  # JAX takes no more of a number
 @dataclass(frozen=True)
 class TrainConfig:
     """A training run: data, network, optimiser and where the results go."""
+
+    COMMON: ClassVar = (
+        "out", "steps", "seed", "devices", "data.ms", "data.cutouts", "data.imaging", "data.field-npix",
+        "data.batch-size", "data.workers", "data.scheduler", "data.selection.field", "data.selection.spw",
+        "data.views.patch-npix", "data.views.global-size", "model.variant", "model.patch", "model.weights",
+        "optim.objective", "optim.base-lr", "optim.warmup-steps",
+    )  # fmt: skip
+    """Options that --help describes; --help-all describes all."""
 
     out: str
     """Run folder; the same command goes on from its last checkpoint."""

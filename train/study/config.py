@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,6 +43,12 @@ ARMS = (
 @dataclass(frozen=True)
 class StudyConfig:
     """What is compared, on what, and how long."""
+
+    COMMON: ClassVar = (
+        "out", "arms", "seeds", "fields", "test-fields", "steps", "batch-size", "workers", "cutouts", "model.variant",
+        "optim.objective",
+    )  # fmt: skip
+    """Options that --help describes; --help-all describes all."""
 
     out: Path = Path("study")
     """Folder for data, runs and report; the same command goes on with what is missing."""

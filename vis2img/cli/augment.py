@@ -10,10 +10,11 @@ import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
+from vis2img.cli.other_words import refuse_other_words
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse, value_of
 from vis2img.configs.records import to_options
@@ -48,6 +49,11 @@ class AugmentCommand(SheetConfig):
       vis2img augment obs.ms --preset image-only --robust -2 2 --json
       vis2img augment --list
     """
+
+    COMMON: ClassVar = (
+        "output", "overwrite", "preset", "prior", "list", "draws", "patches", "at", "npix", "field", "spw", "seed",
+    )  # fmt: skip
+    """Options that --help describes; --help-all describes all."""
 
     ms: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="MS")] = None
     """Measurement set, or averaged data."""
@@ -117,6 +123,7 @@ def run(argv: list[str], prog: str) -> int:
 
 def _parse(argv: list[str], prog: str) -> tuple[AugmentCommand, str]:
     """Return the command, with the preset or the file as defaults of the ranges, and what its prior is called."""
+    refuse_other_words(argv, prog, AugmentCommand)
     preset, prior = value_of(argv, "--preset"), value_of(argv, "--prior")
     if preset and prior:
         raise UsageError(f"give --preset or --prior; a file may name its own preset ({prog} --help)")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from vis2img.averaging.params import AveragingParams
+from vis2img.cli.other_words import refuse_other_words
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
 from vis2img.dataset import Dataset, MeasurementSet, open_ms
@@ -94,6 +95,7 @@ class AverageCommand:
 
 def run(argv: list[str], prog: str) -> int:
     """Run ``vis2img average``."""
+    refuse_other_words(argv, prog, AverageCommand)
     command = parse(AverageCommand, argv, prog)
 
     from vis2img.averaging.run import average  # which loads numba and zarr

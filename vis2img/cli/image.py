@@ -12,12 +12,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import tyro
 
 from vis2img.cli.image_report import report, summary
+from vis2img.cli.other_words import refuse_other_words
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
 from vis2img.coordinates import separation
@@ -75,6 +76,12 @@ class ImageCommand:
       vis2img image day1.ms day2.ms --stokes IQUV --channels-out 8 --pb
       vis2img image obs.ms --draws 16 --keep-times 0.5 --band 0.2 0.8
     """
+
+    COMMON: ClassVar = (
+        "output", "overwrite", "psf", "channels-out", "pb", "json", "field", "spw", "column", "channels", "stokes",
+        "npix", "pixsize", "weighting", "robust", "taper", "uvrange", "phase-centre",
+    )  # fmt: skip
+    """Options that --help describes; --help-all describes all."""
 
     ms: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="MS [MS ...]")]
     """Measurement sets of one field, or averaged data, imaged together."""
@@ -149,6 +156,7 @@ class ImageCommand:
 
 def run(argv: list[str], prog: str) -> int:
     """Run ``vis2img image``."""
+    refuse_other_words(argv, prog, ImageCommand)
     command = parse(ImageCommand, argv, prog)
     sets = [open_ms(path) for path in command.ms]
     outlines = [ms.outline(command.selection) for ms in sets]
@@ -198,6 +206,8 @@ def _check(command: ImageCommand, params: ImagingParams, outlines: Sequence[Outl
     """Refuse before any work what cannot be done, or would change a measurement set; return what to write."""
     products = command.products
     target = products.fits
+    if not target.name:
+        raise OutputError(f"{target} is a folder; name a file in it, e.g. {target / 'image.fits'}")
     if not target.is_dir() and target.suffix.lower() not in WRITTEN_SUFFIXES:
         raise OutputError(f"{target}: the name of the image must end with .fits")
     bands = [band for each in outlines for band in each.bands]

@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import tyro
 
@@ -34,6 +35,12 @@ class LoaderBenchCommand(LoaderConfig):
       vis2img loader-bench --config run.yaml --seconds 600 --plot loader.png
       vis2img loader-bench obs.ms --workers 2 --dashboard
     """
+
+    COMMON: ClassVar = (
+        "config", "seconds", "rate", "seed", "plot", "overwrite", "json", "field-npix", "fov", "imaging", "batch-size",
+        "workers", "draws-per-field", "views.global-size", "views.local-size",
+    )  # fmt: skip
+    """Options that --help describes; --help-all describes all."""
 
     ms: tyro.conf.Positional[tuple[str, ...]] = ()
     """Measurement sets, or averaged data; default: those of --config."""

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
@@ -33,6 +33,12 @@ class SimulateCommand(SimulateConfig):
       vis2img simulate -o real.ms --cutouts mirabest.npz --n-cutouts 40 --n-sources 0
       vis2img simulate -o real --observations 12 --cutouts mirabest.npz --n-cutouts 60 --cutout-part 0 12 --n-sources 0
     """
+
+    COMMON: ClassVar = (
+        "out", "preset", "config", "observations", "seed", "overwrite", "telescope", "phase-centre", "ntimes", "nchan",
+        "sefd", "n-sources", "classes", "fov", "cutouts",
+    )  # fmt: skip
+    """Options that --help describes; --help-all describes all."""
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Measurement set to write; OUT.truth.fits and OUT.truth.json are written beside it. Of several: a folder."""

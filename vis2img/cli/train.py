@@ -15,10 +15,11 @@ from vis2img.errors import OutputError, UsageError
 if typing.TYPE_CHECKING:
     from vis2img.train.run.config import TrainConfig
 
+HELP_WORDS = ("-h", "--help", "--help-all")
 HELP = """usage: vis2img train CONFIG [--resume] [--quiet] [--debug] [--steps N] [--data.batch-size N] [--KEY VALUE ...]
 
 Train a DINO or BYOL model straight from measurement sets, as a YAML configuration says. Every key of
-the file is an option too and takes precedence; --help behind CONFIG lists them all.
+the file is an option too and takes precedence; --help behind CONFIG lists them, --help-all describes them all.
 The same command goes on from the last checkpoint of the run folder (key 'out'); so does the run folder
 in place of CONFIG. SIGTERM (Slurm's warning) and Ctrl-C save first; a second Ctrl-C does not.
 Several hosts: srun vis2img train CONFIG, one task for each host.
@@ -49,7 +50,7 @@ a small run.yaml:
 
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in HELP_WORDS:
         print(HELP)
         return 0 if argv else 2
     quiet, resume = "--quiet" in argv, "--resume" in argv

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
+import shutil
 import types
 from collections.abc import Iterator
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -13,10 +13,15 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from vis2img.configs.complaints import one_line
+from vis2img.configs.help_text import help_text
 from vis2img.errors import UsageError
 from vis2img.inputs import expand_home
 
 Command = TypeVar("Command")
+HELP = ("-h", "--help", "--help-all")
+_ONE_COLUMN = 129  # of a terminal; from 130 on tyro puts boxes side by side
+_NO_BREAKS = 10_000  # which could split the name of an option
 _REGISTRY = ConstructorRegistry()
 
 
@@ -44,6 +49,7 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 def parse(command: type[Command], argv: list[str], prog: str, default: Command | None = None) -> Command:
     """Return the ``command`` dataclass that ``argv`` spells; its docstring is the help text.
 
+    ``--help`` describes the options that ``command.COMMON`` names and lists the others; ``--help-all`` describes all.
     ``default``, if given, holds the values of what ``argv`` leaves out.
 
     Raises
@@ -51,25 +57,31 @@ def parse(command: type[Command], argv: list[str], prog: str, default: Command |
     UsageError
         One line that names the option.
     SystemExit
-        After ``--help``.
+        After ``--help`` and ``--help-all``.
     """
-    complaint = io.StringIO()
-    wants_help = "-h" in argv or "--help" in argv
+    complaint, boxes = io.StringIO(), io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
+    wants_help, width = any(word in HELP for word in argv), shutil.get_terminal_size().columns
     try:
-        with contextlib.redirect_stderr(complaint), contextlib.nullcontext() if wants_help else _wide():
+        with (
+            contextlib.redirect_stderr(complaint),
+            contextlib.redirect_stdout(boxes) if wants_help else contextlib.nullcontext(),
+            _columns(_ONE_COLUMN if wants_help else _NO_BREAKS),
+        ):
             return tyro.cli(
                 command,
                 prog=prog,
-                args=[_at_home(word) for word in argv],
+                args=["--help"] if wants_help else [_at_home(word) for word in argv],
                 default=tyro.MISSING_NONPROP if default is None else default,
                 config=(tyro.conf.FlagCreatePairsOff,),
                 registry=_REGISTRY,
             )
     except SystemExit as stop:
         if not stop.code:
+            common = None if "--help-all" in argv else getattr(command, "COMMON", None)
+            print(help_text(boxes.buffer.getvalue().decode(), common, width), end="")
             raise
         advice = f" ({prog} --help)"
-        raise UsageError(f"{_condense(complaint.getvalue()).removesuffix(advice)}{advice}") from None
+        raise UsageError(f"{one_line(complaint.getvalue()).removesuffix(advice)}{advice}") from None
 
 
 def _at_home(word: str) -> str:
@@ -89,10 +101,10 @@ def value_of(argv: list[str], name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _wide() -> Iterator[None]:
-    """Make tyro write its complaints without line breaks, which could split the name of an option."""
+def _columns(count: int) -> Iterator[None]:
+    """Let tyro write for a terminal of so many columns."""
     before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "10000"
+    os.environ["COLUMNS"] = str(count)
     try:
         yield
     finally:
@@ -100,25 +112,3 @@ def _wide() -> Iterator[None]:
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = before
-
-
-def _condense(box: str) -> str:
-    """Return what matters of tyro's error box in one line."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("│ ").strip() for line in text.splitlines()]
-    sections: list[list[str]] = [[]]
-    for line in lines:
-        if line.startswith(("╭", "╰")) or not line:
-            continue
-        if set(line) == {"─"}:
-            sections.append([])
-        else:
-            sections[-1].append(line)
-    message = " ".join(sections[0])
-    message = re.sub(r"^Error parsing (--\S+): ", r"\1: ", message)
-    message = re.sub(r"^Error parsing \S+: ", "", message)  # the name of a group of options says nothing
-    message = re.sub(r"^Missing from [^:]*: (\S+).*", r"\1 is missing", message)
-    message = re.sub(r" Expected 1 values\.$", "", message)
-    suggestion = re.search(r"Perhaps you meant:.*?(--[\w-]+)", " ".join(sum(sections[1:], [])))
-    guess = f"; perhaps you meant {suggestion[1]}" if suggestion else ""
-    return f"{message.rstrip('.') or 'the command line cannot be understood'}{guess}"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from vis2img.configs.command_line import parse
+from vis2img.configs.command_line import HELP, parse
 from vis2img.configs.values import advice, keys_of, names_of
 from vis2img.configs.yaml_text import MOST_BYTES, parse_yaml
 from vis2img.errors import ParameterError, UsageError, Vis2imgError
@@ -191,7 +191,7 @@ def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _is_said(word: str, settings: Mapping[str, Any], prog: str) -> bool:
     """Return whether a word is a flag that says what is so already, which tyro has no name for; refuse unknown ones."""
-    if not word.startswith("--") or word == "--help":
+    if not word.startswith("--") or word in HELP:
         return False
     option = word.partition("=")[0]
     name = option[2:].replace("-", "_")
