@@ -1,11 +1,14 @@
 """A warm process that forks one child for each run of the command line: most of a start is imports.
 
-``python -m tests.fuzz.server`` reads requests and answers them, one JSON object a line. The child goes through the
-whole of a run, with the end of the interpreter; the server watches its time and its memory.
+``python -m tests.fuzz.server`` images a small measurement set, which loads and compiles what imaging takes, and then
+answers requests, one JSON object a line: it watches the time and the memory of each child. A child ends as a program
+does, but for taking the interpreter apart, which would copy the memory that it shares with the server.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -13,22 +16,16 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.helpers.measurement_sets import build_ms
 from tests.helpers.places import ROOT
 
-WARM = (
-    "astropy.io.fits",
-    "matplotlib.figure",
-    "matplotlib.backends.backend_agg",
-    "vis2img.averaging.store",
-    "vis2img.cli.average",
-    "vis2img.cli.image",
-    "vis2img.cli.info",
-    "vis2img.ms.stokes_kernel",
-)
+WARM = ("vis2img.averaging.store", "vis2img.cli.average")
 _MOST_ADDRESSES = 64 << 30  # whatever is asked for: a net below the watch of the memory in use
 _TICK = 0.01  # s
 
@@ -135,18 +132,35 @@ def _become(argv: list[str], folder: str, streams: list[str]) -> None:
     sys.argv = ["vis2img", *argv]
 
 
-def serve() -> None:
-    """Answer requests until there are none."""
+def _warm() -> None:
+    """Import, and load, what most runs need; no thread may be left, which a fork would lose."""
     from vis2img.cli import main
 
     for name in WARM:
         importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as folder:
+        path = build_ms(Path(folder) / "warm.ms").path
+        options = ["--npix", "64", "--threads", "1", "--quiet"]
+        assert main(["image", str(path), "-o", f"{folder}/warm.fits", *options]) == 0
+    assert threading.active_count() == 1
+    gc.collect()
+    gc.freeze()  # else the first collection of each child would copy all that it shares
+
+
+def serve() -> None:
+    """Answer requests until there are none."""
+    from vis2img.cli import main
+
+    _warm()
     while line := os.read(0, 1 << 20):
         argv, folder, streams, limit_bytes, limit_s = json.loads(line)
         pid = os.fork()
         if pid == 0:
             _become(argv, folder, streams)
-            raise SystemExit(main(argv))
+            code = main(argv)
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            os._exit(code)
         print(json.dumps(asdict(_watch(pid, limit_bytes, limit_s))), flush=True)
 
 
