@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+_STDERR = threading.RLock()
 _CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -64,17 +66,21 @@ def memory_limit() -> int:
 
 @contextlib.contextmanager
 def stderr_dropped() -> Iterator[None]:
-    """Drop what libraries in C write to file descriptor 2, of this process: casacore remarks there on its tables."""
-    try:
-        saved = os.dup(2)
-    except OSError:  # closed: nothing is shown anyway
-        yield
-        return
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
+    """Drop what libraries in C write to file descriptor 2, of this process: casacore remarks there on its tables.
+
+    One thread at a time: another would take the descriptor that is dropped for the one to put back.
+    """
+    with _STDERR:
+        try:
+            saved = os.dup(2)
+        except OSError:  # closed: nothing is shown anyway
+            yield
+            return
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(null)

@@ -41,6 +41,7 @@ from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgWarning
 from vis2img.imaging.image import Image, make_image
 from vis2img.imaging.params import ImagingParams
 from vis2img.ms.fields import FieldInfo
+from vis2img.ms.measures import to_utc
 from vis2img.ms.metadata import read_metadata
 from vis2img.ms.selection import Selection
 from vis2img.units import ARCSEC
@@ -413,6 +414,22 @@ def test_sidereal_times_are_refused(tmp_path: Path) -> None:
     set_keyword(ms.path, "TIME", Ref="LAST")
     with pytest.raises(MeasurementSetError, match=r"column TIME cannot be read as UTC: .*LAST"):
         open_ms(ms.path)
+
+
+def test_scales_of_rows_are_refused(tmp_path: Path) -> None:
+    ms = build_ms(tmp_path / "a.ms")
+    set_keyword(ms.path, "TIME", VarRefCol="TimeRef")
+    with pytest.raises(MeasurementSetError, match="TIME cannot be read as UTC: its scale is another from row to row"):
+        open_ms(ms.path)
+
+
+def test_times_over_days_and_a_leap_second() -> None:
+    days = np.arange(57752.0, 57756.0, 0.37)  # around the end of 2016
+    utc = Time(days, format="mjd", scale="tai").utc
+    np.testing.assert_allclose(to_utc(days * 86400, "TAI")[:2], utc.mjd[:2] * 86400, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(to_utc(days * 86400, "TAI")[-2:], utc.mjd[-2:] * 86400, rtol=0, atol=1e-4)
+    odd = np.array([np.nan, 4.9e9, np.inf, 1e300])
+    np.testing.assert_array_equal(to_utc(odd, "TAI")[[0, 2, 3]], odd[[0, 2, 3]])
 
 
 def test_frames_that_are_not_equatorial_do_not_become_headers(tmp_path: Path) -> None:

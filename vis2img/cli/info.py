@@ -179,9 +179,10 @@ def _spw_text(meta: Metadata, index: int) -> str:
     band = "no channel"
     if len(s.chan_freq):
         nchan = len(s.chan_freq)
+        frame = f" {s.frame}" if s.frame else " (frame not known)"
         band = (
             f"{nchan} channel{'s' * (nchan > 1)} of {format_freq(s.chan_width, digits=5)}, "
-            f"{format_freq(s.chan_freq.min(), s.chan_freq.max(), digits=7)}{' ' * bool(s.frame)}{s.frame}"
+            f"{format_freq(s.chan_freq.min(), s.chan_freq.max(), digits=7)}{frame}"
         )
     return f"{s.id}  {band}, {corrs + ', ' if corrs else ''}{_rows(sum(p.nrow for p in parts))}"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from vis2img.ms.measures import (
     north_of,
     to_utc,
 )
-from vis2img.ms.tables import open_table, table
+from vis2img.ms.tables import measinfo, open_table, table
 
 _SYNONYMS = {"FK5": J2000, "FK4": "B1950"}
 _UNITS = {"rad": 1.0, "deg": math.pi / 180, "arcmin": math.pi / 10800, "arcsec": math.pi / 648000}
@@ -169,8 +168,7 @@ class DirectionColumn:
         self._table, self._name, self._path = t, name, path
         keywords, self._names = t.getcolkeywords(name), frozenset(t.colnames())
         self._units = [str(unit) for unit in np.atleast_1d(keywords.get("QuantumUnits", ["rad", "rad"]))]
-        measinfo = keywords.get("MEASINFO")
-        self._measinfo: dict[str, Any] = measinfo if isinstance(measinfo, dict) else {}
+        self._measinfo = measinfo(t, name)
         codes, types = (np.atleast_1d(self._measinfo.get(key, [])) for key in ("TabRefCodes", "TabRefTypes"))
         self._known = dict(zip(codes.tolist(), map(str, types), strict=False)) or CODES
         self._variable = self._measinfo.get("VarRefCol")
@@ -247,7 +245,7 @@ def axes_of(main: table) -> str | None:
     ValueError
         If they are said to be along axes of the horizon, which are no east and north on the sky.
     """
-    frame = str(main.getcolkeywords("UVW").get("MEASINFO", {}).get("Ref", "")).strip().upper()
+    frame = str(measinfo(main, "UVW").get("Ref", "")).strip().upper()
     frame = _SYNONYMS.get(frame, frame)
     if frame in EARTH and frame != "ITRF":
         raise ValueError(f"UVW are said to be along axes of {frame}; write them anew along J2000 (e.g. CASA fixvis)")
@@ -257,7 +255,7 @@ def axes_of(main: table) -> str | None:
 def time_utc(t: table, row: int) -> float:
     """Return TIME of a row of a table in s (MJD, UTC)."""
     value = np.array([t.getcell("TIME", row)], dtype=float)
-    return float(to_utc(value, str(t.getcolkeywords("TIME").get("MEASINFO", {}).get("Ref", "UTC")))[0])
+    return float(to_utc(value, str(measinfo(t, "TIME").get("Ref", "UTC")))[0])
 
 
 def read_ephemeris(path: Path, number: int) -> Ephemeris:

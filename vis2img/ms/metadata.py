@@ -28,7 +28,7 @@ from vis2img.ms.subtables import (
     spectral_windows,
     telescope,
 )
-from vis2img.ms.tables import check_storage, open_table, row_sample, table
+from vis2img.ms.tables import check_storage, measinfo, open_table, row_sample, table
 from vis2img.visibilities import SPEED_OF_LIGHT
 
 DATA_COLUMNS = ("CORRECTED_DATA", "DATA", "MODEL_DATA")  # in order of preference, as WSClean
@@ -267,9 +267,11 @@ def utc_times(main: table, times: np.ndarray, path: Path) -> np.ndarray:
     MeasurementSetError
         If the scale is no time, or not known.
     """
-    scale = str(main.getcolkeywords("TIME").get("MEASINFO", {}).get("Ref", "UTC"))
+    told = measinfo(main, "TIME")
     try:
-        return to_utc(times, scale)
+        if "Ref" not in told and "VarRefCol" in told:
+            raise ValueError("its scale is another from row to row")
+        return to_utc(times, str(told.get("Ref", "UTC")))
     except (ValueError, RuntimeError) as error:
         raise MeasurementSetError(f"{path}: the column TIME cannot be read as UTC: {error}".strip()) from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vis2img.errors import MeasurementSetError
-from vis2img.ms.tables import subtable, table
+from vis2img.ms.tables import measinfo, subtable, table
 
 # Stokes codes of casacore (measures/Stokes.h) that an interferometer writes.
 _CORRS = "I Q U V RR RL LR LL XX XY YX YY RX RY LX LY XR XL YR YL"
@@ -49,13 +49,13 @@ def spectral_windows(path: Path) -> tuple[SpectralWindow, ...]:
 
 def _freq_frame(t: table, row: int) -> str:
     """Return the frame of the frequencies of a spectral window: of the row, else of the column; empty if not known."""
-    measinfo = t.getcolkeywords("CHAN_FREQ").get("MEASINFO", {})
-    column = str(measinfo.get("VarRefCol", "MEAS_FREQ_REF"))
-    frame: object = measinfo.get("Ref", "")
+    told = measinfo(t, "CHAN_FREQ")
+    column = str(told.get("VarRefCol", "MEAS_FREQ_REF"))
+    frame: object = told.get("Ref", "")
     if column in t.colnames():
         frame = t.getcell(column, row)
         if not isinstance(frame, str):
-            codes, names = (np.atleast_1d(measinfo.get(name, [])) for name in ("TabRefCodes", "TabRefTypes"))
+            codes, names = (np.atleast_1d(told.get(name, [])) for name in ("TabRefCodes", "TabRefTypes"))
             known = dict(zip(map(int, codes), map(str, names), strict=False)) or FREQ_FRAMES
             frame = known.get(int(frame), "")  # type: ignore[call-overload]
     name = str(frame).strip().upper()

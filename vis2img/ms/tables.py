@@ -70,6 +70,12 @@ def subtable(path: Path, name: str) -> Iterator[table]:
         opened.close()
 
 
+def measinfo(opened: table, column: str) -> dict[str, Any]:
+    """Return what the keywords of a column tell of its frame; nothing, where they tell none that can be read."""
+    told = opened.getcolkeywords(column).get("MEASINFO")
+    return told if isinstance(told, dict) else {}
+
+
 def check_storage(opened: table, path: Path) -> None:
     """Refuse a table whose tiled data files are shorter than its hypercubes.
 

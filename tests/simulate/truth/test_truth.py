@@ -84,6 +84,15 @@ def test_galactic_images_are_turned_into_their_own_frame():
     assert (view.x[0], view.y[0]) == pytest.approx((x, y), abs=1e-4)
 
 
+@pytest.mark.parametrize(("kind", "radesys"), [("ELON", ""), ("RA--", "GAPPT")])
+def test_frames_that_astropy_does_not_know_are_refused(kind, radesys):
+    wcs = tangent_wcs(RA, DEC)
+    wcs.wcs.ctype = ["ELON-SIN", "ELAT-SIN"] if kind == "ELON" else wcs.wcs.ctype
+    wcs.wcs.equinox, wcs.wcs.radesys = 1950.0, radesys
+    with pytest.raises(ParameterError, match=radesys or "axes ELON, ELAT"):
+        Truth([gaussian(RA, DEC)]).at(wcs, (80, 120))
+
+
 def test_cubes_and_swapped_axes():
     position = away(RA, DEC, 55.0, 290)
     plain = tangent_wcs(turn=37)

@@ -98,7 +98,12 @@ def _frame_change(wcs: WCS) -> tuple[Callable[..., tuple[np.ndarray, np.ndarray]
 
     J2000 counts as ICRS, here as in the measurement sets that are simulated: they differ by 0.02 arcsec.
     """
-    frame = wcs_to_celestial_frame(wcs)
+    try:
+        frame = wcs_to_celestial_frame(wcs)
+    except ValueError as error:
+        raise ParameterError(f"the WCS is in {wcs.wcs.radesys or 'a frame'} that is not known: {error}") from error
+    if wcs.wcs.lngtyp.strip() not in ("RA", "GLON"):  # astropy takes ecliptic for equatorial
+        raise ParameterError(f"the WCS has axes {wcs.wcs.lngtyp}, {wcs.wcs.lattyp}: give RA and Dec, or galactic ones")
     same = isinstance(frame, ICRS) or (isinstance(frame, FK5) and frame.equinox.jyear == 2000.0)
 
     def forward(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
