@@ -141,8 +141,9 @@ class ViT(nn.Module):
         Drop-path probability of the last block, in [0, 1); it grows linearly from 0 at the first.
     img_size : int
         Side [pixel] at which the position embedding lives; other sizes are interpolated from it.
-    positions : str
-        How: one of `vis2img.models.positions.Resizing`.
+    positions : str, optional
+        How: one of `vis2img.models.positions.Resizing`; default: as the published network with or without registers,
+        which is DINOv2's "antialias" or DINO's "dino".
     registers : int
         Learned tokens that see and are seen, without a position (Darcet et al. 2024, arXiv:2309.16588).
     layer_scale : float
@@ -163,12 +164,17 @@ class ViT(nn.Module):
     mlp_ratio: float = 4.0
     drop_path: float = 0.0
     img_size: int = 224
-    positions: Resizing = "dino"
+    positions: Resizing | None = None
     registers: int = 0
     layer_scale: float = 0.0
     mask_token: bool = False
     remat: bool = False
     dtype: Any = jnp.float32
+
+    @property
+    def resizing(self) -> Resizing:
+        """How positions are resized."""
+        return self.positions or ("antialias" if self.registers else "dino")
 
     @property
     def n_drops(self) -> int:
@@ -274,7 +280,7 @@ class ViT(nn.Module):
         side = self.img_size // p
         cls = self.param("cls_token", _TOKEN_INIT, (1, 1, self.dim))
         positions = self.param("pos_embed", _TOKEN_INIT, (1, 1 + side * side, self.dim))
-        grid = resize_positions(positions[0, 1:].reshape(side, side, self.dim), rows, columns, self.positions)
+        grid = resize_positions(positions[0, 1:].reshape(side, side, self.dim), rows, columns, self.resizing)
         patches = x + grid.reshape(1, rows * columns, self.dim)  # (B, N, D)
 
         first = cls + positions[:, :1]  # (1, 1, D)

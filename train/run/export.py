@@ -109,7 +109,7 @@ def run_metadata(config: TrainConfig, backbone: Any, arrays: Mapping[str, np.nda
     }
     if architecture.patch is None:
         return metadata
-    return {**metadata, "patch": str(architecture.patch), "positions": backbone.positions}
+    return {**metadata, "patch": str(architecture.patch), "positions": backbone.resizing}
 
 
 def timm_keywords(architecture: Architecture, backbone: Any, img_size: int, channels: int) -> dict[str, Any]:

@@ -164,6 +164,12 @@ def test_outputs_are_those_of_the_published_network_at_every_size(kind):
         assert np.linalg.norm(ours - expected) < 1e-5 * np.linalg.norm(expected), size
 
 
+def test_registers_alone_make_the_resizing_of_dinov2():
+    """As a network made in Python, without a file that would tell."""
+    assert ViT(patch=4, dim=32, depth=1, heads=2, registers=4).resizing == "antialias"
+    assert ViT(patch=4, dim=32, depth=1, heads=2).resizing == "dino"
+
+
 def plain_state(**kwargs):
     model = ViT(**{"patch": 4, "dim": 32, "depth": 2, "heads": 2, "img_size": 16, **kwargs})
     rng = np.random.default_rng(1)
