@@ -11,7 +11,7 @@ import pytest
 from astropy.io import fits
 
 from vis2img.draws.fits_field import is_image
-from vis2img.errors import Vis2imgError
+from vis2img.errors import Vis2imgError, Vis2imgWarning
 from vis2img.pictures.cutting import open_pictures
 from vis2img.pictures.formats import read_pictures, read_raw
 from vis2img.simulate.sky.catalogue import read_user_catalogue
@@ -130,3 +130,29 @@ def test_a_column_of_numbers_that_holds_text_is_told(tmp_path: Path) -> None:
     np.savez(path, images=np.zeros((2, 40, 40)), scale_mJy=np.array(["a", "b"]))
     with pytest.raises(Vis2imgError, match=r"a\.npz: scale_mJy must be numbers, not <U1"):
         read_cutouts(path)
+
+
+def test_a_damaged_image_among_good_ones_is_left_out_with_its_row(tmp_path: Path) -> None:
+    for i in range(4):
+        fits.writeto(tmp_path / f"{i}.fits", np.random.default_rng(i).normal(size=(40, 40)).astype(np.float32))
+    (tmp_path / "1.fits").write_bytes((tmp_path / "1.fits").read_bytes()[:5000])
+    with pytest.warns(Vis2imgWarning, match=r"1 of 4 images of .* are left out: .*1\.fits is cut short"):
+        raw = read_pictures(tmp_path)
+    assert len(raw) == 3 and list(raw.skipped) == [str(tmp_path / "1.fits")]
+    (tmp_path / "labels.csv").write_text("filename,label,redshift\n0.fits,a,0.1\n1.fits,b,0.2\n2.fits,c,0.3\n")
+    with pytest.warns(Vis2imgWarning, match="1 of 3 images"):
+        raw = read_raw(tmp_path)
+    assert raw.columns["label"].tolist() == ["a", "c"] and raw.targets["redshift"].tolist() == [0.1, 0.3]
+
+    np.savez(tmp_path / "good.npz", images=np.random.default_rng(9).normal(size=(2, 40, 40)))
+    (tmp_path / "bad.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:2000])
+    paths = [tmp_path / "good.npz", tmp_path / "bad.npz"]
+    opened = open_pictures(paths, 16)
+    assert len(opened) == 2 and list(opened.skipped) == [str(paths[1])]
+    for wrong in ([paths[1]], [paths[0], tmp_path / "none.npz"]):
+        with pytest.raises(Vis2imgError, match="cannot read"):
+            open_pictures(wrong, 16)
+    for i in range(4):
+        (tmp_path / f"{i}.fits").write_text("no FITS")
+    with pytest.raises(Vis2imgError, match=r"none of 4 images can be read: .*0\.fits is no FITS file"):
+        read_pictures(tmp_path)

@@ -18,10 +18,10 @@ from vis2img.draws.draw import Draw
 from vis2img.draws.field import Field
 from vis2img.draws.fits_field import FitsField, is_image
 from vis2img.draws.sky_image import SkyImage
-from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgError
 from vis2img.imaging.fits import read_params
 from vis2img.loader.config import LoaderConfig
-from vis2img.loader.fields import fields_of, patch_angle
+from vis2img.loader.fields import open_fields, patch_angle
 from vis2img.pictures.cutouts import fits_files
 from vis2img.pictures.formats import read_raw
 from vis2img.pictures.labels import network_images
@@ -98,7 +98,7 @@ def run_patch_angle(config: LoaderConfig, noted: Sequence[float] = ()) -> float:
     """
     advice = "give the side of a patch in pixels of the image (--patch-npix)"
     try:
-        angles = noted or [patch_angle(source, config.views) for source in fields_of(config)]
+        angles = noted or [patch_angle(source, config.views) for source in open_fields(config).fields]
     except Vis2imgError as error:
         raise ParameterError(f"the angle of the run's patches is not known ({error}); {advice}") from error
     if max(angles) > min(angles) * (1 + _ALIKE):
@@ -124,12 +124,20 @@ def patch_fields(path: str, config: LoaderConfig, settings: EmbedConfig, fits_si
         return [PatchField(Path(path).stem, path, lambda: _cutouts(path, config, settings))]
     if is_image(path):
         return [PatchField(Path(path).name, path, lambda: _image(path, config, settings, fits_side))]
-    sources = fields_of(replace(config, ms=(path,), cutouts=(), weights=()))
-    names = [str(source).replace(source.path, Path(path).name) for source in sources]
-    return [
+    several = config.fields == "all" or config.bands == "each"
+    found = open_fields(replace(config, ms=(path,), cutouts=(), weights=()), skip=several)
+    names = [str(source).replace(source.path, Path(path).name) for source in found.fields]
+    good = [
         PatchField(name, path, lambda source=source: _observation(source, config.views, settings))  # type: ignore[misc]
-        for name, source in zip(names, sources, strict=True)
+        for name, source in zip(names, found.fields, strict=True)
     ]
+    bad = [PatchField(name, path, lambda why=why: _lost(why)) for name, why in found.skipped.items()]  # type: ignore[misc]
+    return good + bad
+
+
+def _lost(why: str) -> Iterator[PatchChunk]:
+    """Refuse: one field of several that cannot be opened."""
+    raise MeasurementSetError(why)
 
 
 def _observation(source: Field, views: ViewConfig, settings: EmbedConfig) -> Iterator[PatchChunk]:

@@ -41,6 +41,8 @@ class RunResult:
     findings: tuple[Finding, ...] = ()
     unused: dict[str, str] = field(default_factory=dict)
     """Measurement sets and fields that gave nothing, and why."""
+    inputs: int = 0
+    """Number of fields or pictures, those among them."""
 
 
 @dataclass(eq=False)
@@ -119,7 +121,9 @@ class Loop:
             if step > last_saved:
                 self._save(state, step)
         findings = tuple(self.findings.values())
-        return RunResult(self.folder, step, step >= config.steps, findings, self.loader.unused())
+        return RunResult(
+            self.folder, step, step >= config.steps, findings, self.loader.unused(), self.loader.source.total
+        )
 
     def _next_batch(self) -> dict[str, np.ndarray]:
         start = time.perf_counter()

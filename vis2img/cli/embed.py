@@ -70,7 +70,8 @@ def run(argv: list[str], prog: str) -> int:
         print(f"vis2img: skipped: {reason}", file=sys.stderr)
     if not command.quiet:
         again = f" ({result.resumed} of an earlier start)" if result.resumed else ""
-        bad = f"; {len(result.skipped)} inputs were skipped" if result.skipped else ""
+        inputs = result.fields + len(result.skipped)
+        bad = f"; {len(result.skipped)} of {inputs} inputs left out" if result.skipped else ""
         patches = f"{result.patches} patches of {result.fields} fields{again}, {result.dim} numbers each"
         print(f"{command.output}: {patches}{bad}")
     return 0

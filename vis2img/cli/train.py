@@ -66,7 +66,8 @@ def run(argv: list[str], prog: str) -> int:
     with Bars(quiet=quiet) as bars:
         result = train(config, progress=bars, on_dashboard=_tell_dashboard, on_warning=warn)
     state = "finished" if result.finished else "stopped, run the same command to go on"
-    print(f"{result.folder}: step {result.step} of {config.steps}, {state}")
+    left = f"; {len(result.unused)} of {result.inputs} inputs left out" if result.unused else ""
+    print(f"{result.folder}: step {result.step} of {config.steps}, {state}{left}")
     atexit.register(_leave_the_compiler, ABANDONED)
     return 0
 

@@ -143,6 +143,11 @@ class Source(Protocol):
             it took; of pictures ``epochs``.
         """
 
+    @property
+    @abstractmethod
+    def total(self) -> int:
+        """Number of fields or pictures, those that give no samples among them."""
+
     @abstractmethod
     def unused(self) -> dict[str, str]:
         """Return what gives no samples, and why."""

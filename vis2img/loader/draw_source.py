@@ -22,6 +22,7 @@ from vis2img.loader.batches import Batch, Share, Source
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import open_fields
 from vis2img.loader.handover import SharedFolder
+from vis2img.loader.lost_fields import LostField, as_started
 from vis2img.loader.pool import DrawPool, Entry
 from vis2img.loader.requests import DrawRequests
 from vis2img.loader.schedule import Schedule
@@ -81,7 +82,10 @@ class DrawSource(Source):
     ) -> None:
         self.config, self.share, self._progress = config, share, progress
         self.located = open_fields(config)
+        if state and "fields" in state:
+            self.located = as_started(self.located, state["fields"])
         self.fields = self.located.fields
+        self._names = [str(field) for field in self.fields]
         # Draws that are all alike need not be made twice.
         varies = any(field.prior.varies for field in self.fields)
         per_field = config.draws_per_field if varies else 1
@@ -100,6 +104,8 @@ class DrawSource(Source):
         requests = DrawRequests(client, self.fields, share.seed, self._shared, config.engine.threads)
         in_order = config.mode == "sync"
         self.pool = DrawPool(requests, schedule, state=state, in_order=in_order, refreshes=self._refreshes)
+        lost = {i: field.why for i, field in enumerate(self.fields) if isinstance(field, LostField)}
+        self.pool.failed = {**lost, **self.pool.failed}
 
     def prepare(self) -> None:
         """Wait until the pool is full; see :meth:`Source.prepare`."""
@@ -127,7 +133,7 @@ class DrawSource(Source):
 
     def state(self) -> dict[str, Any]:
         """Return how far the schedule is, and what failed: exact in synchronous mode; see :meth:`Source.state`."""
-        return self.pool.state()
+        return {**self.pool.state(), "fields": self._names}
 
     def report(self, batches: int) -> dict[str, float]:
         """Return what can be told of the run so far; see :meth:`Source.report`."""
@@ -142,6 +148,11 @@ class DrawSource(Source):
             "bytes_read": float(tally.bytes_read),
             "draw_seconds": tally.seconds,
         }
+
+    @property
+    def total(self) -> int:
+        """Number of fields; see :meth:`Source.total`."""
+        return len(self.fields) + len(self.located.skipped)
 
     def unused(self) -> dict[str, str]:
         """Return the measurement sets and fields that gave nothing, and why."""

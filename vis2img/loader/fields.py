@@ -20,7 +20,7 @@ from vis2img.draws.fits_field import FitsField, is_image
 from vis2img.draws.observed_field import ObservedField
 from vis2img.draws.presets import PriorConfig, load_prior
 from vis2img.draws.prior import ImagingPrior
-from vis2img.errors import MeasurementSetError, ParameterError
+from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgError
 from vis2img.loader.config import LoaderConfig
 from vis2img.ms.selection import Selection
 from vis2img.views.crops import ViewConfig
@@ -106,11 +106,11 @@ def patch_angle(field: Field, views: ViewConfig) -> float:
 def _skipping(name: str, allowed: bool, skipped: dict[str, str]) -> Iterator[None]:
     try:
         yield
-    except MeasurementSetError as error:
-        if not allowed:
+    except Exception as error:  # casacore and astropy raise many types for what is damaged
+        if not allowed or (isinstance(error, Vis2imgError) and not isinstance(error, MeasurementSetError)):
             raise
-        skipped[name] = str(error)
-        log.warning("skipped: %s", error)
+        skipped[name] = str(error) if isinstance(error, Vis2imgError) else f"{name}: {type(error).__name__}: {error}"
+        log.warning("skipped: %s", skipped[name])
 
 
 def _openers(

@@ -92,6 +92,11 @@ class PictureSource(Source):
             "epochs": batches * self.share.batch_size / len(self.pictures),
         }
 
+    @property
+    def total(self) -> int:
+        """Number of pictures, and of files that cannot be read; see :meth:`Source.total`."""
+        return len(self.pictures) + len(self.pictures.skipped)
+
     def unused(self) -> dict[str, str]:
         """Return the pictures that are left out, and why."""
         return dict(self.pictures.skipped)

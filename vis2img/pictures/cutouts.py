@@ -49,6 +49,8 @@ class RawCutouts:
         Of the numbers in ``label10`` or ``label``; empty if the file does not tell.
     named : bool
         Whether the file names each cutout; else ``names`` count them, and say nothing about another file.
+    skipped : dict
+        Files among others that cannot be read, and why.
     """
 
     path: Path
@@ -60,6 +62,7 @@ class RawCutouts:
     files: tuple[Path, ...] = field(repr=False, default=())
     label_names: tuple[str, ...] = ()
     named: bool = True
+    skipped: dict[str, str] = field(repr=False, default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)

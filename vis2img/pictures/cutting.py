@@ -17,6 +17,7 @@ import numpy as np
 
 from vis2img.errors import Vis2imgError
 from vis2img.imaging.image import robust_noise
+from vis2img.pictures.cutouts import RawCutouts
 from vis2img.pictures.formats import read_pictures
 from vis2img.progress import Progress, no_progress
 from vis2img.views.pixel_changes import ViewChange, change_pixels
@@ -61,7 +62,8 @@ class Pictures:
 def open_pictures(paths: Iterable[str | Path], patch_npix: int, progress: Progress = no_progress) -> Pictures:
     """Read cutouts: npz files, FITS images or folders of them (:func:`vis2img.pictures.formats.read_pictures`).
 
-    Pictures that are smaller than a patch, more than half blank, or the same everywhere are left out and named.
+    Files that cannot be read among others, and pictures that are smaller than a patch, more than half blank, or the
+    same everywhere are left out and named.
 
     Parameters
     ----------
@@ -74,12 +76,12 @@ def open_pictures(paths: Iterable[str | Path], patch_npix: int, progress: Progre
     Raises
     ------
     Vis2imgError
-        If a file cannot be read, or none of the pictures can be used; one line that names the file.
+        If a file is not there, or none of the pictures can be used; one line that names the file.
     """
-    files = [read_pictures(path) for path in paths]
+    files, skipped = _read_all([*paths])
     total, done = sum(map(len, files)), 0
     digest = hashlib.blake2b(digest_size=16)
-    images, levels, names, skipped = [], [], [], {}
+    images, levels, names = [], [], []
     for cutouts in files:
         for name, each, image in zip(cutouts.rows, cutouts.images, _stored(cutouts.images), strict=True):
             digest.update(repr((image.shape, image.dtype.str)).encode())
@@ -96,10 +98,26 @@ def open_pictures(paths: Iterable[str | Path], patch_npix: int, progress: Progre
             names.append(name)
     if not images:
         raise Vis2imgError(f"no picture can be used: {next(iter(skipped.values()), 'there is none')}")
-    for why in skipped.values():
-        log.warning("skipped: %s", why)
+    for path, why in skipped.items():
+        log.warning("skipped: %s", why if path in why else f"{path}: {why}")
     background, noise = np.array(levels, np.float32).T
     return Pictures(images, background, noise, names, skipped, digest.hexdigest())
+
+
+def _read_all(paths: Sequence[str | Path]) -> tuple[list[RawCutouts], dict[str, str]]:
+    """Return what can be read of files and folders, and why the others cannot."""
+    files: list[RawCutouts] = []
+    skipped: dict[str, str] = {}
+    for path in paths:
+        try:
+            files.append(read_pictures(path))
+        except Vis2imgError as error:
+            if len(paths) == 1 or not Path(path).exists():  # a name mistyped, not a file damaged
+                raise
+            skipped[str(path)] = str(error)
+        else:
+            skipped |= files[-1].skipped
+    return files, skipped
 
 
 def _stored(images: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import csv
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vis2img.errors import Vis2imgError, first_line
+from vis2img.errors import Vis2imgError, Vis2imgWarning, first_line
 from vis2img.files import is_fits
 from vis2img.inputs import check_file
 from vis2img.pictures.cutouts import RawCutouts, fits_files, fits_image, native
@@ -24,6 +25,7 @@ LABELS_FILE = "labels.csv"
 _ARRAYS = ("images", "images_i16", "images_u8")
 # What belongs to a picture; whatever else a file may hold is for those who ask for it.
 _OWN = {"scale_mJy", "label", "label10", "label_names", "size_arcsec", "filename"}
+_MOST_TOLD = 3  # reasons in one warning
 _MOST_CSV = 1 << 30  # bytes
 _NUMBERS = ("scale_mJy", "size_arcsec")
 
@@ -233,14 +235,32 @@ def _typed(name: str, cells: tuple[str, ...]) -> np.ndarray:
 
 
 def _fits(path: Path, files: list[Path], columns: dict[str, np.ndarray]) -> RawCutouts:
-    images, sides = zip(*map(fits_image, files), strict=True)
+    """Read FITS images; of several, those that are damaged are left out with their rows, and warned about."""
+    read, skipped = {}, {}
+    for i, file in enumerate(files):
+        try:
+            read[i] = fits_image(file)
+        except Vis2imgError as error:
+            if len(files) == 1:
+                raise
+            skipped[str(file)] = str(error)
+    if not read:
+        raise Vis2imgError(f"{path}: none of {len(files)} images can be read: {next(iter(skipped.values()))}")
+    if skipped:
+        told = "; ".join([*skipped.values()][:_MOST_TOLD]) + ("; ..." if len(skipped) > _MOST_TOLD else "")
+        text = f"{len(skipped)} of {len(files)} images of {path} are left out: {told}"
+        warnings.warn(text, Vis2imgWarning, stacklevel=3)
+
+    rows, files = [*read], [files[i] for i in read]
+    images, sides = zip(*read.values(), strict=True)
     folder = path if path.is_dir() else path.parent
     return RawCutouts(
         path=path,
         images=images,
         names=tuple(str(file.relative_to(folder) if file.is_relative_to(folder) else file) for file in files),
         rows=tuple(map(str, files)),
-        columns=columns,
+        columns={name: values[rows] for name, values in columns.items()},
         pixsize=np.array(sides),
         files=tuple(files),
+        skipped=skipped,
     )

@@ -197,7 +197,7 @@ def test_a_folder_of_images_is_read_and_bad_inputs_are_named(run: Run, embed: Ca
     (folder / "b.fits").write_text("not FITS")
     (tmp_path / "torn.ms").mkdir()
     outcome = embed(folder, tmp_path / "torn.ms")
-    assert outcome.code == 0 and outcome.out.rstrip().endswith("2 inputs were skipped")
+    assert outcome.code == 0 and outcome.out.rstrip().endswith("2 of 3 inputs left out")
     lines = [line for line in outcome.err.splitlines() if "skipped" in line]
     assert len(lines) == 2 and "b.fits" in lines[0] and "torn.ms" in lines[1]
     table = read_embeddings(tmp_path / "out.parquet")
