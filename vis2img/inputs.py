@@ -112,8 +112,14 @@ def check_pixels(path: str | Path, hdu: Any, error: type[Vis2imgError] = Vis2img
     nbytes = math.prod(hdu.shape) * abs(int(hdu.header["BITPIX"])) // 8
     with Path(path).open("rb") as file:
         compressed = file.read(len(_GZIP)) == _GZIP or hasattr(hdu, "compression_type")
-    if compressed and nbytes > _MOST_GROWTH * size + _SPARE_BYTES:
-        raise error(f"{path} is damaged: {nbytes:,} bytes of pixels in {size:,} bytes of a compressed file")
+    if compressed:
+        check_growth(path, nbytes, size, error)
     place = (hdu.fileinfo() or {}).get("datLoc", 0)
     if not compressed and place + nbytes > size:
         raise error(f"{path} is cut short: it holds {max(0, size - place):,} of {nbytes:,} bytes of pixels")
+
+
+def check_growth(path: str | Path, nbytes: int, compressed: int, error: type[Vis2imgError] = Vis2imgError) -> None:
+    """Refuse what would be far larger than numbers of a telescope can be compressed."""
+    if nbytes > _MOST_GROWTH * compressed + _SPARE_BYTES:
+        raise error(f"{path} is damaged: {nbytes:,} bytes of numbers in {compressed:,} compressed ones")

@@ -156,3 +156,14 @@ def test_a_damaged_image_among_good_ones_is_left_out_with_its_row(tmp_path: Path
         (tmp_path / f"{i}.fits").write_text("no FITS")
     with pytest.raises(Vis2imgError, match=r"none of 4 images can be read: .*0\.fits is no FITS file"):
         read_pictures(tmp_path)
+
+
+def test_archives_that_grow_beyond_measure_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, images=np.zeros((400, 256, 256), np.float32))
+    with pytest.raises(Vis2imgError, match=r"a\.npz is damaged: 104,857,728 bytes of numbers in"):
+        read_pictures(path)
+    np.save(tmp_path / "b.npy", np.zeros((2, 40, 40)))
+    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
+    with pytest.raises(Vis2imgError, match="holds one array"):
+        read_pictures(tmp_path / "b.npz")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from vis2img.errors import Vis2imgError, Vis2imgWarning, first_line
 from vis2img.files import is_fits
-from vis2img.inputs import check_file
+from vis2img.inputs import check_file, check_growth
 from vis2img.pictures.cutouts import RawCutouts, fits_files, fits_image, native
 from vis2img.pictures.published import batch_files, read_batches
 
@@ -138,7 +139,9 @@ def _arrays(path: Path, only: set[str] | None) -> tuple[str, dict[str, np.ndarra
     """Return the name of the pictures of a file, and arrays by name: the pictures and the columns."""
     check_file(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise Vis2imgError(f"{path} holds one array (.npy) under the name of several; save it by np.savez")
             pictures = next((name for name in _ARRAYS if name in file.files), None)
             if pictures is None:
                 names = ", ".join(file.files) or "none"
@@ -151,6 +154,10 @@ def _arrays(path: Path, only: set[str] | None) -> tuple[str, dict[str, np.ndarra
         raise Vis2imgError(f"cannot read the cutouts {path}: {first_line(error)}") from error
 
 
+def _sizes(member: zipfile.ZipInfo) -> tuple[int, int]:
+    return member.file_size, member.compress_size
+
+
 def _array(path: Path, file: Any, name: str) -> np.ndarray:
     """Return an array of an npz file; bytes become text.
 
@@ -160,6 +167,7 @@ def _array(path: Path, file: Any, name: str) -> np.ndarray:
         If it holds Python objects, which only a pickle could bring back.
     """
     if f"{name}.npy" in file.zip.namelist():
+        check_growth(path, *_sizes(file.zip.getinfo(f"{name}.npy")))
         with file.zip.open(f"{name}.npy") as member:
             first = np.lib.format.read_magic(member) == (1, 0)
             read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
