@@ -24,7 +24,7 @@ from vis2img.draws.observed_field import ObservedField
 from vis2img.draws.presets import PRESETS
 from vis2img.draws.prior import ImagingPrior
 from vis2img.draws.sky_image import open_image
-from vis2img.errors import MeasurementSetError, ParameterError
+from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgWarning
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import fields_of, open_fields
 from vis2img.loader.loader import Loader
@@ -169,6 +169,12 @@ def test_images_in_other_frames_are_where_astropy_has_them(write, cards) -> None
     assert SkyCoord(ra, dec, unit="rad").separation(there).arcsec < 0.1
     l, m, _ = direction_cosines(there.ra.rad, there.dec.rad, draw.phase_centre, draw.turn)
     np.testing.assert_allclose([l, m], draw.peaks[0], atol=0.1 * ARCSEC)
+
+
+def test_an_equinox_that_is_no_year_is_told_and_left_alone(write) -> None:
+    with pytest.warns(Vis2imgWarning, match="its equinox 0 is no year"):
+        image = open_image(write(EQUINOX=0.0))
+    assert image.phase_centre == open_image(write(name="plain.fits")).phase_centre and image.turn == 0
 
 
 def test_the_sky_is_turned_as_draws_are_whatever_the_axes_of_the_file(write) -> None:

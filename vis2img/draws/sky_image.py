@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vis2img.coordinates import direction_cosines, lm_to_pixel, place_in_icrs
-from vis2img.errors import MeasurementSetError, Vis2imgError, first_line
+from vis2img.errors import MeasurementSetError, Vis2imgError, Vis2imgWarning, first_line
 from vis2img.imaging.params import MIN_NPIX
 from vis2img.inputs import check_fits, check_pixels
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
 
 _TOLERANCE = 0.5  # pixels
+_EQUINOXES = (1800.0, 2200.0)  # years
 _OF_SKY = re.compile(r"(CRVAL|CRPIX|CDELT|CROTA|CD|PC|PV|LONPOLE|LATPOLE)[\d_]*")
 _WIDEST_BEAM = 180.0  # deg
 _LOOKS = 5  # places along an axis where the projection is compared
@@ -123,7 +124,7 @@ def _open_image(path: str | Path, fov: float) -> SkyImage:
 
 def _equatorial(path: str | Path, sky: WCS, centre: tuple[float, float]) -> tuple[tuple[float, float], float]:
     """Return the middle of an image as RA and Dec (ICRS), and how far its north is turned there; J2000 stays."""
-    from astropy.coordinates import FK5, ICRS
+    from astropy.coordinates import FK5, ICRS, Galactic
     from astropy.wcs.utils import wcs_to_celestial_frame
 
     try:
@@ -132,6 +133,14 @@ def _equatorial(path: str | Path, sky: WCS, centre: tuple[float, float]) -> tupl
         told = sky.wcs.radesys.strip() or "no frame that is known"
         raise MeasurementSetError(f"{path}: its directions are in {told}; reproject it to ICRS") from error
     if isinstance(frame, ICRS) or (isinstance(frame, FK5) and frame.equinox.jyear == 2000.0):
+        return centre, 0.0
+    year = sky.wcs.equinox
+    if not isinstance(frame, Galactic) and not _EQUINOXES[0] <= year <= _EQUINOXES[1]:  # AIPS: 0 where it is not known
+        warnings.warn(
+            f"{path}: its equinox {year:g} is no year of a sky chart; its directions are taken as J2000",
+            Vis2imgWarning,
+            stacklevel=2,
+        )
         return centre, 0.0
     return place_in_icrs(centre, frame)
 
