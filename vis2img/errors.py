@@ -46,6 +46,16 @@ class Vis2imgWarning(UserWarning):
     """
 
 
+def printable(text: str) -> str:
+    """Return ``text`` with control characters as their escapes, so that no name of a file or field steers a terminal.
+
+    Line ends and tabs stay; half characters of names that are not UTF-8 are escaped, too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error of a library, whose messages may run to pages; its type if it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from sklearn.decomposition import PCA
 
 from vis2img.errors import ParameterError, Vis2imgError
+from vis2img.imaging.figure_text import figure_text
 from vis2img.train.evaluate.neighbours import finite_vectors
 from vis2img.train.report.plots import PALETTE
 
@@ -137,7 +138,7 @@ def _scatter(axis: Axes, points: np.ndarray, colour: np.ndarray | None, name: st
         finite = np.isfinite(values)
         axis.scatter(x[~finite], y[~finite], color=_OTHER, **style)
         points_of = axis.scatter(x[finite], y[finite], c=values[finite], cmap="viridis", **style)
-        axis.figure.colorbar(points_of, ax=axis, label=name, shrink=0.7)
+        axis.figure.colorbar(points_of, ax=axis, label=figure_text(name), shrink=0.7)
         return None
     classes, index, counts = np.unique(colour.astype(str), return_inverse=True, return_counts=True)
     frequent = np.argsort(-counts, kind="stable")[: len(PALETTE)]
@@ -148,11 +149,11 @@ def _scatter(axis: Axes, points: np.ndarray, colour: np.ndarray | None, name: st
     for place, number in enumerate(frequent):
         here = index == number
         edges[here] = PALETTE[place]
-        label = f"{classes[number]} ({counts[number]})"
+        label = f"{figure_text(classes[number])} ({counts[number]})"
         axis.scatter(x[here], y[here], color=PALETTE[place], marker=_MARKERS[place], label=label, **style)
     scale = (30 / size) ** 0.5
     where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.04), "ncols": 3, "frameon": False}
-    axis.legend(title=name or None, fontsize=_FONT, title_fontsize=_FONT, markerscale=scale, **where)
+    axis.legend(title=figure_text(name) or None, fontsize=_FONT, title_fontsize=_FONT, markerscale=scale, **where)
     return edges.tolist()
 
 

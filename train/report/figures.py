@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vis2img.draws.draw import Draw
+from vis2img.imaging.figure_text import figure_text
 from vis2img.imaging.image import Image
 from vis2img.train.evaluate.neighbours import Index
 from vis2img.train.evaluate.scores import Summary
@@ -93,7 +94,7 @@ def queries_figure(rows: Sequence[Summary], queries: Mapping[str, str], chance: 
             if row.shown_singly:
                 axis.plot([at + offset] * row.n, row.values, ".", color="#444444", markersize=3)
     axis.axhline(chance, color="grey", ls=":", lw=1)
-    axis.set_xticks(range(len(names)), names)
+    axis.set_xticks(range(len(names)), [*map(figure_text, names)])
     axis.set(ylabel="balanced accuracy (k-NN)", ylim=(0, 1))
     axis.legend(fontsize=8)
     return figure
@@ -119,7 +120,7 @@ def neighbours_figure(
             axis.imshow(images[index, ..., 0], vmin=-0.5, vmax=4, **_SHOWN)
             axis.set(xticks=[], yticks=[])
             same = label[index] == label[query]
-            axis.set_title(label[index], fontsize=9, color="black" if same else "tab:red")
+            axis.set_title(figure_text(label[index]), fontsize=9, color="black" if same else "tab:red")
             if index == query:
                 axis.set_ylabel("query", fontsize=9)
     return figure

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
+from vis2img.imaging.figure_text import figure_text
 from vis2img.train.evaluate.scores import MINUS, Summary
 from vis2img.train.report.descriptions import (
     CHANCE,
@@ -103,7 +104,7 @@ def curves_figure(rows: Sequence[Summary], look: Mapping[str, Look]) -> Figure:
             for name in dict.fromkeys(row.representation for row in members):
                 _curve(axis, sorted((row for row in members if row.representation == name), key=lambda r: r.x), look)
             _dress_curves(axis, members)
-            axis.set_title(setting, fontsize=_FONT + 1)
+            axis.set_title(figure_text(setting), fontsize=_FONT + 1)
             # One scale for a metric, so that its panels can be compared.
             axis.set_ylim(*_limits(metric, of_metric))
             used.append(axis)
@@ -123,7 +124,9 @@ def _curve(axis: Axes, rows: Sequence[Summary], look: Mapping[str, Look]) -> Non
     colour, marker, line = look[name]
     # Long curves are smooth lines; a marker on each of 200 points would hide them.
     every = max(1, len(x) // 12)
-    axis.plot(x, mean, color=colour, marker=marker, markersize=4, markevery=every, linestyle=line, label=name)
+    axis.plot(
+        x, mean, color=colour, marker=marker, markersize=4, markevery=every, linestyle=line, label=figure_text(name)
+    )
     if np.isfinite(low).any():
         axis.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
     for row in (row for row in rows if row.shown_singly):
@@ -191,7 +194,9 @@ def _bars(axis: Axes, metric: str, rows: Sequence[Summary], names: Sequence[str]
         error = np.array([[row.mean - row.low for row in members], [row.high - row.mean for row in members]])
         style = {"ecolor": "#444444", "elinewidth": 1.0, "capsize": 2}
         hatch = None if look[name].line == "-" else "///"
-        axis.barh(y, mean, 0.9, xerr=error, color=look[name].colour, hatch=hatch, error_kw=style, label=name)
+        axis.barh(
+            y, mean, 0.9, xerr=error, color=look[name].colour, hatch=hatch, error_kw=style, label=figure_text(name)
+        )
         for row, at in zip(members, y, strict=True):
             if row.shown_singly:
                 axis.plot(row.values, [at] * row.n, _POINT, color="#444444", markersize=3)
@@ -205,7 +210,9 @@ def _bars(axis: Axes, metric: str, rows: Sequence[Summary], names: Sequence[str]
         axis.plot([row.mean, row.mean], ends, color="black", linestyle=":", linewidth=1.4, label=CHANCE)
     if over_what(metric):
         axis.axvline(1, color="black", linestyle=":", linewidth=1.4, label=over_what(metric))
-    axis.set_yticks([place[setting] + (len(names) - 1) / 2 for setting in settings], settings, fontsize=_FONT)
+    axis.set_yticks(
+        [place[setting] + (len(names) - 1) / 2 for setting in settings], [*map(figure_text, settings)], fontsize=_FONT
+    )
     axis.invert_yaxis()
     x = rows[0].x
     where = "" if math.isnan(x) else f", {axis_name(rows[0].task, [x])}: {position_text(x, x <= 1)}"
@@ -236,6 +243,8 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             shown.setdefault(label, handle)
+    if not shown:
+        return
     names = sorted(shown, key=lambda label: label in (CHANCE, RANDOM_ORDER, "another patch"))
     entry = 0.6 + 0.085 * max(map(len, names))  # inches: key and text
     columns = max(1, min(len(names), int(figure.get_figwidth() / entry)))

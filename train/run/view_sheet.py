@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from vis2img.files import atomic_output
+from vis2img.imaging.figure_text import figure_text
 from vis2img.views.crops import turned
 
 # The scale is one for all, so that what differs between panels differs between views.
 VMIN, VMAX = -0.5, 4.0
+_LONGEST = 200  # letters of a note
 _PANEL, _WIDEST, _EDGE, _HEAD, _NOTE = 1.4, 24.0, 0.06, 0.42, 0.25  # inches
 _DPI, _FONT = 110, 6.5
 
@@ -90,8 +92,7 @@ def draw_views(views: Mapping[str, list[list[np.ndarray]]], note: str = "") -> F
     width, height = len(columns) * step + _EDGE, head + rows * (side + _EDGE)
     figure = Figure(figsize=(width, height), dpi=_DPI)
     if note:
-        plain = note.replace("$", r"\$")  # a dollar would start mathematics
-        figure.text(_EDGE / width, 1 - _EDGE / height, plain, fontsize=_FONT + 1, va="top")
+        figure.text(_EDGE / width, 1 - _EDGE / height, figure_text(note, _LONGEST), fontsize=_FONT + 1, va="top")
     for column, (name, number, samples) in enumerate(columns):
         for row, view in enumerate(samples):
             left, bottom = _EDGE + column * step, height - head - (row + 1) * (side + _EDGE) + _EDGE

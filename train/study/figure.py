@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from vis2img.imaging.figure_text import figure_text
 from vis2img.train.evaluate.scores import MINUS, Summary
 from vis2img.train.report.plots import PALETTE
 
@@ -57,14 +58,14 @@ def differences_figure(summaries: Sequence[Summary], bases: Sequence[str]) -> Fi
             axis.errorbar(
                 [row.mean for _, row in shown], [y for y, _ in shown],
                 xerr=[[row.mean - row.low for _, row in shown], [row.high - row.mean for _, row in shown]],
-                fmt="os"[i % 2], color=PALETTE[i], markersize=4, label=f"minus {base}",
+                fmt="os"[i % 2], color=PALETTE[i], markersize=4, label=f"minus {figure_text(base)}",
             )  # fmt: skip
             for y, row in shown:
                 if row.shown_singly:
                     axis.plot(row.values, [y] * row.n, ".", color=PALETTE[i], markersize=3, alpha=0.6)
         axis.grid(axis="x", alpha=0.3)
         axis.tick_params(labelsize=8)
-    axes[0].set_yticks(range(len(arms)), arms)
+    axes[0].set_yticks(range(len(arms)), [*map(figure_text, arms)])
     axes[0].invert_yaxis()
     axes[0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(-0.9, -0.12), ncols=len(bases), frameon=False)
     return figure

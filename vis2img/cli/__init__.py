@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 
 from vis2img import __version__
 from vis2img.cli.large_pages import use_large_pages
-from vis2img.errors import UsageError, Vis2imgError, Vis2imgWarning
+from vis2img.errors import UsageError, Vis2imgError, Vis2imgWarning, printable
 
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("info", "vis2img.cli.info", "show what a measurement set holds"),
@@ -46,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         Arguments after the program's name; default: those of the process.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        for stream in (sys.stdout, sys.stderr):  # of a terminal that knows fewer letters than names have
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
     if argv is None and args[:1] in (["train"], ["study"], ["demo"]):
         use_large_pages()
     debug = "--debug" in args
@@ -70,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             sys.excepthook(type(error), error, error.__traceback__)
         else:
-            print(f"vis2img: error: {_one_line(error)}", file=sys.stderr)
+            print(f"vis2img: error: {printable(_one_line(error))}", file=sys.stderr)
         return _exit_code(error)
 
 
@@ -107,7 +112,7 @@ options:
 
 def _show_warning(message: Warning | str, *where: object, **also: object) -> None:
     """Show a warning of ours in one line; others are not shown without ``--debug``."""
-    print(f"vis2img: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"vis2img: warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
 def _one_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from vis2img.cli.other_words import refuse_other_words
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
 from vis2img.dataset import Dataset, MeasurementSet, open_ms
-from vis2img.errors import OutputError, ParameterError
+from vis2img.errors import OutputError, ParameterError, printable
 from vis2img.imaging.params import MIN_NPIX
 from vis2img.machine import cores
 from vis2img.ms.selection import Selection
@@ -122,7 +122,7 @@ def run(argv: list[str], prog: str) -> int:
         record = {**dataclasses.asdict(result), "path": str(result.path), "compression": _compression(result)}
         print(json.dumps({**record, "parameters": dataclasses.asdict(params)}, indent=2))
     elif not command.quiet:
-        print(_report(result, params))
+        print(printable(_report(result, params)))
     return 0
 
 

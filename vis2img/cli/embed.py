@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
+from vis2img.errors import printable
 from vis2img.files import check_outputs
 from vis2img.locks import locked
 from vis2img.train.embed.config import EmbedConfig, check_suffix
@@ -67,7 +68,7 @@ def run(argv: list[str], prog: str) -> int:
     with Bars(command.quiet) as bars:
         result = embed_inputs(embedder, command, bars)
     for reason in result.skipped.values():
-        print(f"vis2img: skipped: {reason}", file=sys.stderr)
+        print(printable(f"vis2img: skipped: {reason}"), file=sys.stderr)
     if not command.quiet:
         again = f" ({result.resumed} of an earlier start)" if result.resumed else ""
         inputs = result.fields + len(result.skipped)

@@ -13,6 +13,7 @@ from tyro.conf import arg
 
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
+from vis2img.errors import printable
 from vis2img.train.evaluate.config import EvaluateConfig
 
 
@@ -62,7 +63,7 @@ def run(argv: list[str], prog: str) -> int:
         evaluation = evaluate(command, bars)
     for part in evaluation.left_out:
         if part.count:
-            print(f"{part.name}: {part}", file=sys.stderr)
+            print(printable(f"{part.name}: {part}"), file=sys.stderr)
 
     rows = summaries(evaluation.scores)
     if command.json:

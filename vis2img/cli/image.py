@@ -23,7 +23,7 @@ from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
 from vis2img.coordinates import separation
 from vis2img.dataset import Dataset, Outline, open_ms
-from vis2img.errors import OutputError, ParameterError
+from vis2img.errors import OutputError, ParameterError, printable
 from vis2img.files import WRITTEN_SUFFIXES, check_outputs
 from vis2img.imaging.cubes import make_cube, make_draws, plane_axes
 from vis2img.imaging.doubts import warn_of_doubts
@@ -198,7 +198,7 @@ def run(argv: list[str], prog: str) -> int:
     if command.json:
         print(json.dumps(records[0] if len(records) == 1 else {"images": records}, indent=2, allow_nan=False))
     elif not command.quiet:
-        print("\n".join(lines))
+        print(printable("\n".join(lines)))
     return 0
 
 
@@ -315,4 +315,4 @@ def _blank_names(planes: Sequence[Sequence[Image]], suffix: str) -> list[str]:
 
 def _warn(command: ImageCommand, text: str) -> None:
     if not command.quiet:
-        print(f"vis2img: warning: {text}", file=sys.stderr)
+        print(printable(f"vis2img: warning: {text}"), file=sys.stderr)

@@ -13,6 +13,7 @@ import tyro
 
 from vis2img.configs.command_line import parse
 from vis2img.dataset import AveragedSet, MeasurementSet, open_ms
+from vis2img.errors import printable
 from vis2img.ms.fields import FieldInfo
 from vis2img.ms.metadata import Metadata
 from vis2img.units import format_angle, format_freq, utc_text
@@ -43,9 +44,13 @@ def run(argv: list[str], prog: str) -> int:
     command = parse(InfoCommand, argv, prog)
     ms = open_ms(command.ms)
     if isinstance(ms, AveragedSet):
-        print(json.dumps(ms.record, indent=2) if command.json else ms)
+        print(json.dumps(ms.record, indent=2) if command.json else printable(str(ms)))
     elif isinstance(ms, MeasurementSet):
-        print(json.dumps(_finite(describe(ms.meta)), indent=2, allow_nan=False) if command.json else report(ms.meta))
+        print(
+            json.dumps(_finite(describe(ms.meta)), indent=2, allow_nan=False)
+            if command.json
+            else printable(report(ms.meta))
+        )
     return 0
 
 

@@ -14,7 +14,7 @@ import tyro
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse, value_of
 from vis2img.configs.load import draft, override, read_config
-from vis2img.errors import ParameterError
+from vis2img.errors import ParameterError, printable
 from vis2img.files import check_outputs
 from vis2img.loader.bench import Figures, draw_plot, measure
 from vis2img.loader.config import LoaderConfig
@@ -90,7 +90,7 @@ def run(argv: list[str], prog: str) -> int:
         draw_plot(figures.series, command.plot, command.overwrite)
     print(json.dumps(dataclasses.asdict(figures), indent=1) if command.json else report(figures, command))
     for why in figures.unused.values():
-        print(f"{prog}: not used: {why}", file=sys.stderr)
+        print(printable(f"{prog}: not used: {why}"), file=sys.stderr)
     return 0
 
 

@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from vis2img.errors import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -51,7 +53,7 @@ class Bars:
             now = time.monotonic()
             if done >= total or now - self._printed.get(stage, 0.0) > _LINE_EVERY:
                 self._printed[stage] = now
-                print(f"{stage}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
+                print(printable(f"{stage}: {done}/{total} {note}".rstrip()), file=sys.stderr, flush=True)
 
 
 def _rich_bars(transient: bool) -> Progress:
@@ -59,11 +61,11 @@ def _rich_bars(transient: bool) -> Progress:
 
     return progress.Progress(
         progress.SpinnerColumn(),
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[note]}"),
+        progress.TextColumn("{task.fields[note]}", markup=False),
         console=console.Console(stderr=True),
         transient=transient,
     )

@@ -13,7 +13,7 @@ import tyro
 from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse, value_of
 from vis2img.configs.load import draft, override, read_config
-from vis2img.errors import ParameterError, UsageError
+from vis2img.errors import ParameterError, UsageError, printable
 from vis2img.simulate.config import PRESETS, SimulateConfig
 
 
@@ -125,5 +125,5 @@ def _many(command: SimulateCommand, prog: str) -> int:
         kept = f", {len(result.kept)} were there already" if result.kept else ""
         print(f"{command.out}: {len(result.made)} measurement sets made{kept}")
     for path, reason in result.failed.items():
-        print(f"{prog}: {path}: {reason}", file=sys.stderr)
+        print(printable(f"{prog}: {path}: {reason}"), file=sys.stderr)
     return 1 if result.failed else 0

@@ -10,7 +10,7 @@ import typing
 from pathlib import Path
 
 from vis2img.cli.progress import Bars
-from vis2img.errors import OutputError, UsageError
+from vis2img.errors import OutputError, UsageError, printable
 
 if typing.TYPE_CHECKING:
     from vis2img.train.run.config import TrainConfig
@@ -61,7 +61,7 @@ def run(argv: list[str], prog: str) -> int:
     from vis2img.train.run.run import ABANDONED, train
 
     def warn(message: str) -> None:
-        print(f"{prog}: warning: {message}", file=sys.stderr)
+        print(printable(f"{prog}: warning: {message}"), file=sys.stderr)
 
     with Bars(quiet=quiet) as bars:
         result = train(config, progress=bars, on_dashboard=_tell_dashboard, on_warning=warn)

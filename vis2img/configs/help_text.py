@@ -97,7 +97,7 @@ def _of_group(group: _Group, common: Collection[str] | None, width: int) -> Iter
     if not shown and not others:
         return
     yield ""
-    yield from _wrapped(": ".join([group.title, *group.about]) if group.about else f"{group.title}:", width)
+    yield from _wrapped(f"{group.title}: {' '.join(group.about)}".strip(), width)
     for name, about in shown:
         yield from _of_option(name, _NO_DEFAULT.sub("", about), width)
     if others:

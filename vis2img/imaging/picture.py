@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
 from vis2img.files import atomic_output
+from vis2img.imaging.figure_text import figure_text
 from vis2img.units import format_angle, format_freq
 
 if TYPE_CHECKING:
@@ -137,8 +138,7 @@ def _draw_beam(ax: Any, image: Image) -> None:
 def _title(image: Image) -> str:
     params, origin = image.params, image.origin
     weighting = params.weighting + (f" {params.robust:g}" if params.weighting == "briggs" else "")
-    # A dollar would start mathematics; field names are the observer's.
-    source = f"{origin.field}  {origin.telescope}".strip().replace("$", r"\$")
+    source = f"{figure_text(origin.field)}  {figure_text(origin.telescope)}".strip()
     beam = "no beam"
     if image.beam is not None:
         beam = f"beam {format_angle(image.beam[0], 3)} × {format_angle(image.beam[1], 3)}"

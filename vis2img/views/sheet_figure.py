@@ -10,10 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vis2img.files import atomic_output
+from vis2img.imaging.figure_text import figure_text
 from vis2img.views.sheet import ANGLES, Sheet
 
 _PANEL, _LEFT, _LINE, _EDGE = 1.4, 1.2, 0.13, 0.06  # inches: panel, row labels, line of a caption, between panels
 _DPI, _FONT = 110, 7
+_TITLE = 200  # letters of a title
 _ROUND = (30, 20, 10, 5, 2, 1)
 _BLACK = 0.5  # percentile of a row
 
@@ -24,7 +26,7 @@ def draw_sheet(sheet: Sheet, title: str = "") -> Figure:
     head = _LINE * (3 + max(len(column.caption) for column in sheet.columns))
     width, height = _LEFT + columns * (_PANEL + _EDGE), head + rows * (_PANEL + _EDGE)
     figure = Figure(figsize=(width, height), dpi=_DPI)
-    figure.text(_EDGE / width, 1 - 0.4 * _LINE / height, _plain(title), fontsize=_FONT + 1, va="top")
+    figure.text(_EDGE / width, 1 - 0.4 * _LINE / height, figure_text(title, _TITLE), fontsize=_FONT + 1, va="top")
     digits = max(0, math.ceil(2 - math.log10(math.degrees(sheet.side))))
     for i, patch in enumerate(sheet.patches):
         views = np.stack([column.views[i] for column in sheet.columns])
@@ -44,10 +46,6 @@ def draw_sheet(sheet: Sheet, title: str = "") -> Figure:
                 panel.text(0.5, 0.5, "nothing left", transform=panel.transAxes, fontsize=_FONT, ha="center")
         _bar(figure.axes[i * columns], sheet.side, views.shape[-1])
     return figure
-
-
-def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # a dollar would start mathematics
 
 
 def _bar(panel: Axes, side: float, npix: int) -> None:
