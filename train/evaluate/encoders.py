@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from sklearn.decomposition import PCA
 
-from vis2img.configs.records import differences, to_record
-from vis2img.draws.presets import load_prior
-from vis2img.errors import ParameterError
 from vis2img.models.dino_head import DINOModel
 from vis2img.train.embed.patches import Variables, embed_images
+from vis2img.train.evaluate.check import check_seeds
 from vis2img.train.run.config import TrainConfig
-from vis2img.train.run.folder import FREE
 from vis2img.train.run.run import load_run
 from vis2img.train.state import backbone_variables, build_model, create_state
 
@@ -64,30 +60,8 @@ def run_encoders(
         config, state, model = load_run(folder, step)
         configs.append(config)
         encoders.append(network_encoder(TRAINED, seed, model, backbone_variables(state, role)))
-    _check_seeds(folders, configs)
+    check_seeds(folders, configs)
     return configs[0], encoders
-
-
-def _check_seeds(folders: Sequence[str | Path], configs: Sequence[TrainConfig]) -> None:
-    """Refuse runs that are no seeds of one thing: their mean and interval would mean nothing."""
-    records = [_what_counts(config) for config in configs]
-    for i, (folder, record) in enumerate(zip(folders, records, strict=True)):
-        for difference in differences(records[0], record, FREE):
-            raise ParameterError(
-                f"{folders[0]} and {folder} have another {difference.key}, so they are no seeds of one thing; "
-                "evaluate them one by one"
-            )
-        for other, config in zip(folders[:i], configs[:i], strict=True):
-            if config.seed == configs[i].seed:
-                raise ParameterError(f"{other} and {folder} have the same seed, {config.seed}: they are one run, twice")
-
-
-def _what_counts(config: TrainConfig) -> dict[str, Any]:
-    """Return what makes a run what it is, but for its seed."""
-    record = {name: value for name, value in to_record(config).items() if name != "seed"}
-    # Runs keep the prior that they were trained with in their own folders.
-    record["data"]["imaging"] = load_prior(config.data.imaging).to_dict()
-    return record
 
 
 def random_encoders(config: TrainConfig, seeds: Iterable[int]) -> list[NetworkEncoder]:

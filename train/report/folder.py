@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vis2img.errors import OutputError
 from vis2img.files import staging, to_disk
+from vis2img.locks import locked
 
 PAGE = "report.html"
 _OURS = re.compile(r"report\.html|scores\.csv|summary\.csv|figure-\d\d-[a-z0-9-]*\.png")
@@ -39,6 +40,26 @@ def check_report_folder(folder: Path, overwrite: bool) -> None:
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(f"{folder} cannot be written: no permission to write in {nearest}")
+
+
+@contextlib.contextmanager
+def reporting(folder: Path) -> Iterator[None]:
+    """Keep other processes from reporting into a folder for as long as the block lasts: scoring takes a while.
+
+    Raises
+    ------
+    BusyError
+        If another process does; the message names it.
+    OutputError
+        If the folder around it cannot be made or written.
+    """
+    place = folder.absolute()
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror}") from error
+    with locked(place):
+        yield
 
 
 def write_whole(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> None:

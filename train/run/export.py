@@ -18,6 +18,7 @@ from vis2img.draws.presets import load_prior
 from vis2img.errors import OutputError
 from vis2img.files import atomic_output
 from vis2img.loader.config import ENGINE_KEYS
+from vis2img.locks import locked
 from vis2img.models import resnet, vit
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.folder import patch_angles
@@ -59,17 +60,22 @@ def export_run(
     Raises
     ------
     Vis2imgError
-        If the folder holds no such checkpoint, or the file has another suffix, exists or cannot be written.
+        If the folder holds no such checkpoint, or the file has another suffix, exists, is being written by another
+        process or cannot be written.
     """
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: weights are written as safetensors; name it {output.stem}.safetensors")
+    with locked(output):
+        return _export(Path(folder), output, "student" if student else "teacher", step, overwrite)
+
+
+def _export(folder: Path, output: Path, role: str, step: int | None, overwrite: bool) -> dict[str, str]:
     config, state, model = load_run(folder, step)
-    role = "student" if student else "teacher"
     arrays = to_timm(backbone_variables(state, role), getattr(model.backbone, "patch", None))
     metadata = {**run_metadata(config, model.backbone, arrays, int(state.step)), "network": role}
     metadata |= {
         "config": json.dumps(_without_places(config)),
-        "patch_angle_rad": json.dumps(patch_angles(Path(folder))),
+        "patch_angle_rad": json.dumps(patch_angles(folder)),
     }
     write_safetensors(arrays, output, metadata, overwrite)
     return metadata

@@ -21,7 +21,7 @@ import numpy as np
 from vis2img.cluster.engine import Engine
 from vis2img.dataset import open_ms
 from vis2img.draws.presets import PRESETS
-from vis2img.errors import ParameterError
+from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.loader.config import LoaderConfig
 from vis2img.simulate.config import SimulateConfig
 from vis2img.train.config import ModelConfig, OptimConfig
@@ -189,6 +189,21 @@ class StudyConfig:
     def has_clean(self) -> bool:
         """Whether an arm needs CLEAN images."""
         return any(arm.removesuffix(STRONG) == CLEAN for arm in self.arms)
+
+
+def check_files(config: StudyConfig) -> None:
+    """Refuse pictures that are not there, and a folder that is a file, before anything is loaded or made.
+
+    Raises
+    ------
+    Vis2imgError
+        One line that names the file.
+    """
+    for path in config.cutouts:
+        if not path.exists():
+            raise Vis2imgError(f"cutouts: {path} does not exist")
+    if config.out.exists() and not config.out.is_dir():
+        raise OutputError(f"{config.out} is a file; name a folder in out")
 
 
 def clean_path(ms: Path) -> Path:

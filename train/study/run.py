@@ -84,7 +84,8 @@ class Study:
         self.report("arms and seeds", len(jobs), len(jobs))
         if not all(scores_path(config, arm, seed).exists() for arm, seed in jobs):
             return None
-        return self.write()
+        with claimed(self.config.out / "report") as free:  # else another process is about to write the same
+            return self.write() if free else None
 
     def _prepared(self) -> bool:
         """Make the data, unless another process is at it; return whether they are there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,14 +52,24 @@ class EvaluateCommand(EvaluateConfig):
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(EvaluateCommand, argv, prog)
+    command.check()
+    from vis2img.train.evaluate.check import check_files
+    from vis2img.train.report.folder import check_report_folder, reporting
+
+    if command.output:
+        check_report_folder(command.output, command.overwrite)
+    check_files(command)
+    with reporting(command.output) if command.output else contextlib.nullcontext():
+        return _evaluate(command, " ".join([*prog.split(), *argv]))
+
+
+def _evaluate(command: EvaluateCommand, words: str) -> int:
     # JAX, scikit-learn and matplotlib, which --help and a wrong command line do not wait for.
     from vis2img.train.evaluate.job import evaluate
     from vis2img.train.evaluate.scores import summaries, to_json
     from vis2img.train.report.encoder_pictures import encoder_pictures
-    from vis2img.train.report.scores_page import check_report_folder, print_table, write_report
+    from vis2img.train.report.scores_page import print_table, write_report
 
-    if command.output:
-        check_report_folder(command.output, command.overwrite)
     with Bars(command.quiet or command.json) as bars:
         evaluation = evaluate(command, bars)
     for part in evaluation.left_out:
@@ -75,7 +86,7 @@ def run(argv: list[str], prog: str) -> int:
             command.output,
             evaluation.scores,
             title="What the representation is worth",
-            facts={**evaluation.facts, "command": " ".join([*prog.split(), *argv])},
+            facts={**evaluation.facts, "command": words},
             pictures=encoder_pictures(evaluation.encoder, evaluation.shown),
             overwrite=command.overwrite,
         )

@@ -46,7 +46,10 @@ class ExportCommand:
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(ExportCommand, argv, prog)
-    check_outputs([command.output], command.overwrite)  # before JAX is loaded
+    check_outputs([command.output], command.overwrite)
+    from vis2img.train.run.folder import check_run
+
+    check_run(command.run, command.step)  # before JAX is loaded
     from vis2img.train.run.export import export_run
 
     told = export_run(

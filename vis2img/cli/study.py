@@ -31,7 +31,7 @@ def run(argv: list[str], prog: str) -> int:
         print(HELP)
         return 0
     from vis2img.configs.load import draft, load, override
-    from vis2img.train.study.run import Study, StudyConfig
+    from vis2img.train.study.config import StudyConfig, check_files
 
     quiet = "--quiet" in argv
     options = [option for option in argv if option != "--quiet"]
@@ -39,6 +39,9 @@ def run(argv: list[str], prog: str) -> int:
         config = load(StudyConfig, Path(options[0]), options[1:], prog)
     else:
         config = override(draft(StudyConfig, {}, Path()), options, prog)
+    check_files(config)
+    from vis2img.train.study.run import Study  # which loads JAX
+
     with Bars(quiet) as bars:
         study = Study(config, bars)
         report = study.run()
