@@ -346,7 +346,11 @@ def test_several_fields_and_spectral_windows_with_rows_in_no_order(tmp_path):
             assert vis.phase_centre == pytest.approx(CENTRES[f])
             assert vis.origin.spw == (s,) and vis.origin.field == f"target{f}"
             assert_equals(vis, stokes_i(rows, (0, 3), freqs[s]))
-    assert_equals(read(path), stokes_i(groups[0, 0], (0, 3), freqs[0]))
+    parts = open_ms(path).read_parts()
+    assert [part.origin.spw for part in parts] == sorted([(0,), (1,)], key=lambda spw: freqs[spw[0]].min())
+    for part in parts:
+        (spw,) = part.origin.spw
+        assert_equals(part, stokes_i(groups[0, spw], (0, 3), freqs[spw]))
     with pytest.raises(ParameterError, match="spectral window 2"):
         read(path, spw=2)
     with pytest.raises(ParameterError, match="target1"):
@@ -461,9 +465,9 @@ def test_selections_outside_the_data_are_refused(tmp_path, rows, selection, mess
 def test_reading_in_chunks_equals_reading_at_once(tmp_path, monkeypatch, chunk_rows):
     path, groups, freqs = several(tmp_path)
     selections = [
-        {},
+        {"spw": 0},
         {"field": "1", "spw": 1},
-        {"times": (1, 2), "antennas": ("0", "2", "3"), "channels": (1, 4)},
+        {"spw": 0, "times": (1, 2), "antennas": ("0", "2", "3"), "channels": (1, 4)},
     ]
     whole = [read(path, **s) for s in selections]
     monkeypatch.setattr(reading, "_CHUNK_BYTES", 8 * 5 * 4 * chunk_rows)

@@ -54,7 +54,7 @@ class CellTable:
     old_centre : (float, float)
         Phase centre of what will be added, RA and Dec in rad.
     chan_freq : float64 [chan]
-        Frequencies in Hz, increasing.
+        Frequencies in Hz, increasing, of all that will be added.
     max_bytes : float
         Memory that the table may take, its growth and conversion to arrays included.
     expected : int
@@ -79,10 +79,9 @@ class CellTable:
         expected: int = 0,
     ) -> None:
         self.params, self.max_bytes = params, max_bytes
-        self._rotation = uvw_basis(*params.phase_centre) @ uvw_basis(*old_centre).T
+        self._centre = old_centre
         self._cell = np.array(params.cell)
         self._scale = chan_freq / SPEED_OF_LIGHT
-        self._spacing = _equal_step(self._scale)
         self._block = params.channel_block(len(chan_freq))
         room = min(3.2 * expected, max_bytes / (_GROWN * _ENTRY_BYTES))
         self._allocate(1 << max(14, (4 * len(chan_freq)).bit_length(), int(room).bit_length() - 1))
@@ -95,6 +94,8 @@ class CellTable:
         vis: Complex64[np.ndarray, "row chan"],
         weight: Float32[np.ndarray, "row chan"],
         baseline: Int[np.ndarray, " row"] | None = None,
+        chans: Int[np.ndarray, " chan"] | None = None,
+        centre: tuple[float, float] | None = None,
     ) -> Float64[np.ndarray, " row"]:
         """Add rows; return the sum of the weights of each, float64 [row].
 
@@ -108,24 +109,33 @@ class CellTable:
             Weights; 0 for flagged.
         baseline : int [row], optional
             Any number for each pair of antennas; rows of one after the other make it faster.
+        chans : int64 [chan], optional
+            Numbers of the channels in ``chan_freq``, increasing; default: all.
+        centre : (float, float), optional
+            Phase centre of the rows, RA and Dec in rad; default: ``old_centre``.
 
         Raises
         ------
         TableFull
             If the cells do not fit into ``max_bytes``.
         """
-        check_range(self.params, uvw, self._scale[-1])
+        check_range(self.params, uvw, float(self._scale[-1]))
+        rotation = uvw_basis(*self.params.phase_centre) @ uvw_basis(*(centre or self._centre)).T
+        number = np.arange(len(self._scale)) if chans is None else chans
+        scale, block = self._scale[number], self._block[number]
+        spacing = _equal_step(scale)
         order = np.arange(len(uvw)) if baseline is None else np.argsort(baseline, kind="stable")
         position = 0
         while position < len(order):
             position, self.used = kernels.accumulate(
-                uvw, self._rotation, self._scale, self._spacing, vis, weight, self._block, order, self._cell,
+                uvw, rotation, scale, spacing, vis, weight, block, number, order, self._cell,
                 self._table, self._keys, self._table.view(np.float32), self.used, position,
             )  # fmt: skip
             if position < len(order):
                 self._grow()
-        by_row = np.zeros(len(uvw))
-        self.nvis += kernels.tally(weight, by_row, self.chan_weight)
+        by_row, by_chan = np.zeros(len(uvw)), self.chan_weight[number]
+        self.nvis += kernels.tally(weight, by_row, by_chan)
+        self.chan_weight[number] = by_chan
         return by_row
 
     def cells(self) -> Cells:

@@ -90,7 +90,9 @@ def check_record(path: Path, record: dict[str, Any]) -> None:
     look.need(freq[:1] > [0] and _increases(freq), "chan_freq", freq)
     look.need(len(edges) > 1 and _increases(edges), "edges", edges)
 
-    look.need(_is_count(meta.get("spw")), "meta.spw", meta.get("spw"))
+    spw = meta.get("spw")
+    spws = spw if isinstance(spw, list) else [spw]
+    look.need(bool(spws) and all(map(_is_count, spws)), "meta.spw", spw)
     for name, value in meta.items():
         if name in _TEXTS:
             look.need(isinstance(value, str), f"meta.{name}", value)

@@ -137,7 +137,9 @@ def _add_cells(table, keys, singles, tile, sums, slots, count, used, shift):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def accumulate(uvw, rotation, scale, spacing, vis, weight, block, order, cell, table, keys, singles, used, start):
+def accumulate(
+    uvw, rotation, scale, spacing, vis, weight, block, number, order, cell, table, keys, singles, used, start
+):
     """Add rows to the table until it is too full for another; return the next position, and the cells in the table.
 
     Parameters
@@ -155,6 +157,8 @@ def accumulate(uvw, rotation, scale, spacing, vis, weight, block, order, cell, t
         0 for flagged.
     block : int64 [chan]
         Channel block of each channel.
+    number : int64 [chan]
+        Number of each channel among all that go into the table.
     order : int64 [row]
         Rows in the order to be taken: those that fall into the same cells one after the other.
     cell : float64 [3]
@@ -192,7 +196,7 @@ def accumulate(uvw, rotation, scale, spacing, vis, weight, block, order, cell, t
                     value = vis[row, chan]
                     re, im = np.float64(value.real), np.float64(value.imag)
                     re, im = own * (re * p_re - im * p_im), own * sign * (re * p_im + im * p_re)
-                    _add_sample(sums, n, own, re, im, pu - iu - 0.5, pv - iv - 0.5, pw - iw - 0.5, chan)
+                    _add_sample(sums, n, own, re, im, pu - iu - 0.5, pv - iv - 0.5, pw - iw - 0.5, number[chan])
                 p_re, p_im = p_re * s_re - p_im * s_im, p_re * s_im + p_im * s_re
             used = _add_cells(table, keys, singles, tile, sums, slots, n + 1, used, shift)
     return len(order), used

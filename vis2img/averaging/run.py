@@ -12,7 +12,7 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,10 +42,10 @@ from vis2img.imaging.weighting_kernels import spread
 from vis2img.locks import locked
 from vis2img.machine import resident
 from vis2img.ms.metadata import Metadata
-from vis2img.ms.reading import PartReader
-from vis2img.ms.selection import Selection, resolve
+from vis2img.ms.reading import PartReader, open_parts
+from vis2img.ms.selection import Selection
 from vis2img.progress import Progress, no_progress
-from vis2img.visibilities import SPEED_OF_LIGHT
+from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 
 _DEFAULT_MEMORY = 2e9  # besides what the process holds already
 _SAMPLE_BYTES = 8 + 4  # visibility and weight
@@ -105,7 +105,7 @@ def average(
         Folder to write.
     params : AveragingParams
     selection : Selection, optional
-        One Stokes parameter of one spectral window.
+        One Stokes parameter of any spectral windows, which are averaged together.
     memory : float, optional
         Bytes of resident memory that this process may reach, with all libraries; default: 2 GB more than it has.
     nthreads : int
@@ -118,16 +118,16 @@ def average(
     Raises
     ------
     MeasurementSetError, ParameterError
-        As :class:`vis2img.ms.reading.PartReader`; or the cells do not fit into ``memory``.
+        As :func:`vis2img.ms.reading.open_parts`; or the cells do not fit into ``memory``.
     OutputError
         If ``out`` is something else, was made from other data or with other parameters, or another run writes it.
     """
     began = time.perf_counter()
     selection, memory = selection or Selection(), memory or resident() + _DEFAULT_MEMORY
-    reader = _open(meta, selection, params, memory)
-    edges = _time_edges(reader.time, params.time_block)
-    record = _record(meta, selection, params, reader, edges)
-    job = _Job(reader, params, edges, nthreads, progress)
+    parts = _open(meta, selection, params, memory)
+    edges = _time_edges(parts, params.time_block)
+    record = _record(meta, selection, params, parts, edges)
+    job = _Job(parts, params, edges, nthreads, progress)
     with locked(out):
         folder = prepare(out, record, overwrite)
         blocks = blocks_of(folder, record)
@@ -136,7 +136,8 @@ def average(
             job.run(wanted, memory)
         check_whole(folder, record)
         written = [attributes_of(path) for path in blocks]
-        trouble = reader.trouble() if len(wanted) == len(blocks) else None
+        troubles = [part.trouble() if len(wanted) == len(blocks) else None for part in parts]
+        trouble = troubles[0] if all(troubles) else None
         if trouble or not any(each["nvis"] for each in written):
             discard(folder, out)
             raise MeasurementSetError(trouble or f"{meta.path}: no usable visibility")
@@ -145,17 +146,23 @@ def average(
     return job.result(out, written, len(wanted), time.perf_counter() - began)
 
 
-def _open(meta: Metadata, selection: Selection, params: AveragingParams, memory: float) -> PartReader:
+def _open(meta: Metadata, selection: Selection, params: AveragingParams, memory: float) -> list[PartReader]:
     """Open what is averaged; refuse before anything is read what cannot be done."""
     _check_memory(memory, resident() + _LIBRARY_BYTES + _ROW_BYTES * meta.nrow, meta.nrow)
-    bands = resolve(meta, selection)
-    if len(bands) > 1 or len(selection.stokes) > 1:
+    if len(selection.stokes) > 1:
         raise ParameterError(
-            "one Stokes parameter of one spectral window is averaged at a time; choose with --spw and --stokes"
+            f"one Stokes parameter is averaged at a time, not {selection.stokes}; choose with --stokes, "
+            "and give each a store of its own"
         )
-    reader = PartReader(meta, bands[0])
-    check_range(params, reader.uvw, float(reader.chan_freq[-1]) / SPEED_OF_LIGHT)
-    return reader
+    parts = open_parts(meta, selection)
+    for part in parts:
+        check_range(params, part.uvw, float(part.chan_freq[-1]) / SPEED_OF_LIGHT)
+    return parts
+
+
+def _all_freqs(parts: Sequence[PartReader]) -> np.ndarray:
+    """Return the distinct frequencies of all spectral windows, float64 [chan] in Hz, increasing."""
+    return np.unique(np.concatenate([part.chan_freq for part in parts]))
 
 
 def _check_memory(memory: float, held: float, nrow: int) -> None:
@@ -168,8 +175,8 @@ def _check_memory(memory: float, held: float, nrow: int) -> None:
         )
 
 
-_Block = tuple[int, np.ndarray, Path]
-"""Number of a time block, its rows, and where it is written."""
+_Block = tuple[int, list[np.ndarray], Path]
+"""Number of a time block, its rows of each part, and where it is written."""
 
 
 class _Stopped(Exception):
@@ -180,31 +187,38 @@ class _Job:
     """Averages time blocks, several at a time; casacore reads for one of them at a time."""
 
     def __init__(
-        self, reader: PartReader, params: AveragingParams, edges: np.ndarray, nthreads: int, progress: Progress
+        self,
+        parts: Sequence[PartReader],
+        params: AveragingParams,
+        edges: np.ndarray,
+        nthreads: int,
+        progress: Progress,
     ) -> None:
-        self.reader, self.params, self.edges = reader, params, edges
+        self.parts, self.params, self.edges = parts, params, edges
+        self.freqs, self.nrow = _all_freqs(parts), sum(part.nrow for part in parts)
         self.nthreads, self.progress = nthreads, progress
         self.done = self.total = self.binned = self.expected = 0
         self.bin_seconds = 0.0
         self._reading, self._counting, self._stop = threading.Lock(), threading.Lock(), threading.Event()
         # Loads compiled loops, which are no part of what adding rows costs.
-        nothing = reader.read(np.zeros(0, np.int64))[0]
-        table = CellTable(params, nothing.phase_centre, reader.chan_freq)
+        nothing = parts[0].read(np.zeros(0, np.int64))[0]
+        table = CellTable(params, nothing.phase_centre, nothing.chan_freq)
         table.add(nothing.uvw, nothing.vis, nothing.weight)
         list(table.pieces(np.float32))
 
     def run(self, wanted: dict[int, Path], memory: float) -> None:
         """Average the time blocks ``wanted`` and write each to its path, within ``memory`` bytes."""
-        reader, edges = self.reader, self.edges
-        held = resident()
-        _check_memory(memory, held, reader.nrow)
+        held, last = resident(), len(self.edges) - 2
+        _check_memory(memory, held, self.nrow)
         room = memory - held - _SLACK_BYTES
         self.nthreads = max(1, min(self.nthreads, int(room / 4 / _READER_BYTES)))
         room -= _READER_BYTES * self.nthreads
-        of_row = np.clip(np.searchsorted(edges, reader.time, side="right") - 1, 0, len(edges) - 2)
-        waiting = [(index, np.flatnonzero(of_row == index), path) for index, path in wanted.items()]
-        self.total = reader.nrow
-        self.done = reader.nrow - sum(len(rows) for _, rows, _ in waiting)
+        blocks = [np.clip(np.searchsorted(self.edges, part.time, side="right") - 1, 0, last) for part in self.parts]
+        waiting = [
+            (index, [np.flatnonzero(of_row == index) for of_row in blocks], path) for index, path in wanted.items()
+        ]
+        self.total = self.nrow
+        self.done = self.nrow - sum(len(own) for _, rows, _ in waiting for own in rows)
         side_by_side = max(1, min(self.nthreads, len(wanted), int(room / _BLOCK_BYTES)))
         while waiting:
             waiting, side_by_side = self._side_by_side(waiting, side_by_side, room), 1  # alone, all there is
@@ -212,7 +226,7 @@ class _Job:
     def _side_by_side(self, waiting: list[_Block], count: int, room: float) -> list[_Block]:
         """Average time blocks, ``count`` at a time within ``room`` bytes; return those too large for their share."""
         piece_bytes = min(_PIECE_BYTES, room / count / 4)
-        self.piece_rows = max(1, int(piece_bytes / (_SAMPLE_BYTES * len(self.reader.chan_freq) + _PIECE_ROW_BYTES)))
+        self.piece_bytes = piece_bytes
         self.table_bytes = room / count - piece_bytes
 
         def one(block: _Block) -> _Block | None:
@@ -235,28 +249,30 @@ class _Job:
                 raise
         return sorted((block for block in done if block is not None), key=lambda block: block[0])
 
-    def _block(self, index: int, rows: np.ndarray, path: Path) -> None:
+    def _block(self, index: int, rows: list[np.ndarray], path: Path) -> None:
         """Average the rows of one time block and write it."""
-        reader = self.reader
-        expected = self.expected or len(rows) * len(reader.chan_freq) // _PER_CELL
-        table = CellTable(self.params, reader.band.field.phase_centre, reader.chan_freq, self.table_bytes, expected)
-        times = np.unique(reader.time[rows])
+        samples = sum(len(own) * len(part.chan_freq) for part, own in zip(self.parts, rows, strict=True))
+        expected = self.expected or samples // _PER_CELL
+        centre = self.parts[0].band.field.phase_centre
+        table = CellTable(self.params, centre, self.freqs, self.table_bytes, expected)
+        times = np.unique(np.concatenate([part.time[own] for part, own in zip(self.parts, rows, strict=True)]))
         by_time = np.zeros(len(times))
-        for piece in np.array_split(rows, max(1, -(-len(rows) // self.piece_rows))):
+        added = 0
+        for part, piece in self._pieces(rows):
             if self._stop.is_set():
                 raise _Stopped
             with self._reading:
-                (vis,) = reader.read(piece, nthreads=self.nthreads)
+                (vis,) = part.read(piece, nthreads=self.nthreads)
             start = time.thread_time()
-            pair = reader.antenna1[piece].astype(np.int64) << 32 | reader.antenna2[piece]
             try:
-                by_row = table.add(vis.uvw, vis.vis, vis.weight, pair)
+                by_row = self._add(table, part, piece, vis)
             except TableFull:
-                self._count(-int(np.searchsorted(rows, piece[0])), 0, time.thread_time() - start)
+                self._count(-added, 0, time.thread_time() - start)
                 raise
             by_time += np.bincount(np.searchsorted(times, vis.time), by_row, len(times))
+            added += len(piece)
             self._count(len(piece), vis.vis.size, time.thread_time() - start)
-            del vis, pair, by_row  # before the next piece comes
+            del vis, by_row  # before the next piece comes
         start = time.thread_time()
         self.expected = max(self.expected, table.used)
         seen = by_time > 0
@@ -277,6 +293,19 @@ class _Job:
         del table  # before the averages are copied to be written
         write_block(path, cells, what)
         self._count(0, 0, time.thread_time() - start)
+
+    def _pieces(self, rows: list[np.ndarray]) -> Iterator[tuple[PartReader, np.ndarray]]:
+        """Yield the rows of each part in pieces that fit into memory."""
+        for part, own in zip(self.parts, rows, strict=True):
+            length = max(1, int(self.piece_bytes / (_SAMPLE_BYTES * len(part.chan_freq) + _PIECE_ROW_BYTES)))
+            if len(own):
+                yield from ((part, piece) for piece in np.array_split(own, -(-len(own) // length)))
+
+    def _add(self, table: CellTable, part: PartReader, piece: np.ndarray, vis: Visibilities) -> np.ndarray:
+        """Add the rows ``piece`` of a part to a table; return the sum of the weights of each."""
+        pair = part.antenna1[piece].astype(np.int64) << 32 | part.antenna2[piece]
+        chans = np.searchsorted(self.freqs, part.chan_freq)
+        return table.add(vis.uvw, vis.vis, vis.weight, pair, chans, vis.phase_centre)
 
     def result(self, out: Path, written: Sequence[dict[str, Any]], new: int, seconds: float) -> AverageResult:
         """Return what the run did: the attributes of all blocks, and how many of them are ``new``."""
@@ -303,16 +332,18 @@ class _Job:
                 self.progress("averaging rows", self.done, self.total)
 
 
-def _time_edges(times: np.ndarray, length: float) -> np.ndarray:
+def _time_edges(parts: Sequence[PartReader], length: float) -> np.ndarray:
     """Return the edges of equal time blocks of at most ``length`` s, float64 [block + 1]."""
-    first, last = float(times.min()), float(times.max())
+    first, last = min(float(part.time.min()) for part in parts), max(float(part.time.max()) for part in parts)
     return np.linspace(first, last, max(1, int(np.ceil((last - first) / length))) + 1)
 
 
 def _record(
-    meta: Metadata, selection: Selection, params: AveragingParams, reader: PartReader, edges: np.ndarray
+    meta: Metadata, selection: Selection, params: AveragingParams, parts: Sequence[PartReader], edges: np.ndarray
 ) -> dict[str, Any]:
     """Return the root attributes: where the data come from, and how they were averaged."""
+    origins = [part.origin(selection.stokes) for part in parts]
+    origin = origins[0].with_all(origins)
     # Not table.lock, which is written whenever CASA opens the table.
     files = {p.name: p.stat() for p in meta.path.iterdir() if p.name == "table.dat" or p.name.startswith("table.f")}
     record = {
@@ -326,9 +357,9 @@ def _record(
         },
         "selection": dataclasses.asdict(selection),
         "parameters": dataclasses.asdict(params),
-        "chan_freq": reader.chan_freq.tolist(),
+        "chan_freq": _all_freqs(parts).tolist(),
         "edges": edges.tolist(),
-        "meta": record_of(reader.origin(selection.stokes), meta.path.name, float(reader.time.min())),
+        "meta": record_of(origin, meta.path.name, float(edges[0])),
         "versions": {"vis2img": __version__, **{n: version(n) for n in ("python-casacore", "numpy", "zarr")}},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

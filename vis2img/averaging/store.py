@@ -302,7 +302,8 @@ def params_of(record: dict[str, Any]) -> AveragingParams:
 
 def record_of(origin: Origin, name: str, start: float) -> dict[str, Any]:
     """Return the record of where averages come from: measurement set ``name``, first time ``start`` in s (MJD)."""
-    own: dict[str, Any] = {"ms": name, "time_start": start, "path": origin.paths[0], "spw": origin.spw[0]}
+    own: dict[str, Any] = {"ms": name, "time_start": start, "path": origin.paths[0]}
+    own["spw"] = origin.spw[0] if len(origin.spw) == 1 else list(origin.spw)
     for attribute, names in _PAIRS.items():
         own |= dict(zip(names, getattr(origin, attribute), strict=True))
     return {key: own[key] if key in own else getattr(origin, key) for key in _META}
@@ -316,4 +317,4 @@ def origin_of(record: dict[str, Any]) -> Origin:
         if first in meta:
             told[attribute] = (float(meta[first]), float(meta[second]))
     paths = (meta["path"],) if "path" in meta else ()
-    return Origin(**{**told, "paths": paths, "spw": (meta["spw"],)})
+    return Origin(**{**told, "paths": paths, "spw": tuple(np.atleast_1d(meta["spw"]).tolist())})

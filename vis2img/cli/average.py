@@ -118,11 +118,13 @@ def run(argv: list[str], prog: str) -> int:
             overwrite=command.overwrite,
             progress=bars,
         )
+    taken = ms.outline(command.selection).taken
     if command.json:
         record = {**dataclasses.asdict(result), "path": str(result.path), "compression": _compression(result)}
+        record["taken"] = taken
         print(json.dumps({**record, "parameters": dataclasses.asdict(params)}, indent=2))
     elif not command.quiet:
-        print(printable(_report(result, params)))
+        print(printable(_report(result, params, taken)))
     return 0
 
 
@@ -144,11 +146,12 @@ def _compression(result: Any) -> float:
     return result.nvis / max(1, result.nrow)
 
 
-def _report(result: Any, params: AveragingParams) -> str:
+def _report(result: Any, params: AveragingParams, taken: str) -> str:
     size = " x ".join(str(n) for n in params.npix)
     speed = f"{result.binned / result.bin_seconds / 1e6:.0f} million/s/core" if result.bin_seconds > 0 else "none"
     return "\n".join(
         [
+            *([f"taken {taken}"] if taken else []),
             f"facet {size} pixels of {format_angle(params.pixsize, 4)}, "
             f"cells 1/{params.divisions} of the density grid, {result.blocks} time blocks"
             + (f" ({result.resumed} were there)" if result.resumed else ""),

@@ -166,6 +166,7 @@ def run(argv: list[str], prog: str) -> int:
     records: list[dict[str, Any]] = []
     lines: list[str] = []
     blank: list[str] = []
+    taken = _taken(command, outlines)
     told = doubted = False
     with Bars(command.json or command.quiet, brief=True) as bars:
         parts = _read(sets, command, bars)
@@ -185,9 +186,9 @@ def run(argv: list[str], prog: str) -> int:
                 products = replace(products, png=False)
             blank += _blank_names(planes, suffix)
             if command.json:
-                records.append(summary(shown, written))
+                records.append({**summary(shown, written), "taken": taken})
             elif shown.nvis and not told:
-                lines.append(report(shown, written, command.what(suffix)))
+                lines.append(report(shown, written, command.what(suffix), taken))
                 told = True
             else:
                 lines += [f"wrote {path}" for path in written]
@@ -223,6 +224,13 @@ def _check(command: ImageCommand, params: ImagingParams, outlines: Sequence[Outl
         products = replace(products, pb_band=_receiver(command, outlines))
     check_memory(params, psf=command.psf, held=_held_bytes(command, params))
     return products
+
+
+def _taken(command: ImageCommand, outlines: Sequence[Outline]) -> list[str]:
+    """Return what was taken of what there is, of each set of which that is not all."""
+    several = len(command.ms) > 1
+    told = [(path, each.taken) for path, each in zip(command.ms, outlines, strict=True) if each.taken]
+    return [f"{path}: {text}" if several else text for path, text in told]
 
 
 def _check_sets(command: ImageCommand, outlines: Sequence[Outline]) -> None:

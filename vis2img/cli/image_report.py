@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,11 @@ def summary(image: Image, written: list[Path]) -> dict[str, Any]:
     }
 
 
-def report(image: Image, written: list[Path], what: str = "") -> str:
-    """Return the text that a person reads; ``what`` says which of several images it is of."""
+def report(image: Image, written: list[Path], what: str = "", taken: Sequence[str] = ()) -> str:
+    """Return the text that a person reads.
+
+    ``what`` says which of several images it is of, ``taken`` what was imaged of what the measurement sets hold.
+    """
     params = image.params
     peak, (x, y) = _peak(image)
     ra, dec = _position(image, x, y)
@@ -49,6 +53,7 @@ def report(image: Image, written: list[Path], what: str = "") -> str:
         [
             f"{origin.telescope} field {origin.field!r}, spw {origin.spw_label}, {origin.column} "
             f"({origin.stokes_from}): {image.nvis:,} visibilities at {format_freq(image.freq[0])}",
+            *(f"taken {text}" for text in taken),
             f"{params.npix[0]} x {params.npix[1]} pixels of {format_angle(params.pixsize, 4)}, "
             f"{params.weighting}{robust}",
             *([f"shown {what}"] if what else []),

@@ -39,6 +39,8 @@ class Outline:
     """Lowest and highest frequency in Hz that tell of the receiver."""
     dish_diameter: float
     """m; 0 where it is not known."""
+    taken: str = ""
+    """What the selection takes of what there is, where that is not all: ``2 of 3 windows, 1 of 60 fields: ...``."""
 
     @property
     def beam(self) -> float:
@@ -101,7 +103,7 @@ class Dataset(ABC):
         Parameters
         ----------
         selection : Selection, optional
-            Default: the first field and spectral window with data.
+            Default: a field with all its spectral windows; see :class:`vis2img.ms.selection.Selection`.
         nthreads : int, optional
             Default: all cores.
         progress : callable, optional

@@ -10,8 +10,8 @@ from vis2img.errors import MeasurementSetError
 from vis2img.imaging.params import MIN_NPIX
 from vis2img.machine import cores
 from vis2img.ms.metadata import Metadata, Partition, suggest_pixsize
-from vis2img.ms.reading import PartReader
-from vis2img.ms.selection import Selection, resolve
+from vis2img.ms.reading import PartReader, open_parts
+from vis2img.ms.selection import Selection, choice_of, resolve
 from vis2img.progress import Progress, no_progress
 from vis2img.units import format_angle, format_freq
 from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
@@ -49,6 +49,7 @@ class MeasurementSet(Dataset):
             bands=[(band.chan_freq, band.chan_width) for band in bands],
             receiver=meta.band(bands[0].partition.spw),
             dish_diameter=meta.dish_diameter,
+            taken=choice_of(meta, selection or Selection()).text,
         )
 
     def read_parts(
@@ -73,7 +74,7 @@ class MeasurementSet(Dataset):
 
     def open_parts(self, selection: Selection) -> list[PartReader]:
         """Open the spectral windows for reading in pieces."""
-        return [PartReader(self.meta, band) for band in resolve(self.meta, selection)]
+        return open_parts(self.meta, selection)
 
     def suggest_grid(
         self, selection: Selection, npix: tuple[int, int] | None, pixsize: float | None

@@ -11,7 +11,9 @@ import numpy as np
 from vis2img.errors import MeasurementSetError, first_line
 from vis2img.ms.metadata import Metadata, utc_times
 from vis2img.ms.selection import Band
-from vis2img.ms.tables import open_table
+from vis2img.ms.tables import open_table, row_sample
+
+_LOOKED_AT = 1024  # rows in which a column may have its first value
 
 
 class Columns:
@@ -29,6 +31,7 @@ class Columns:
         self._table = main if mine.all() else main.selectrows(np.flatnonzero(mine))
         self._known = {name: values if mine.all() else values[mine] for name, values in known.items()}
         self._names = frozenset(self._table.colnames())
+        self._firsts: dict[str, int | None] = {}
         # A column may exist without values in these rows (WEIGHT_SPECTRUM often does): only those asked for must.
         needed = ["FLAG", band.column, *([] if weights in ("auto", "none") else [weights])]
         missing = [name for name in needed if not self.has(name)]
@@ -47,12 +50,19 @@ class Columns:
         self._where = f"field {part.field}, spectral window {part.spw}"
 
     def has(self, name: str) -> bool:
-        """Return whether a column is there and has values."""
-        return name in self._names and self._table.iscelldefined(name, 0)
+        """Return whether a column is there and has values in some of the rows."""
+        return name in self._names and self._first(name) is not None
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of one cell."""
-        return np.shape(self._table.getcell(name, 0))
+        """Return the shape of one cell, that of the first row with a value."""
+        return np.shape(self._table.getcell(name, self._first(name) or 0))
+
+    def _first(self, name: str) -> int | None:
+        """Return the first row with a value, among a sample of them; None where there is none."""
+        if name not in self._firsts:
+            rows = row_sample(self._table.nrows(), _LOOKED_AT)
+            self._firsts[name] = next((row for row in rows.tolist() if self._table.iscelldefined(name, row)), None)
+        return self._firsts[name]
 
     def check(self, name: str, shape: tuple[int, ...] | None = None) -> None:
         """Refuse cells of another shape than the sub-tables say: the compiled loops trust the numbers of them.
@@ -87,22 +97,53 @@ class Columns:
             values = self._table.getcol(name)
         return utc_times(self._table, values, self.path) if name == "TIME" else values
 
-    def chunk(self, names: list[str], start: int, count: int, room: int) -> dict[str, np.ndarray]:
+    def chunk(
+        self, names: list[str], start: int, count: int, room: int
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return ``count`` rows of columns, valid until this thread asks for the next; at most ``room`` rows.
 
         Each thread reads into memory of its own again and again, which takes half the time of fresh arrays.
         casacore reads one chunk at a time, while other threads work on theirs.
+
+        Returns
+        -------
+        values : dict of arrays [row, ...]
+        empty : dict of bool [row]
+            The rows in which a column has no value, of those columns that have such; the values are 0 there.
         """
-        buffers = self._buffers.__dict__
+        buffers, empty = self._buffers.__dict__, {}
         with self.lock:
             for name in names:
                 with self._telling(name):
                     if name not in buffers:
-                        one = np.asarray(self._table.getcol(name, start, 1))
+                        one = np.asarray(self._table.getcol(name, self._first(name) or 0, 1))
                         self.check(name, one.shape[1:])
                         buffers[name] = np.empty((room, *one.shape[1:]), one.dtype)
-                    self._table.getcolnp(name, buffers[name][:count], start, count)
-        return {name: buffers[name][:count] for name in names}
+                    try:
+                        self._table.getcolnp(name, buffers[name][:count], start, count)
+                    except RuntimeError:
+                        gaps = self._gaps(name, start, count)
+                        if not gaps.any():
+                            raise
+                        empty[name] = gaps
+                        self._fill(name, buffers[name], start, ~gaps)
+        return {name: buffers[name][:count] for name in names}, empty
+
+    def gaps(self, name: str) -> tuple[int, int]:
+        """Return in how many rows a column has no value, and how many rows there are; slow."""
+        nrow = self._table.nrows()
+        return int(self._gaps(name, 0, nrow).sum()), nrow
+
+    def _gaps(self, name: str, start: int, count: int) -> np.ndarray:
+        """Return which rows have no value in a column, bool [row]; slow, for chunks that casacore could not read."""
+        return np.array([not self._table.iscelldefined(name, row) for row in range(start, start + count)])
+
+    def _fill(self, name: str, buffer: np.ndarray, start: int, there: np.ndarray) -> None:
+        """Read the rows that are ``there``, run by run; the others become 0."""
+        edges = np.flatnonzero(np.diff(there, prepend=False, append=False))
+        buffer[: len(there)] = 0
+        for first, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            self._table.getcolnp(name, buffer[first:stop], start + first, stop - first)
 
     @contextlib.contextmanager
     def _telling(self, name: str) -> Iterator[None]:

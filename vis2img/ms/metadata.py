@@ -25,6 +25,9 @@ from vis2img.ms.subtables import (
     SpectralWindow,
     antennas,
     data_descriptions,
+    feed_cautions,
+    flagged_rows,
+    observing_modes,
     spectral_windows,
     telescope,
 )
@@ -48,6 +51,8 @@ class Partition:
     spw: int
     corrs: tuple[str, ...]
     nrow: int
+    cross: bool = True
+    """Whether some rows are of two antennas; False only where all rows were looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +79,10 @@ class Metadata:
     """The light columns of every row (times, antennas, uvw, ids), where all were looked at."""
     setups: tuple[tuple[int, tuple[str, ...]], ...] = ()
     """Spectral window and correlations of each DATA_DESC_ID."""
+    intents: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """What each field was observed for, in capitals, as STATE has it (OBS_MODE: OBSERVE_TARGET#ON_SOURCE, ...)."""
+    cautions: tuple[str, ...] = ()
+    """What a user should know of an image of this set, such as beams away from the field; no reason to refuse it."""
 
     @property
     def data_columns(self) -> tuple[str, ...]:
@@ -108,6 +117,20 @@ class Metadata:
             rows["TIME"] = utc_times(main, rows["TIME"], self.path)
         mine = (rows["FIELD_ID"] == partition.field) & (rows["DATA_DESC_ID"] == partition.ddid)
         return np.unique(rows["TIME"][mine])
+
+    def share_samples(self, part: Partition, other: Partition) -> bool:
+        """Return whether most samples (time and baseline) of a partition are in another too; of the first rows."""
+        names = ("FIELD_ID", "DATA_DESC_ID", "TIME", "ANTENNA1", "ANTENNA2")
+        rows = self.rows
+        if rows is None:
+            main = open_table(self.path)
+            rows = {name: main.getcol(name, 0, min(self.nrow, _ROW_BUDGET)) for name in names}
+        mine, theirs = (
+            (rows["FIELD_ID"] == each.field) & (rows["DATA_DESC_ID"] == each.ddid) for each in (part, other)
+        )
+        keys = [np.unique(rows[name], return_inverse=True)[1].astype(np.int64) for name in names[2:]]
+        sample = (keys[0] * (keys[1].max(initial=0) + 1) + keys[1]) * (keys[2].max(initial=0) + 1) + keys[2]
+        return bool(mine.any() and np.isin(sample[mine], sample[theirs]).mean() > 0.5)
 
     def band(self, spw: int) -> tuple[float, float]:
         """Return the lowest and highest frequency in Hz that tell of the receiver behind a spectral window.
@@ -203,12 +226,16 @@ def read_metadata(path: str | Path) -> Metadata:
     sky = fields(path, _axes_of(main, path), _spans(sample["TIME"], sample["FIELD_ID"]))
     scale = main.nrows() / max(1, len(rows))
     counts = _pairs(sample["FIELD_ID"], sample["DATA_DESC_ID"])
-    partitions = _partitions(counts, setups, len(sky), scale, problems)
+    cross = sample["ANTENNA1"] != sample["ANTENNA2"]
+    correlated = set(_pairs(sample["FIELD_ID"][cross], sample["DATA_DESC_ID"][cross]))
+    exact = len(rows) == main.nrows()
+    partitions = _partitions(counts, setups, len(sky), scale, problems, correlated if exact else None)
+    flagged_setups = flagged_rows(path, "DATA_DESCRIPTION", {p.ddid for p in partitions})
+    flagged_fields = flagged_rows(path, "FIELD", {p.field for p in partitions})
     problems += [sky[number].trouble for number in dict.fromkeys(p.field for p in partitions) if sky[number].trouble]
     times = np.unique(sample["TIME"])
     if main.nrows() == 0:
         problems.append("the main table has no row")
-    cross = sample["ANTENNA1"] != sample["ANTENNA2"]
     length = np.hypot(sample["UVW"][cross, 0], sample["UVW"][cross, 1])
     length = length[length < LONGEST_BASELINE]  # not true for NaN
     if main.nrows() and not np.any(length > 0):
@@ -223,14 +250,16 @@ def read_metadata(path: str | Path) -> Metadata:
         dish_diameter=dish_diameter,
         columns=columns,
         nrow=main.nrows(),
-        exact=len(rows) == main.nrows(),
+        exact=exact,
         time_range=(float(times[0]), float(times[-1])) if len(times) else (math.nan, math.nan),
         ntimes=len(times),
         interval=float(np.median(sample["INTERVAL"])) if len(sample["INTERVAL"]) else math.nan,
         uv_range_m=(float(length.min()), float(length.max())) if len(length) else (0.0, 0.0),
         problems=tuple(problems),
-        rows=sample if len(rows) == main.nrows() else None,
+        rows=sample if exact else None,
         setups=tuple(setups),
+        intents=_intents(path, sample),
+        cautions=(*flagged_setups, *flagged_fields, *feed_cautions(path, sample)),
     )
 
 
@@ -279,7 +308,7 @@ def utc_times(main: table, times: np.ndarray, path: Path) -> np.ndarray:
 def _sample_main(main: table, path: Path, rows: np.ndarray) -> dict[str, np.ndarray]:
     part = main if len(rows) == main.nrows() else main.selectrows(rows)
     sample = {"INTERVAL": np.zeros(0)}
-    optional = sample.keys() & set(main.colnames())
+    optional = {"INTERVAL", "STATE_ID", "FEED1"} & set(main.colnames())
     for name in ("TIME", "ANTENNA1", "ANTENNA2", "UVW", "FIELD_ID", "DATA_DESC_ID", *optional):
         try:
             sample[name] = part.getcol(name) if len(rows) else np.zeros((0, 3) if name == "UVW" else 0)
@@ -287,6 +316,17 @@ def _sample_main(main: table, path: Path, rows: np.ndarray) -> dict[str, np.ndar
             raise MeasurementSetError(f"{path}: cannot read the column {name}: {error}".strip()) from error
     sample["TIME"] = utc_times(main, sample["TIME"], path)
     return sample
+
+
+def _intents(path: Path, sample: dict[str, np.ndarray]) -> dict[int, frozenset[str]]:
+    """Return what each field was observed for."""
+    modes = observing_modes(path) if "STATE_ID" in sample else ()
+    result: dict[int, set[str]] = {}
+    for pair in _pairs(sample["FIELD_ID"], sample["STATE_ID"]) if modes else ():
+        state = pair & 0xFFFFFFFF
+        if state < len(modes) and modes[state]:
+            result.setdefault(pair >> 32, set()).add(modes[state])
+    return {number: frozenset(found) for number, found in result.items()}
 
 
 def _pairs(field: np.ndarray, ddid: np.ndarray) -> dict[int, int]:
@@ -302,6 +342,7 @@ def _partitions(
     nfield: int,
     scale: float,
     problems: list[str],
+    correlated: set[int] | None = None,
 ) -> tuple[Partition, ...]:
     result = []
     for pair, count in sorted(counts.items()):
@@ -310,5 +351,6 @@ def _partitions(
             problems.append(f"rows with FIELD_ID {field}, DATA_DESC_ID {ddid} point outside their sub-table")
             continue
         spw, corrs = setups[ddid]
-        result.append(Partition(field, ddid, spw, corrs, round(count * scale)))
+        cross = correlated is None or pair in correlated
+        result.append(Partition(field, ddid, spw, corrs, round(count * scale), cross))
     return tuple(result)

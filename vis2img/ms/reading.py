@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import pairwise
@@ -17,10 +18,10 @@ from itertools import pairwise
 import numpy as np
 
 from vis2img.coordinates import turn_uvw
-from vis2img.errors import MeasurementSetError
+from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgWarning
 from vis2img.ms.columns import Columns
 from vis2img.ms.metadata import Metadata
-from vis2img.ms.selection import Band, select_rows
+from vis2img.ms.selection import Band, Selection, hand_cautions, resolve, select_rows
 from vis2img.progress import Progress, no_progress
 from vis2img.visibilities import Origin, Visibilities
 
@@ -68,7 +69,7 @@ class PartReader:
                 f"{meta.path}: {band.column} has {nchan} channels, SPECTRAL_WINDOW {spw.id} lists {len(spw.chan_freq)}"
             )
         light = {name: self._columns.whole(name) for name in _LIGHT}
-        self._rows = select_rows(meta, band.selection, light)
+        self._rows = select_rows(meta, band, light)
         self.weight_column: str = band.selection.weight_column
         if self.weight_column == "auto":
             self.weight_column = next((name for name in _AUTO_WEIGHTS if self._columns.has(name)), "none")
@@ -87,6 +88,7 @@ class PartReader:
     def forget(self) -> None:
         """Start to count anew what :meth:`trouble` tells of."""
         self._tally = np.zeros(6, np.int64)
+        self._gaps: dict[str, str] = {}  # column with rows without a value: what became of them
 
     @property
     def nrow(self) -> int:
@@ -124,7 +126,9 @@ class PartReader:
 
         def reduce(rows: np.ndarray, out: slice) -> np.ndarray:
             first, stop = int(rows[0]), int(rows[-1]) + 1
-            chunk = self._columns.chunk(names, first, stop - first, self.chunk_rows)
+            chunk, empty = self._columns.chunk(names, first, stop - first, self.chunk_rows)
+            if empty:
+                self._mend(chunk, empty, first, rows - first)
             tally = self._reduce(chunk, rows - first, wanted, results, out)
             with lock:
                 done[0] += len(rows)
@@ -137,6 +141,7 @@ class PartReader:
         with ThreadPoolExecutor(max(1, nthreads)) as pool:
             tallies += pool.map(lambda span: reduce(positions[span], span), spans[1:])
         self._tally += sum(tallies)
+        self._tell_gaps()
         pick = slice(None) if rows is None else rows
         return [
             Visibilities(
@@ -153,6 +158,41 @@ class PartReader:
             )
             for (stokes, _), (vis, weight) in zip(band.hands, results, strict=True)
         ]
+
+    def _mend(self, chunk: dict[str, np.ndarray], empty: dict[str, np.ndarray], first: int, rows: np.ndarray) -> None:
+        """Refuse rows without visibilities, leave out those without flags or weights, but take WEIGHT where it is.
+
+        Raises
+        ------
+        MeasurementSetError
+            Names the column of visibilities, and in how many rows it has no value.
+        """
+        for name, gaps in empty.items():
+            if not gaps[rows].any():
+                continue
+            if name == self.band.column:
+                raise MeasurementSetError(self._gap_text(name) + "; choose another column with --column, or fill it")
+            if name == "WEIGHT_SPECTRUM" and self._columns.has("WEIGHT"):
+                own, also = self._columns.chunk(["WEIGHT"], first, len(gaps), self.chunk_rows)
+                chunk[name][gaps] = own["WEIGHT"][gaps][:, np.newaxis, :]
+                self._gaps[name] = "weighed by WEIGHT"
+                gaps = also.get("WEIGHT", np.zeros(len(gaps), bool))
+            if gaps[rows].any():
+                chunk["FLAG"][gaps] = True
+                self._gaps[name] = "left out"
+
+    def _tell_gaps(self) -> None:
+        """Warn of columns that had no value in some rows, and forget them."""
+        for name, what in self._gaps.items():
+            warnings.warn(f"{self._gap_text(name)}, which are {what}", Vis2imgWarning, stacklevel=2)
+        self._gaps.clear()
+
+    def _gap_text(self, name: str) -> str:
+        gaps, nrow = self._columns.gaps(name)
+        return (
+            f"{self.meta.path}: {name} has no value in {gaps:,} of the {nrow:,} rows of field "
+            f"{self.band.field.name!r}, spectral window {self.band.partition.spw}"
+        )
 
     def _reduce(
         self,
@@ -220,6 +260,34 @@ class PartReader:
             advice = f"; choose another with --column ({', '.join(others)})" if others else ""
             return f"{where}: the column {column} holds zeros only{advice}"
         return None
+
+
+def open_parts(meta: Metadata, selection: Selection) -> list[PartReader]:
+    """Open what a selection reads, one part for each spectral window and polarisation set-up.
+
+    Warns of what a user should know of the set. Of several windows those that cannot be imaged are left out and told.
+
+    Raises
+    ------
+    MeasurementSetError, ParameterError
+        If the selection is outside the data, or none of its windows can be read.
+    """
+    bands = resolve(meta, selection)
+    readers: list[PartReader] = []
+    troubles: list[MeasurementSetError | ParameterError] = []
+    for band in bands:
+        try:
+            readers.append(PartReader(meta, band))
+        except (MeasurementSetError, ParameterError) as error:
+            troubles.append(error)
+    if not readers:
+        raise troubles[0]
+
+    left_out = [f"{error}; this spectral window is left out" for error in troubles]
+    cautions = [f"{meta.path}: {text}" for text in (*meta.cautions, *hand_cautions(meta, bands))]
+    for text in dict.fromkeys([*cautions, *left_out]):
+        warnings.warn(text, Vis2imgWarning, stacklevel=2)
+    return readers
 
 
 def _chunks(positions: np.ndarray, length: int) -> list[slice]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from vis2img.errors import MeasurementSetError, ParameterError
+from vis2img.ms.choice import Choice, choose
 from vis2img.ms.fields import FieldInfo
 from vis2img.ms.metadata import LONGEST_BASELINE, Metadata, Partition
+from vis2img.ms.stokes import NEEDS, Hands, stokes_hands
 from vis2img.shapes import Float64, Int
 from vis2img.units import Antennas, IndexRange, Spws
+
+_OTHER_HAND = {"XX": "YY", "YY": "XX", "RR": "LL", "LL": "RR"}
+_NAMED = 8  # windows that a message names
 
 
 @dataclass(frozen=True)
@@ -20,16 +26,17 @@ class Selection:
     """Which visibilities of a measurement set are read."""
 
     field: str | None = None
-    """Field name or FIELD_ID; default: the first field that has data."""
+    """Field name (all rows of FIELD that have it) or FIELD_ID. Default: the first observed as a target (STATE), else
+    the first that is no calibrator, else the first that has data."""
     spw: Spws | None = None
-    """Spectral windows (SPECTRAL_WINDOW_ID): 0, or 0,2, or all; default: the first that has data and can form
-    the Stokes parameters."""
+    """Spectral windows (SPECTRAL_WINDOW_ID): 0, or 0,2, or all. Default: all of one receiver that can form the Stokes
+    parameters, but channel averages of others."""
     column: str | None = None
     """Data column; default: CORRECTED_DATA, else DATA, else MODEL_DATA, whichever is there first."""
     channels: IndexRange = (None, None)
     """Channels start:stop, in the order of increasing frequency."""
     times: IndexRange = (None, None)
-    """Timesteps start:stop, counted over the distinct times of the field and spectral window."""
+    """Timesteps start:stop, counted over the distinct times of the field in all spectral windows that are read."""
     antennas: Antennas | None = None
     """Only baselines between these antennas (names or numbers)."""
     weight_column: Literal["auto", "WEIGHT_SPECTRUM", "WEIGHT", "none"] = "auto"
@@ -45,41 +52,6 @@ class Selection:
                 raise ParameterError(f"{name} {shown} selects nothing; write start:stop with 0 <= start < stop")
         if not self.stokes or set(self.stokes) - set("IQUV") or len(set(self.stokes)) < len(self.stokes):
             raise ParameterError(f"stokes {self.stokes!r} is unknown; write I, or several of I, Q, U and V: IQUV")
-
-
-@dataclass(frozen=True)
-class Hands:
-    """The correlations that form a Stokes parameter: (first + sign * second) * factor.
-
-    A single correlation has ``first == second`` and sign 0.
-    """
-
-    first: int
-    second: int
-    sign: float
-    factor: complex
-    label: str
-
-
-# Stokes parameters of linear and circular feeds (Hamaker & Bregman 1996, A&AS 117, 161), as casacore counts
-# them: I = (XX + YY) / 2. One parallel hand alone counts as I of an unpolarised sky.
-_RECIPES: dict[str, tuple[tuple[tuple[str, ...], float, complex], ...]] = {
-    "I": (
-        (("I",), 0, 1),
-        (("XX", "YY"), 1, 0.5),
-        (("RR", "LL"), 1, 0.5),
-        *(((hand,), 0, 1) for hand in ("XX", "YY", "RR", "LL")),
-    ),
-    "Q": ((("Q",), 0, 1), (("XX", "YY"), -1, 0.5), (("RL", "LR"), 1, 0.5)),
-    "U": ((("U",), 0, 1), (("XY", "YX"), 1, 0.5), (("RL", "LR"), -1, -0.5j)),
-    "V": ((("V",), 0, 1), (("XY", "YX"), -1, -0.5j), (("RR", "LL"), -1, 0.5)),
-}
-_NEEDS = {
-    "I": "XX and YY, or RR and LL",
-    "Q": "XX and YY, or RL and LR",
-    "U": "XY and YX, or RL and LR",
-    "V": "XY and YX, or RR and LL",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +71,15 @@ class Band:
     """Their frequencies in Hz."""
     chan_width: float
     """Their width in Hz."""
+    span: tuple[float, float] | None = None
+    """First and last time that are read, s (MJD, UTC); None: all."""
+
+
+def choice_of(meta: Metadata, selection: Selection) -> Choice:
+    """Return which partitions a selection takes, and what it leaves out; see :func:`vis2img.ms.choice.choose`."""
+    if meta.problems and not meta.all_partitions:
+        raise MeasurementSetError(f"{meta.path}: {'; '.join(meta.problems)}")
+    return choose(meta, selection.field, selection.spw, selection.stokes)
 
 
 def resolve(meta: Metadata, selection: Selection) -> list[Band]:
@@ -116,30 +97,60 @@ def resolve(meta: Metadata, selection: Selection) -> list[Band]:
     MeasurementSetError, ParameterError
         Name what is missing and what there is.
     """
-    if meta.problems and not meta.all_partitions:
-        raise MeasurementSetError(f"{meta.path}: {'; '.join(meta.problems)}")
-    partitions = _partitions(meta, selection)
+    partitions = choice_of(meta, selection).partitions
     column = _data_column(meta, selection)
     weights = selection.weight_column
     if weights not in ("auto", "none") and weights not in meta.columns:
         raise MeasurementSetError(f"{meta.path} has no column {weights}; use weight_column auto or none")
 
-    bands = []
+    bands, span = [], _span(meta, selection, partitions)
     for partition, chans in zip(partitions, _channels(meta, selection, partitions), strict=True):
         spw, hands = meta.spws[partition.spw], _hands(meta, partition, selection)
         freqs = np.ascontiguousarray(spw.chan_freq[chans])
-        field = _field(meta, selection, partition)
-        bands.append(Band(selection, partition, field, column, hands, chans, freqs, spw.chan_width))
+        field = _field(meta, partition, span)
+        bands.append(Band(selection, partition, field, column, hands, chans, freqs, spw.chan_width, span))
     return [band for band in bands if len(band.chans)]
 
 
-def select_rows(meta: Metadata, selection: Selection, light: dict[str, np.ndarray]) -> np.ndarray:
+def hand_cautions(meta: Metadata, bands: Sequence[Band]) -> list[str]:
+    """Return what is to be said of Stokes I that is made of one hand, although the other was observed too."""
+    single = {
+        band.partition.spw: hands.label
+        for band in bands
+        for stokes, hands in band.hands
+        if stokes == "I" and hands.sign == 0 and hands.label != "I"
+    }
+    if not single:
+        return []
+    labels = set(single.values())
+    fields = {band.partition.field for band in bands}
+    there = {
+        (corr, p.spw)
+        for p in meta.all_partitions
+        if p.field in fields
+        for corr in p.corrs
+        if corr in _OTHER_HAND and _OTHER_HAND[corr] in labels
+    }
+    missing = sorted({corr for corr, _ in there} - labels)
+    if missing:
+        spws = sorted(spw for corr, spw in there if corr in missing)
+        return [
+            f"Stokes I is made of {', '.join(sorted(labels))} alone, as if the sky were unpolarised; "
+            f"{', '.join(missing)} is in spectral window {', '.join(map(str, spws))} (--spw all for both)"
+        ]
+    if len(labels) > 1:
+        own = ", ".join(f"{label} of spectral window {spw}" for spw, label in sorted(single.items())[:_NAMED])
+        return [f"Stokes I is the mean of hands in windows of their own ({own})"]
+    return []
+
+
+def select_rows(meta: Metadata, band: Band, light: dict[str, np.ndarray]) -> np.ndarray:
     """Return which rows of a field and spectral window are read: cross-correlations of the times and antennas.
 
     Parameters
     ----------
     meta : Metadata
-    selection : Selection
+    band : Band
     light : dict of arrays [row]
         The columns ANTENNA1, ANTENNA2, TIME and UVW.
 
@@ -153,7 +164,7 @@ def select_rows(meta: Metadata, selection: Selection, light: dict[str, np.ndarra
     MeasurementSetError, ParameterError
         If none is left; names the reason.
     """
-    keep = light["ANTENNA1"] != light["ANTENNA2"]
+    selection, keep = band.selection, light["ANTENNA1"] != light["ANTENNA2"]
     if not keep.any():
         raise MeasurementSetError(f"{meta.path} holds autocorrelations only: nothing to image")
 
@@ -163,10 +174,12 @@ def select_rows(meta: Metadata, selection: Selection, light: dict[str, np.ndarra
         if not keep.any():
             raise ParameterError(f"{meta.path} has no baseline between the antennas {', '.join(selection.antennas)}")
 
-    if selection.times != (None, None):
-        times, step = np.unique(light["TIME"], return_inverse=True)
-        span = _index_slice(selection.times, len(times), f"{meta.path}: times", "the observation")
-        keep &= (step >= span.start) & (step < span.stop)
+    if band.span is not None:
+        keep &= (light["TIME"] >= band.span[0]) & (light["TIME"] <= band.span[1])
+        if not keep.any():
+            raise ParameterError(
+                f"{meta.path}: spectral window {band.partition.spw} has no cross-correlation at the times chosen"
+            )
 
     keep &= (np.abs(light["UVW"]) < LONGEST_BASELINE).all(axis=1)  # not true for NaN
     if not keep.any():
@@ -183,17 +196,19 @@ def _allowed_antennas(meta: Metadata, names: tuple[str, ...], light: dict[str, n
     highest = max(int(light[name].max()) for name in ("ANTENNA1", "ANTENNA2"))
     allowed = np.zeros(max(len(meta.antennas), highest + 1), dtype=bool)
     for name in names:
-        index = meta.antennas.index(name) if name in meta.antennas else int(name) if name.isdecimal() else -1
-        if not 0 <= index < len(allowed):
+        numbers = [number for number, own in enumerate(meta.antennas) if own == name]
+        if not numbers and name.isdecimal() and int(name) < len(allowed):
+            numbers = [int(name)]
+        if not numbers:
             raise ParameterError(
                 f"{meta.path} has no antenna {name!r}; it has {', '.join(meta.antennas[:8])}"
                 + (", ..." if len(meta.antennas) > 8 else "")
             )
-        allowed[index] = True
+        allowed[numbers] = True
     return allowed
 
 
-def _channels(meta: Metadata, selection: Selection, partitions: list[Partition]) -> list[np.ndarray]:
+def _channels(meta: Metadata, selection: Selection, partitions: Sequence[Partition]) -> list[np.ndarray]:
     """Return the channels of each partition that are read, in the order of increasing frequency.
 
     Over several spectral windows channels are counted as WSClean counts them: all distinct frequencies, increasing.
@@ -201,9 +216,9 @@ def _channels(meta: Metadata, selection: Selection, partitions: list[Partition])
     freqs = [meta.spws[each.spw].chan_freq for each in partitions]
     orders = [np.argsort(freq, kind="stable") for freq in freqs]
     what = f"{meta.path}: channels"
-    if len(partitions) == 1:
+    if len({each.spw for each in partitions}) == 1:
         where = f"spectral window {partitions[0].spw}"
-        return [orders[0][_index_slice(selection.channels, len(orders[0]), what, where)]]
+        return [orders[0][_index_slice(selection.channels, len(orders[0]), what, where)]] * len(partitions)
     every = np.unique(np.concatenate(freqs))
     wanted = every[_index_slice(selection.channels, len(every), what, "the spectral windows")]
     return [order[np.isin(freq[order], wanted)] for freq, order in zip(freqs, orders, strict=True)]
@@ -216,22 +231,20 @@ def _index_slice(bounds: tuple[int | None, int | None], n: int, what: str, where
     return slice(start, stop)
 
 
-def stokes_hands(stokes: str, corrs: tuple[str, ...]) -> Hands | None:
-    """Return how ``corrs`` form a Stokes parameter, or None when they cannot."""
-    for names, sign, factor in _RECIPES[stokes]:
-        if all(name in corrs for name in names):
-            first, second = corrs.index(names[0]), corrs.index(names[-1])
-            return Hands(first, second, sign, factor, ("-" if sign < 0 else "+").join(names))
-    return None
+def _span(meta: Metadata, selection: Selection, partitions: Sequence[Partition]) -> tuple[float, float] | None:
+    """Return the first and last time that are read; timesteps are counted over all partitions together."""
+    if selection.times == (None, None):
+        return None
+    times = np.unique(np.concatenate([meta.times_of(partition) for partition in partitions]))
+    chosen = times[_index_slice(selection.times, len(times), f"{meta.path}: times", "the observation")]
+    return float(chosen[0]), float(chosen[-1])
 
 
-def _field(meta: Metadata, selection: Selection, partition: Partition) -> FieldInfo:
+def _field(meta: Metadata, partition: Partition, span: tuple[float, float] | None) -> FieldInfo:
     """Return the field where it is at the times that are read; refuse one that has no direction."""
     field = meta.fields[partition.field]
-    if field.moves and selection.times != (None, None):
-        times = meta.times_of(partition)
-        chosen = times[_index_slice(selection.times, len(times), f"{meta.path}: times", "the observation")]
-        field = field.at((float(chosen[0]), float(chosen[-1])))
+    if field.moves and span is not None:
+        field = field.at(span)
     field.check(meta.path, 1 / meta.uv_max if meta.uv_max > 0 else math.inf)
     return field
 
@@ -243,47 +256,11 @@ def _hands(meta: Metadata, partition: Partition, selection: Selection) -> tuple[
         if hands is None:
             raise MeasurementSetError(
                 f"{meta.path}: spectral window {partition.spw} has the correlations "
-                f"{', '.join(partition.corrs) or 'none'}; Stokes {stokes} needs {_NEEDS[stokes]}"
+                f"{', '.join(partition.corrs) or 'none'}; Stokes {stokes} needs {NEEDS[stokes]}"
                 + (f" ({meta.problems[0]})" if not partition.corrs and meta.problems else "")
             )
         result.append((stokes, hands))
     return tuple(result)
-
-
-def _partitions(meta: Metadata, selection: Selection) -> list[Partition]:
-    fields = {p.field for p in meta.all_partitions}
-    wanted = _field_id(meta, selection.field, fields)
-    options = [p for p in meta.all_partitions if wanted is None or p.field == wanted]
-    usable = [p for p in options if all(stokes_hands(s, p.corrs) for s in selection.stokes)]
-    first = (usable or options)[0]
-    if selection.spw is None:
-        return [first]
-    options = [p for p in options if p.field == (first.field if wanted is None else wanted)]
-    if selection.spw == "all":
-        chosen = [p for p in usable if p.field == first.field] or [first]
-    else:
-        numbers = (selection.spw,) if isinstance(selection.spw, int) else tuple(map(int, selection.spw))
-        there = sorted({p.spw for p in options})
-        for number in numbers:
-            if number not in there:
-                raise ParameterError(
-                    f"{meta.path}: spectral window {number} has no data here; choose from {', '.join(map(str, there))}"
-                )
-        chosen = [p for p in options if p.spw in numbers]
-    return sorted(chosen, key=lambda p: float(meta.spws[p.spw].chan_freq.min()))
-
-
-def _field_id(meta: Metadata, field: str | None, present: set[int]) -> int | None:
-    if field is None:
-        return None
-    matches = [f.id for f in meta.fields if f.name == field]
-    if not matches and field.isdecimal():
-        matches = [int(field)]
-    for candidate in matches:
-        if candidate in present:
-            return candidate
-    known = ", ".join(f"{i} ({meta.fields[i].name})" for i in sorted(present)[:8])
-    raise ParameterError(f"{meta.path}: no data for field {field!r}; fields with data: {known}")
 
 
 def _data_column(meta: Metadata, selection: Selection) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vis2img.errors import MeasurementSetError
-from vis2img.ms.tables import measinfo, subtable, table
+from vis2img.ms.tables import has_subtable, measinfo, subtable, table
+from vis2img.units import ARCSEC, format_angle
 
 # Stokes codes of casacore (measures/Stokes.h) that an interferometer writes.
 _CORRS = "I Q U V RR RL LR LL XX XY YX YY RX RY LX LY XR XL YR YL"
 CORR_NAMES = dict(enumerate(_CORRS.split(" "), start=1))
+_SHOWN = 8  # rows of a sub-table that are named
 # Frames of frequencies (casacore measures/MFrequency.h), by the number that MEAS_FREQ_REF has.
 FREQ_FRAMES = dict(enumerate(["REST", "LSRK", "LSRD", "BARY", "GEO", "TOPO", "GALACTO", "LGROUP", "CMB"]))
 
@@ -103,3 +106,47 @@ def telescope(path: Path) -> str:
     """Return the name of the telescope."""
     with subtable(path, "OBSERVATION") as t:
         return str(t.getcell("TELESCOPE_NAME", 0)) if t.nrows() else "unknown"
+
+
+def observing_modes(path: Path) -> tuple[str, ...]:
+    """Return OBS_MODE of each row of STATE, in capitals; none, where there is no such table."""
+    if not has_subtable(path, "STATE"):
+        return ()
+    with subtable(path, "STATE") as t:
+        told = t.nrows() and "OBS_MODE" in t.colnames()
+        return tuple(str(mode).upper() for mode in t.getcol("OBS_MODE")) if told else ()
+
+
+def flagged_rows(path: Path, name: str, used: set[int]) -> list[str]:
+    """Return a line for each row of a sub-table in ``used`` whose FLAG_ROW is set, though its data are read."""
+    with subtable(path, name) as t:
+        if not t.nrows() or "FLAG_ROW" not in t.colnames():
+            return []
+        flagged = [number for number in np.flatnonzero(t.getcol("FLAG_ROW")).tolist() if number in used]
+    return [f"{name} row {number} has FLAG_ROW set; its data are used as FLAG says" for number in flagged[:_SHOWN]]
+
+
+def feed_cautions(path: Path, rows: Mapping[str, np.ndarray]) -> list[str]:
+    """Return what is to be said of feeds: beams away from the pointing, and several beams within a field."""
+    cautions = []
+    if has_subtable(path, "FEED"):
+        with subtable(path, "FEED") as t:
+            told = "BEAM_OFFSET" in t.colnames()
+            cells = [t.getcell("BEAM_OFFSET", i) for i in range(t.nrows()) if t.iscelldefined("BEAM_OFFSET", i)]
+        offsets = np.concatenate([np.zeros(1), *map(np.ravel, cells)]) if told else np.zeros(1)
+        largest = float(np.max(np.abs(offsets[np.isfinite(offsets)])))
+        if largest > ARCSEC:
+            cautions.append(
+                f"FEED has a BEAM_OFFSET of {format_angle(largest, 3)}, which is not applied: the dishes saw, and with "
+                "ASKAP the phase centre is, that far from where FIELD says"
+            )
+    if "FEED1" in rows and len(np.unique(rows["FEED1"])) > 1:
+        triples = np.unique(np.stack([rows[name] for name in ("FIELD_ID", "ANTENNA1", "FEED1")]), axis=1)
+        pairs, feeds = np.unique(triples[:2], axis=1, return_counts=True)  # some number antennas instead of feeds
+        several = np.unique(pairs[0, feeds > 1]).tolist()
+        if several:
+            cautions.append(
+                f"antennas have {feeds.max()} feeds (FEED1) in field {', '.join(map(str, several[:_SHOWN]))}, "
+                "which may be beams in different directions; they are imaged together"
+            )
+    return cautions

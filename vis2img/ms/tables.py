@@ -57,6 +57,11 @@ def open_table(path: Path, name: str = "") -> table:
         raise _damaged(target, error) from error
 
 
+def has_subtable(path: Path, name: str) -> bool:
+    """Return whether a measurement set has an optional sub-table."""
+    return (path / name / "table.dat").is_file()
+
+
 @contextlib.contextmanager
 def subtable(path: Path, name: str) -> Iterator[table]:
     """Give the sub-table ``name`` for the block, and tell what casacore cannot read of it in one line."""
