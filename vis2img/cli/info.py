@@ -167,14 +167,17 @@ def report(meta: Metadata) -> str:
 def _field_text(meta: Metadata, index: int) -> str:
     f = meta.fields[index]
     rows = sum(p.nrow for p in meta.partitions if p.field == f.id)
-    return f"{f.id} {f.name!r}  {direction_text(*f.phase_centre)} {f.frame}{_stored(f)}, {_rows(rows)}"
+    return f"{f.id} {f.name!r}  {_place(f)}, {_rows(rows)}"
 
 
-def _stored(f: FieldInfo) -> str:
-    """Return what a direction was made of: the frame that FIELD has it in, and how far it moves during the data."""
+def _place(f: FieldInfo) -> str:
+    """Return a direction, what frame FIELD has it in where that is another, and how far it moves during the data."""
+    if f.trouble:
+        return "no direction"
     told = [f"from {f.stored}"] if f.stored not in ("", f.frame) else []
     told += [f"moves by {format_angle(f.motion, 3)} either way"] if f.motion > 0 else []
-    return f" ({', '.join(told)})" if told else ""
+    more = f" ({', '.join(told)})" if told else ""
+    return f"{direction_text(*f.phase_centre)} {f.frame}{more}"
 
 
 def _spw_text(meta: Metadata, index: int) -> str:
