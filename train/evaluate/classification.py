@@ -9,7 +9,7 @@ import numpy as np
 
 from vis2img.errors import ParameterError
 from vis2img.train.evaluate.classifiers import FITS, cross_predictions
-from vis2img.train.evaluate.folds import Samples, check_classes, validation_folds, without_leaks
+from vis2img.train.evaluate.folds import Samples, check_classes, check_names, validation_folds, without_leaks
 from vis2img.train.evaluate.scores import Name, Pairs
 
 SHARES = (0.01, 0.05, 0.1, 0.3, 0.5, 1.0)
@@ -39,6 +39,7 @@ class Classification:
         train, test = without_leaks(train, test, self.folds)
         if len(np.unique(train.label)) < 2:
             raise ParameterError("classification needs sources of at least two classes")
+        check_names(train.label)
         if test is not None:
             check_classes(train, test)
         for seed in seeds:

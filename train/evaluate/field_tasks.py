@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from vis2img.errors import ParameterError, Vis2imgWarning
+from vis2img.pictures.groups import position_groups
 from vis2img.progress import Progress, renamed
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.evaluate.classification import SHARES, Classification
@@ -23,6 +26,7 @@ from vis2img.train.evaluate.simulated import (
     ALIKE,
     ENDS,
     PARAMETERS,
+    SAME_POSITION,
     SHIFTED,
     SourcePatches,
     TilePatches,
@@ -207,11 +211,29 @@ def read_fields(
         truths = read_truths(settings)
         others, _ = field_patches(settings, truths, (ALIKE,), renamed(progress, "imaging others"))
         others, left_out = _of_classes(others, truths, config.classes, "left out of the others")
+        others = _not_learnt(others, sources)
         facts["other fields"] = f"{_names(config.other_ms)}: {len(others.label)} sources"
         facts[left_out.name] = str(left_out)
         missing.append(left_out)
     tasks = FieldTasks(sources, tiles, others, config.tasks, config.shares, config.folds, config.rare)
     return tasks, facts, missing
+
+
+def _not_learnt(others: SourcePatches, sources: SourcePatches) -> SourcePatches:
+    """Return the sources of other fields that are not learnt: of one class within an arcsecond, they are the same."""
+    position = np.concatenate([sources.position, others.position])
+    place = position_groups(position[:, 0], position[:, 1], SAME_POSITION)
+    names = [f"{at} {name}" for at, name in zip(place, [*sources.label, *others.label], strict=True)]
+    known = np.isin(names[len(sources.label) :], names[: len(sources.label)])
+    if known.all():
+        raise ParameterError("all sources of the other fields are learnt from, too; give fields of another sky")
+    if known.any():
+        warnings.warn(
+            f"{int(known.sum())} of {len(known)} sources of the other fields are learnt from, too, and are left out",
+            Vis2imgWarning,
+            stacklevel=2,
+        )
+    return others.take(~known) if known.any() else others
 
 
 def _on_fields(settings: TrainConfig, ms: Sequence[str]) -> TrainConfig:

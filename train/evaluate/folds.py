@@ -101,8 +101,18 @@ def without_leaks(train: Samples, test: Samples | None, folds: int) -> tuple[Sam
     return train, without_copies(without_known(test, train), 1)[0]
 
 
+def check_names(label: np.ndarray) -> None:
+    """Refuse names of classes that differ by case or spaces alone: they are one class, called twice."""
+    names: dict[str, str] = {}
+    for name in map(str, np.unique(label)):
+        other = names.setdefault("".join(name.casefold().split()), name)
+        if other != name:
+            raise ParameterError(f"the classes {other!r} and {name!r} differ by case or spaces alone; call them alike")
+
+
 def check_classes(train: Samples, test: Samples) -> None:
-    """Refuse a test set that is empty, or has a class of which nothing can be learnt."""
+    """Refuse a test set that is empty, or has a class of which nothing can be learnt; say which classes it lacks."""
+    check_names(np.concatenate([train.label, test.label]))
     if not len(test):
         raise ParameterError("there are no test samples; give some, or leave the test set out for a cross-validation")
     unknown = np.setdiff1d(test.label, train.label)
@@ -110,6 +120,14 @@ def check_classes(train: Samples, test: Samples) -> None:
         known = ", ".join(map(str, np.unique(train.label)))
         raise ParameterError(
             f"there are test samples of the class {str(unknown[0])!r}, of which none can be learnt: there are {known}"
+        )
+    absent = np.setdiff1d(train.label, test.label)
+    if len(absent):
+        warnings.warn(
+            f"no test sample is of the class {', '.join(map(str, absent))}: means over classes are over the "
+            f"{len(np.unique(test.label))} others",
+            Vis2imgWarning,
+            stacklevel=2,
         )
 
 

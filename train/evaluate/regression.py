@@ -86,6 +86,8 @@ class Regression:
         With ``log`` a target that is not positive is refused.
         """
         train, test = without_leaks(self._usable(train), None if test is None else self._usable(test), self.folds)
+        if not len(train) or (test is not None and not len(test)):
+            raise ParameterError(f"no {'training' if not len(train) else 'test'} sample has a value of {self.target}")
         if test is not None:
             for method, fit in FITS.items():
                 yield from self._errors(method, seeds[0], test.label, fit(train)(test.inputs))

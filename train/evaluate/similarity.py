@@ -6,13 +6,14 @@ similarity of their embeddings to that of a query.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from vis2img.errors import ParameterError
-from vis2img.train.evaluate.folds import Samples, check_classes, without_leaks
+from vis2img.errors import ParameterError, Vis2imgWarning
+from vis2img.train.evaluate.folds import Samples, check_classes, check_names, without_leaks
 from vis2img.train.evaluate.neighbours import Index
 from vis2img.train.evaluate.scores import Name, Pairs
 
@@ -41,6 +42,9 @@ class Similarity:
             check_classes(gallery, queries)
         if len(np.unique(gallery.label)) < 2:
             raise ParameterError("similarity needs sources of at least two classes: of one, all are alike")
+        check_names(gallery.label)
+        if queries is None:
+            _tell_alone(gallery)
         mean = gallery.inputs.mean(axis=0)
         index = Index(gallery.inputs - mean, group=gallery.group, exact_up_to=len(gallery))
         left = len(gallery)
@@ -58,3 +62,16 @@ class Similarity:
             of_class = np.bincount(code, weights=share) / size
             yield Name("similarity", "cosine", "precision", float(k), seeds[0]), share.mean()
             yield Name("similarity", "cosine", "balanced precision", float(k), seeds[0]), of_class.mean()
+
+
+def _tell_alone(gallery: Samples) -> None:
+    """Warn of classes that lie in one group: as none of it is searched, their like cannot be found."""
+    names = np.unique(gallery.label)
+    alone = [str(name) for name in names if len(np.unique(gallery.group[gallery.label == name])) == 1]
+    if alone:
+        warnings.warn(
+            f"the class {', '.join(alone)} is in one group only, of which nothing is searched: its precision is 0, "
+            "whatever the representation",
+            Vis2imgWarning,
+            stacklevel=3,
+        )

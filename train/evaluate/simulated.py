@@ -69,7 +69,10 @@ class SourcePatches:
                 raise ParameterError(
                     f"no source is of the class {name!r}; there are {', '.join(np.unique(self.label))}"
                 )
-        rows = np.isin(self.label, names)
+        return self.take(np.isin(self.label, names))
+
+    def take(self, rows: np.ndarray) -> SourcePatches:
+        """Return the sources at ``rows`` (numbers or booleans)."""
         seen = {way: images[rows] for way, images in self.seen.items()}
         return SourcePatches(seen, self.label[rows], self.field[rows], self.position[rows], self.flux[rows])
 

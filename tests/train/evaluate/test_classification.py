@@ -63,7 +63,24 @@ def test_test_samples_that_are_training_samples_are_left_out():
         list(Classification(shares=(1.0,)).run(train, train.take(np.arange(100)), seeds=(0,)))
 
 
-@pytest.mark.parametrize("wrong", ["A", "c", " a"])
+def test_a_class_that_is_not_tested_is_told():
+    vectors, label = np.random.default_rng(0).normal(size=(60, 3)), np.array(["a", "b", "c"] * 20)
+    train, test = Samples(vectors[:40], label[:40], np.arange(40)), Samples(vectors[40:], label[40:], np.arange(20))
+    test = test.take(test.label != "c")
+    with pytest.warns(
+        Vis2imgWarning, match="no test sample is of the class c: means over classes are over the 2 others"
+    ):
+        list(Classification(shares=(1.0,)).run(train, test, seeds=(0,)))
+
+
+@pytest.mark.parametrize("names", [("FRI", "fri"), ("fr i", "fri"), ("fri ", "fri")])
+def test_classes_that_differ_by_case_or_spaces_alone_are_refused(names):
+    vectors, label = np.random.default_rng(0).normal(size=(40, 3)), np.array(names * 20)
+    with pytest.raises(ParameterError, match="differ by case or spaces alone"):
+        list(Classification().run(Samples(vectors, label, np.arange(40))))
+
+
+@pytest.mark.parametrize("wrong", ["x", "c"])
 def test_a_test_class_that_none_can_learn_is_named_with_those_there_are(wrong):
     vectors, label = np.random.default_rng(0).normal(size=(40, 3)), np.array(["a", "b"] * 20)
     train = Samples(vectors[:30], label[:30], np.arange(30))

@@ -142,3 +142,13 @@ def test_the_penalty_is_chosen_on_groups_that_were_held_out():
     x = rng.normal(size=(30, 25))[group] + 0.05 * rng.normal(size=(120, 25))
     spread = [np.std(ridge(Samples(x, target, g))(x)) for g in (group, np.arange(120))]
     assert spread[0] < 0.5 * spread[1]
+
+
+def test_a_set_without_a_value_is_told():
+    vectors, value = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20.0)
+    some, none = (Samples(vectors, each, np.arange(20)) for each in (value, np.full(20, np.nan)))
+    other = Samples(vectors + 1, np.full(20, np.nan), np.arange(20))
+    with pytest.raises(ParameterError, match="no test sample has a value of flux"):
+        list(Regression("flux").run(some, other))
+    with pytest.raises(ParameterError, match="no training sample has a value of flux"):
+        list(Regression("flux").run(none))

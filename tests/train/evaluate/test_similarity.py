@@ -34,6 +34,12 @@ def test_views_of_the_query_itself_are_no_hit():
     assert abs(alone - 0.5) < 0.15 and abs(grouped - 0.5) < 0.15
 
 
+def test_a_class_whose_like_is_not_searched_is_told():
+    vectors, label = np.random.default_rng(1).normal(size=(40, 3)), np.repeat(["a", "b"], 20)
+    with pytest.warns(Vis2imgWarning, match="the class b is in one group only"):
+        list(Similarity([1]).run(Samples(vectors, label, np.where(label == "b", 99, np.arange(40)))))
+
+
 def test_other_sources_are_queries_to_the_whole_gallery():
     rng = np.random.default_rng(5)
     label = np.repeat(["a", "b"], 20)
