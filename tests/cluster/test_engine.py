@@ -262,6 +262,7 @@ def running(folder: Path, *words: object, **environment: str) -> Iterator[subpro
             process.wait(20)
 
 
+@pytest.mark.filterwarnings("ignore:whoever reaches the Dask scheduler")
 def test_a_scheduler_that_is_there_is_joined_by_file_and_address(tmp_path, caplog, monkeypatch) -> None:
     file = tmp_path / "scheduler.json"
     scheduler = ("distributed.cli.dask_scheduler", "--scheduler-file", file, "--host", "127.0.0.1", "--port", 0)

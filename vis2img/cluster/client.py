@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import warnings
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +18,8 @@ from distributed.utils import json_load_robust
 from distributed.versions import VersionMismatchWarning
 
 import vis2img
-from vis2img.errors import Vis2imgError
+from vis2img.cluster.credentials import Credentials
+from vis2img.errors import Vis2imgError, Vis2imgWarning
 
 log = logging.getLogger("vis2img.cluster")
 ANSWER_SECONDS = 10.0
@@ -43,26 +45,38 @@ def address_of(scheduler: str, seconds: float) -> str:
         ) from error
 
 
-def open_client(address: str, seconds: float = ANSWER_SECONDS) -> Client:
-    """Return the client of the scheduler at ``address``.
+def open_client(address: str, seconds: float = ANSWER_SECONDS, credentials: Mapping[str, str] | None = None) -> Client:
+    """Return the client of the scheduler at ``address``; without credentials, those of Dask's configuration count.
 
     Raises
     ------
     Vis2imgError
         If none answers within ``seconds``.
     """
-    _check_scheduler(address, seconds)
+    security = Credentials(**credentials).security() if credentials else Security()
+    _check_scheduler(address, seconds, security)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VersionMismatchWarning)  # check_workers looks at versions
         # Results come from the workers themselves, not by way of the scheduler.
-        return Client(address, timeout=ANSWER_SECONDS, set_as_default=False, direct_to_workers=True)
+        return Client(address, timeout=ANSWER_SECONDS, set_as_default=False, direct_to_workers=True, security=security)
 
 
-def _check_scheduler(address: str, seconds: float) -> None:
+def warn_if_open(address: str) -> None:
+    """Warn of a scheduler that takes work from anyone, by one line."""
+    if not address.startswith(("tls://", "wss://")):
+        warnings.warn(
+            f"whoever reaches the Dask scheduler {address} can run code as you: its connections are not protected; "
+            "give it TLS (tls://, see docs/cluster.md) unless nobody else is on its machines and network",
+            Vis2imgWarning,
+            stacklevel=3,
+        )
+
+
+def _check_scheduler(address: str, seconds: float, security: Security) -> None:
     """Check that a Dask scheduler answers; a client waits for ever for what is none (distributed 2026.8)."""
 
     async def greet() -> None:
-        arguments = Security().get_connection_args("client")
+        arguments = security.get_connection_args("client")
         comm = await asyncio.wait_for(connect(address, timeout=seconds, **arguments), seconds + 1)
         await comm.close()
 

@@ -161,25 +161,33 @@ def connect(engine: Engine, *, patience: float = _PATIENCE) -> Connection:
     ParameterError
         If Slurm jobs need their memory.
     """
-    from vis2img.cluster.client import ANSWER_SECONDS, address_of, catch_dask_logs, check_workers, open_client
+    from vis2img.cluster.client import (
+        ANSWER_SECONDS,
+        address_of,
+        catch_dask_logs,
+        check_workers,
+        open_client,
+        warn_if_open,
+    )
 
     if engine.dashboard and not importlib.util.find_spec("bokeh"):
         raise Vis2imgError("the dashboard needs bokeh: pip install 'vis2img[dashboard]'")
     catch_dask_logs()
     deadline = time.monotonic() + patience
 
-    process = None
+    process = credentials = None
     with contextlib.ExitStack() as stack:
         if engine.scheduler is None or engine.scheduler == "slurm":
             process = _start(engine)
             stack.callback(process.close)
-            address = process.address()
+            address, credentials = process.address()
         else:
             address = address_of(engine.scheduler, patience)
 
-        client = open_client(address, ANSWER_SECONDS if process else min(patience, ANSWER_SECONDS))
+        client = open_client(address, ANSWER_SECONDS if process else min(patience, ANSWER_SECONDS), credentials)
         stack.callback(client.close)
         if not process:
+            warn_if_open(address)
             _wait_for_workers(client, max(1, engine.workers), deadline)
         if engine.scheduler is not None:
             check_workers(client)

@@ -11,7 +11,11 @@ it or dies in any way. What Dask starts by itself falls short of that (distribut
 
 The two ends speak in lines of JSON: the first line of standard input holds ``path`` (``sys.path``) and the arguments of
 :func:`vis2img.cluster.workers.serve`, and the end of standard input ends the process; it answers with lines
-``{"log": .., "level": ..}``, and one ``{"ready": ADDRESS}`` or ``{"error": ..}``.
+``{"log": .., "level": ..}``, and one ``{"ready": ADDRESS, "credentials": ..}`` or ``{"error": ..}``. The key of the run
+lies in that pipe and in memory alone.
+
+Signals do not end it, nor its workers: batch systems send them to every process of a job, and the owner decides what
+they mean.
 """
 
 from __future__ import annotations
@@ -21,10 +25,12 @@ import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from vis2img.cluster.settings import thread_environment
@@ -33,8 +39,12 @@ from vis2img.errors import Vis2imgError
 log = logging.getLogger("vis2img.cluster")
 _SECTIONS = ("distributed", "jobqueue", "temporary-directory")  # of Dask's configuration, as the owner has them
 _CLOSE_SECONDS = 60.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# Ignored signals stay ignored in the processes that it starts.
 _PROGRAM = (
-    "import json, sys; given = json.loads(sys.stdin.readline()); sys.path[:] = given.pop('path'); "
+    f"import json, signal, sys; stop = {[int(number) for number in _SIGNALS]}; "
+    "[signal.signal(one, signal.SIG_IGN) for one in stop]; signal.pthread_sigmask(signal.SIG_UNBLOCK, stop); "
+    "given = json.loads(sys.stdin.readline()); sys.path[:] = given.pop('path'); "
     "from vis2img.cluster.workers import serve; serve(**given)"
 )
 
@@ -45,19 +55,21 @@ class ClusterProcess:
     def __init__(self, threads: int, **settings: Any) -> None:
         import dask
 
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env={**os.environ, **thread_environment(threads)},
-            start_new_session=True,  # the owner decides what Ctrl-C means
-        )
+        with _blocked_signals():  # until it ignores them
+            self._process = subprocess.Popen(
+                # Nothing is imported from the folder that it starts in, which others may write to.
+                [sys.executable, "-P", "-c", _PROGRAM],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env={**os.environ, **thread_environment(threads)},
+                start_new_session=True,
+            )
         assert self._process.stdin
         self._stdin = self._process.stdin
-        self._answers: queue.Queue[dict[str, str]] = queue.Queue()
+        self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self._last: deque[str] = deque(maxlen=1)
         self._errors = threading.Thread(target=self._read_errors, daemon=True)
         self._errors.start()
@@ -69,8 +81,8 @@ class ClusterProcess:
             self._stdin.write(json.dumps(given) + "\n")
             self._stdin.flush()
 
-    def address(self) -> str:
-        """Return the address of the scheduler, once there are workers.
+    def address(self) -> tuple[str, dict[str, str]]:
+        """Return the address of the scheduler and the record of the credentials for it, once there are workers.
 
         Raises
         ------
@@ -80,7 +92,7 @@ class ClusterProcess:
         answer = self._answers.get()
         if "error" in answer:
             raise Vis2imgError(answer["error"])
-        return answer["ready"]
+        return answer["ready"], answer["credentials"]
 
     def close(self) -> None:
         """End the process and its workers."""
@@ -111,3 +123,13 @@ class ClusterProcess:
             for line in filter(str.strip, lines):
                 self._last.append(line.strip())
                 log.debug("%s", line.rstrip())
+
+
+@contextlib.contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Let signals to this thread wait, and to processes that it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -12,22 +12,27 @@ import logging
 import math
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
 
+from vis2img.cluster.credentials import Credentials
 from vis2img.cluster.settings import MEMORY, dask_environment, thread_environment
 from vis2img.errors import ParameterError, Vis2imgError
 
 if TYPE_CHECKING:
     from dask_jobqueue.slurm import SLURMJob
     from distributed import Scheduler
+    from distributed.security import Security
 
 CONFIG = "~/.config/dask/jobqueue.yaml"
 _LOGS = "slurm-logs"
 _TERMINATE = 0.9  # of the memory of a job: its worker is restarted before Slurm would end the job
+_REMOVE_SCRATCH = """trap 'rm -rf "$VIS2IMG_SCRATCH"' EXIT"""
 _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 30.0  # between looks at the queue, which the whole site shares
 _TELL_SECONDS = 60.0
@@ -49,18 +54,21 @@ class SlurmWorkers:
         If nothing says how much memory a job needs.
     """
 
-    def __init__(self, workers: int, threads: int, memory: int, dashboard: bool, tell: Tell) -> None:
+    def __init__(
+        self, workers: int, threads: int, memory: int, dashboard: bool, credentials: Credentials, tell: Tell
+    ) -> None:
         _try(make_job("tcp://scheduler:8786", "trial", threads, memory).job_script())
-        self._threads, self._memory, self._tell = threads, memory, tell
+        self._threads, self._memory, self._credentials, self._tell = threads, memory, credentials, tell
         self._wanted = math.ceil(workers / _processes())
         self._jobs: list[SLURMJob] = []
+        self._keys: Path | None = None
         self._submitted = self._ended = 0
         self._looked = time.monotonic()
         given = _given("scheduler-options") or {}
-        options: dict[str, Any] = {"dashboard": dashboard, "dashboard_address": ":8787" if dashboard else ":0"}
+        options: dict[str, Any] = {"dashboard": dashboard, "dashboard_address": "127.0.0.1:8787"}
         if not given.keys() & {"host", "interface"}:
             options["interface"] = _given("interface")
-        self.scheduler_options = {**options, **given}
+        self.scheduler_options = {**options, **given, "protocol": "tls://", "security": credentials.security()}
 
     async def start(self, scheduler: Scheduler, stop: asyncio.Event) -> None:
         """Submit the jobs and wait for the first worker, however long the queue is.
@@ -71,6 +79,9 @@ class SlurmWorkers:
             If jobs end without a worker.
         """
         self._address = scheduler.address
+        # Jobs find the key in files: what stands in a command line, all users of a machine can read.
+        self._keys = Path(tempfile.mkdtemp(prefix="vis2img-key-", dir=_shared_folder()))
+        self._security = self._credentials.write(self._keys)
         await self._submit()
 
         told = -math.inf
@@ -102,23 +113,30 @@ class SlurmWorkers:
         await self._submit()
 
     async def end(self) -> None:
-        """Cancel the jobs."""
-        await asyncio.gather(*(job.close() for job in self._jobs))
+        """Cancel the jobs, and remove their key."""
+        try:
+            await asyncio.gather(*(job.close() for job in self._jobs))
+        finally:
+            if self._keys:
+                shutil.rmtree(self._keys, ignore_errors=True)
 
     async def _submit(self) -> None:
         """Submit as many jobs as are missing."""
 
         async def submit() -> None:
             self._submitted += 1
-            job = make_job(self._address, f"vis2img-{self._submitted}", self._threads, self._memory)
+            job = make_job(self._address, f"vis2img-{self._submitted}", self._threads, self._memory, self._security)
             await job.start()
             self._jobs.append(job)
 
         await asyncio.gather(*(submit() for _ in range(self._wanted - len(self._jobs))))
 
 
-def make_job(address: str, name: str, threads: int, memory: int) -> SLURMJob:
+def make_job(address: str, name: str, threads: int, memory: int, security: Security | None = None) -> SLURMJob:
     """Return a job, not yet submitted, with one Dask thread and ``threads`` cores in each of its workers.
+
+    ``security`` names the files of the key, which all nodes must see. Workers have a folder that nobody else can move,
+    as they import from it, and serve no pages.
 
     Raises
     ------
@@ -138,9 +156,11 @@ def make_job(address: str, name: str, threads: int, memory: int) -> SLURMJob:
             f"Slurm jobs need their memory: give worker_memory, or memory under jobqueue: slurm: in {CONFIG}"
         )
     processes = _processes()
-    settings = {**MEMORY, "distributed.worker.memory.terminate": _TERMINATE}
+    settings = {**MEMORY, "distributed.worker.memory.terminate": _TERMINATE, "distributed.worker.http.routes": []}
     variables = thread_environment(threads) | dask_environment(settings)
     before = _given("job-script-prologue") or _given("env-extra") or []
+    scratch = _given("local-directory") or "${TMPDIR:-/tmp}"
+    folder = [f'VIS2IMG_SCRATCH=$(mktemp -d "{scratch}/vis2img-workers-XXXXXXXX")', _REMOVE_SCRATCH]
     return SLURMJob(
         address,
         name,
@@ -148,9 +168,20 @@ def make_job(address: str, name: str, threads: int, memory: int) -> SLURMJob:
         job_cpu=_given("job-cpu") or processes * threads,
         processes=processes,
         memory=f"{processes * memory}B" if memory else None,
-        job_script_prologue=[*before, *(f"export {name}={value}" for name, value in variables.items())],
+        job_script_prologue=[*before, *folder, *(f"export {name}={value}" for name, value in variables.items())],
+        local_directory='"$VIS2IMG_SCRATCH"',
+        protocol="tls://",
+        security=security,
+        worker_extra_args=["--dashboard-address", "127.0.0.1:0", *(_given("worker-extra-args") or [])],
         log_directory=_given("log-directory") or _LOGS,
     )
+
+
+def _shared_folder() -> Path:
+    """Return a folder that the nodes of the jobs see: what the user says, or that of the jobs' output."""
+    folder = Path(_given("shared-temp-directory") or _given("log-directory") or _LOGS).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.resolve()
 
 
 def _given(name: str) -> Any:

@@ -1,4 +1,7 @@
-"""Inside the process of the scheduler: Dask's scheduler, and the workers that are kept at it until the owner ends."""
+"""Inside the process of the scheduler: Dask's scheduler, and the workers that are kept at it until the owner ends.
+
+All listen on the loopback device alone, for connections that show the key of the run.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,20 @@ import logging
 import os
 import signal
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import dask
 from distributed import Nanny, Scheduler, Worker
 
+from vis2img.cluster.credentials import Credentials, new_credentials
 from vis2img.cluster.settings import NICENESS, SETTINGS
 from vis2img.cluster.slurm import SlurmWorkers, Tell
 from vis2img.errors import Vis2imgError
+from vis2img.scratch import ScratchFolder, name_semaphores
 
+_SCRATCH = "vis2img-workers-"
 _WATCH_SECONDS = 10.0
 
 
@@ -38,10 +46,20 @@ def serve(*, kind: str, workers: int, threads: int, memory: int, dashboard: bool
     dask.config.update(dask.config.config, config)
     dask.config.set(SETTINGS)
     try:
-        if kind == "slurm":
-            asyncio.run(_keep(SlurmWorkers(workers, threads, memory, dashboard, tell), tell))
-        else:
-            asyncio.run(_keep(LocalWorkers(workers, memory, dashboard), tell))
+        # Workers import from their folders: nobody else may be able to move those.
+        scratch = ScratchFolder(_SCRATCH, dask.config.get("temporary-directory") or tempfile.gettempdir())
+        name_semaphores(scratch)
+        tempfile.tempdir = str(scratch.path)  # job scripts and keys for OpenSSL lie there for a moment
+        credentials = new_credentials()
+        try:
+            keeper: LocalWorkers | SlurmWorkers
+            if kind == "slurm":
+                keeper = SlurmWorkers(workers, threads, memory, dashboard, credentials, tell)
+            else:
+                keeper = LocalWorkers(workers, memory, dashboard, credentials, scratch.path)
+            asyncio.run(_keep(keeper, credentials, tell))
+        finally:
+            scratch.close()
     except Vis2imgError as error:
         tell(error=str(error))
     except Exception as error:
@@ -52,7 +70,7 @@ def serve(*, kind: str, workers: int, threads: int, memory: int, dashboard: bool
         raise
 
 
-async def _keep(workers: LocalWorkers | SlurmWorkers, tell: Tell) -> None:
+async def _keep(workers: LocalWorkers | SlurmWorkers, credentials: Credentials, tell: Tell) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def end() -> None:  # of standard input, to which nothing more is written
@@ -60,14 +78,13 @@ async def _keep(workers: LocalWorkers | SlurmWorkers, tell: Tell) -> None:
         stop.set()
 
     loop.add_reader(sys.stdin, end)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
 
-    async with Scheduler(**workers.scheduler_options) as scheduler:
+    kind = Scheduler if workers.scheduler_options["dashboard"] else SilentScheduler
+    async with kind(**workers.scheduler_options) as scheduler:
         try:
             await workers.start(scheduler, stop)
             if not stop.is_set():
-                tell(ready=scheduler.address)
+                tell(ready=scheduler.address, credentials=credentials.record())
             while not await _is_set_within(stop, _WATCH_SECONDS):
                 try:
                     await workers.watch()
@@ -84,26 +101,52 @@ async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
     return event.is_set()
 
 
+class _WithoutPages:
+    """A node of Dask that serves no pages by HTTP, which anyone on the machine could read."""
+
+    def start_http_server(self, *_: Any, **__: Any) -> None:
+        """Start none."""
+
+
+class SilentScheduler(_WithoutPages, Scheduler):
+    """A scheduler without pages."""
+
+
+class SilentWorker(_WithoutPages, Worker):
+    """A worker without pages."""
+
+
 class LocalWorkers:
     """Worker processes on this machine, spawned from here and each watched by a nanny of Dask."""
 
-    def __init__(self, workers: int, memory: int, dashboard: bool) -> None:
-        self._count, self._memory = workers, memory
+    def __init__(self, workers: int, memory: int, dashboard: bool, credentials: Credentials, scratch: Path) -> None:
+        self._count, self._memory, self._scratch = workers, memory, scratch
         self._nannies: list[Nanny] = []
         self._away: set[Nanny] = set()
         self.scheduler_options = {
             "host": "127.0.0.1",
             "port": 0,
-            "protocol": "tls://" if dask.config.get("distributed.comm.require-encryption") else "tcp://",
+            "protocol": "tls://",
+            "security": credentials.security(),
             "dashboard": dashboard,
-            "dashboard_address": "127.0.0.1:8787" if dashboard else "127.0.0.1:0",
+            "dashboard_address": "127.0.0.1:8787",
         }
 
     async def start(self, scheduler: Scheduler, stop: asyncio.Event) -> None:
         """Return when all are there."""
         preload = dask.config.get("distributed.worker.preload")
         preload = [*([preload] if isinstance(preload, str) else preload), __name__]
-        self._make = functools.partial(Nanny, scheduler.address, nthreads=1, memory_limit=self._memory, preload=preload)
+        self._make = functools.partial(
+            Nanny,
+            scheduler.address,
+            host="127.0.0.1",
+            nthreads=1,
+            memory_limit=self._memory,
+            preload=preload,
+            security=scheduler.security,
+            worker_class=SilentWorker,
+            local_directory=str(self._scratch),
+        )
         self._nannies = [self._make(name=number) for number in range(self._count)]
         await asyncio.gather(*self._nannies)
 

@@ -3,13 +3,12 @@
 A draw of 4096 pixels is 64 MB. Sent over Dask's connections it is copied several times; left in ``/dev/shm`` it is
 written once and mapped. A worker elsewhere does not see the folder and sends its draw over the network.
 
-The folder belongs to one loader, which holds a lock on it; what a killed one leaves behind is removed by the next.
+The folder belongs to one loader and to one user; what a killed one leaves behind is removed by the next.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
@@ -25,6 +24,7 @@ import psutil
 from vis2img.draws.draw import Draw
 from vis2img.draws.field import Field, make_draw
 from vis2img.errors import OutputError
+from vis2img.scratch import ScratchFolder, sweep
 from vis2img.units import format_bytes
 
 log = logging.getLogger(__name__)
@@ -82,12 +82,12 @@ class SharedFolder:
     """
 
     def __init__(self, need: int, parent: str | Path | None = None) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_place(need, parent)))
-        self.key = secrets.token_hex(16)
-        # Locked before it has its name, or another loader might take it for one that is left behind.
-        self._lock = (self.path / ".lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        (self.path / ".lock").rename(self.path / "lock")
+        place = _place(need, parent)
+        try:
+            self._folder = ScratchFolder(_PREFIX, place)
+        except OSError as error:
+            raise OutputError(f"cannot keep draws in {place}: {error.strerror}") from error
+        self.path, self.key = self._folder.path, secrets.token_hex(16)
         (self.path / "key").write_text(self.key)
 
     def take(self, name: str) -> np.ndarray:
@@ -101,8 +101,7 @@ class SharedFolder:
 
     def close(self) -> None:
         """Remove the folder; arrays that were taken stay."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
+        self._folder.close()
 
 
 def leave(folder: str, key: str, name: str, array: np.ndarray) -> bool:
@@ -133,7 +132,7 @@ def _place(need: int, parent: str | Path | None) -> Path:
     wanted = [Path(parent)] if parent else [p for p in (_MEMORY, Path(tempfile.gettempdir())) if os.access(p, os.W_OK)]
     room = 0
     for place in wanted:
-        _sweep(place)
+        sweep(_PREFIX, place)
         try:
             room = shutil.disk_usage(place).free
         except OSError as error:
@@ -146,11 +145,3 @@ def _place(need: int, parent: str | Path | None) -> Path:
         f"the pool of draws needs {format_bytes(need)}, {wanted[-1] if wanted else _MEMORY} has {format_bytes(room)}; "
         "choose fewer draws_per_field or fields_at_once, a smaller field_npix, or another folder with shared"
     )
-
-
-def _sweep(place: Path) -> None:
-    """Remove the folders of loaders that are no more."""
-    for folder in place.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError), (folder / "lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while its loader lives
-            shutil.rmtree(folder, ignore_errors=True)
