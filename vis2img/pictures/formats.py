@@ -139,9 +139,8 @@ def _arrays(path: Path, only: set[str] | None) -> tuple[str, dict[str, np.ndarra
     """Return the name of the pictures of a file, and arrays by name: the pictures and the columns."""
     check_file(path)
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise Vis2imgError(f"{path} holds one array (.npy) under the name of several; save it by np.savez")
+        # Opened here, as NumPy leaves open what it cannot read; zipfile tells what is no archive.
+        with path.open("rb") as raw, zipfile.ZipFile(raw), np.load(raw, allow_pickle=False) as file:
             pictures = next((name for name in _ARRAYS if name in file.files), None)
             if pictures is None:
                 names = ", ".join(file.files) or "none"
