@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,3 +72,30 @@ def replace_file(rng: np.random.Generator, folder: Path, path: Path) -> str:
     elif way == "a circle":
         path.symlink_to(path.name)
     return f"{path.name} is {way}"
+
+
+_ODD_VALUES: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 2, 2**31, 2**63, 10**30, 1e-300, 1e300, float("nan"), float("inf")),
+    *("", "x", "a\nb", "../../x", "\u00e9", "x" * 60_000, [], [None], [[]], {}, {"": None}, [1, "a"]),
+)
+
+
+def odd_json(rng: np.random.Generator, value: Any) -> tuple[Any, str]:
+    """Return plain values with one of them odd, lost or there twice, and what was done."""
+    if isinstance(value, dict) and value and rng.random() < 0.93:
+        key = sorted(value)[rng.integers(len(value))]
+        if rng.random() < 0.12:
+            return {name: each for name, each in value.items() if name != key}, f"no {key}"
+        changed, what = odd_json(rng, value[key])
+        return {**value, key: changed}, f"{key}: {what}"
+    if isinstance(value, list) and value and rng.random() < 0.8:
+        at = int(rng.integers(len(value)))
+        way = rng.random()
+        if way < 0.1:
+            return value[:at] + value[at + 1 :], "one less"
+        if way < 0.2:
+            return value[:at] + value[at : at + 1] + value[at:], "one twice"
+        changed, what = odd_json(rng, value[at])
+        return [*value[:at], changed, *value[at + 1 :]], f"[{at}] {what}"
+    odd = _ODD_VALUES[rng.integers(len(_ODD_VALUES))]
+    return odd, f"{odd!r}"[:40]

@@ -31,7 +31,7 @@ import numpy as np
 from tests.fuzz.server import Run, Server
 from tests.helpers.command_line import fingerprint
 
-MODULES = ("measurement_sets",)
+MODULES = ("measurement_sets", "averaged_stores", "configurations", "weights", "pickles", "tables", "images")
 LIMIT_BYTES = 1 << 30  # more than the process had before it opened the input
 LIMIT_S = 30.0  # healthy runs take a second, with other work on the machine
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from tests.helpers.measurement_sets import build_ms
 from tests.helpers.places import ROOT
 
-WARM = ("vis2img.averaging.store", "vis2img.cli.average")
+WARM = ("vis2img.averaging.store", "vis2img.cli.average", "tests.fuzz.readers")
 _MOST_ADDRESSES = 64 << 30  # whatever is asked for: a net below the watch of the memory in use
 _TICK = 0.01  # s
 
@@ -134,8 +134,10 @@ def _become(argv: list[str], folder: str, streams: list[str]) -> None:
 
 def _warm() -> None:
     """Import, and load, what most runs need; no thread may be left, which a fork would lose."""
-    from vis2img.cli import main
+    import vis2img.cli
 
+    main, more = vis2img.cli.main, ("read", "tests.fuzz.readers", "read what slow commands read first")
+    vis2img.cli.COMMANDS = (*vis2img.cli.COMMANDS, more)
     for name in WARM:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:

@@ -146,15 +146,15 @@ def fits_image(path: Path) -> tuple[np.ndarray, float]:
     """Return the first image of a FITS file, [y, x] with east to the left and north last, and its pixel size in rad."""
     try:
         with _first_image(path) as hdu:
-            pixels, header = (None, {}) if hdu is None else (np.squeeze(native(np.asarray(hdu.data))), hdu.header)
+            pixels = None if hdu is None else np.squeeze(native(np.asarray(hdu.data)))
+            header = {} if hdu is None else hdu.header
+            step_x, step_y = (header.get(f"CDELT{i}", header.get(f"CD{i}_{i}", 0.0)) for i in (1, 2))
     except Vis2imgError:
         raise
     except Exception as error:  # astropy raises many types for a damaged file
         raise Vis2imgError(f"cannot read the cutout {path}: {first_line(error)}") from error
     if pixels is None or pixels.ndim != 2 or not pixels.size:
         raise Vis2imgError(f"{path} holds no image of two axes")
-
-    step_x, step_y = (header.get(f"CDELT{i}", header.get(f"CD{i}_{i}", 0.0)) for i in (1, 2))
     if not all(isinstance(step, int | float) and math.isfinite(step) for step in (step_x, step_y)):
         raise Vis2imgError(f"{path}: CDELT (or CD) in its header are no numbers")
     if step_x > 0:
