@@ -14,6 +14,7 @@ Beside OUT lie, for as long as they are needed:
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
@@ -26,12 +27,15 @@ from pathlib import Path
 from vis2img.errors import OutputError
 from vis2img.locks import hidden
 from vis2img.machine import ran_at
+from vis2img.units import format_bytes
 
 # Names that a FITS file is written under; those that are read may be compressed, by gzip or by fpack, too.
 WRITTEN_SUFFIXES = (".fits", ".fit", ".fts")
 FITS_SUFFIXES = tuple(suffix + more for suffix in WRITTEN_SUFFIXES for more in ("", ".gz", ".fz"))
 _PARTIAL = ".partial-"
 _LONGEST = 100  # bytes of an output's name in that of its folder of work in progress; a name has at most 255
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_RESERVED = 256e6  # bytes that are reserved to see whether one may; where a disk cannot, they are written
 _CLOCKS = 60.0  # s that the clocks of a disk and of this machine may differ by
 
 
@@ -83,6 +87,43 @@ def atomic_output(path: Path, overwrite: bool) -> Iterator[Path]:
             temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def check_room(folder: Path, nbytes: float, out: Path) -> None:
+    """Refuse an output of about ``nbytes`` that the disk of ``folder``, a quota or a limit has no room for.
+
+    For libraries that cannot be told of it later: casacore ends the process when it cannot write.
+
+    Raises
+    ------
+    OutputError
+        The message names the output, what it takes and what is left.
+    """
+    free = shutil.disk_usage(folder).free
+    left = f"the disk has {format_bytes(free)} left"
+    if nbytes <= free:
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:  # quotas are told of only now
+                os.posix_fallocate(file.fileno(), 0, int(min(0.75 * nbytes, _RESERVED)))
+            return
+        except OSError as error:
+            if error.errno not in _FULL:  # a file system that cannot reserve
+                return
+            left = f"{os.strerror(error.errno).lower()}"
+    raise OutputError(f"{out} cannot be written: it takes {format_bytes(nbytes)}, and {left}; free some space")
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of a folder has no room for anything that is worth writing."""
+    return shutil.disk_usage(folder).free < 1 << 16
+
+
+def make_room(folder: Path) -> None:
+    """Empty the files of work that failed on a full disk, so that libraries can close what they still hold open."""
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                os.truncate(path, 0)
 
 
 def to_disk(path: Path) -> None:

@@ -4,6 +4,9 @@ import dataclasses
 import json
 import logging
 import math
+import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,9 +17,11 @@ import numpy as np
 import pytest
 from casacore.tables import table
 
+from tests.helpers.disks import own_mounts
+from tests.helpers.places import ROOT
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.simulate.config import SimulateConfig
-from vis2img.simulate.run import simulate
+from vis2img.simulate.run import _bytes_of, simulate
 from vis2img.simulate.sky.catalogue import read_catalogue
 from vis2img.simulate.sky.source import SkyComponent
 
@@ -437,3 +442,38 @@ def test_simulating_leaves_the_precision_of_jax_alone(tmp_path: Path, jax_first:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == ["float32"]
+
+
+UNFORESEEN = """
+import sys
+import vis2img.simulate.run as run
+from vis2img.cli import main
+run.check_room = lambda *room: None
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (["-m", "vis2img.cli"], r"it takes 8\.52MB, and the disk has 2\.\d+MB left; free some space"),
+        # Other processes may fill the disk meanwhile: casacore would end the process as it closes its tables.
+        (["-c", UNFORESEEN], r"the simulation of .*one\.ms failed: the disk is full; free some space"),
+    ],
+)
+def test_a_full_disk_ends_in_one_line_and_leaves_nothing(tmp_path: Path, program: list[str], words: str) -> None:
+    size = ["--ntimes", "4", "--nchan", "16", "--n-sources", "3", "--quiet"]
+    command = shlex.join([sys.executable, *program, "simulate", "-o", str(tmp_path / "one.ms"), *size])
+    script = f"mount -t tmpfs -o size=2m tmpfs {tmp_path} && {command}; code=$?; ls -A {tmp_path}; exit $code"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*own_mounts(), "sh", "-c", script], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert re.fullmatch(rf"vis2img: error: .*{words}\n", done.stderr), done.stderr
+
+
+def test_the_room_that_a_simulation_asks_for_is_more_than_it_takes_and_not_much_more(tmp_path: Path) -> None:
+    for changes in ({}, {"nchan": 24, "correlations": "XX,XY,YX,YY"}):
+        one = config(tmp_path, out=tmp_path / "size.ms", overwrite=True, **changes)
+        simulate(one)
+        taken = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+        assert taken < _bytes_of(one) < 1.3 * taken + 3e6

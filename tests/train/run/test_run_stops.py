@@ -6,7 +6,6 @@ reference run is compared with all others.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import os
@@ -29,6 +28,7 @@ import psutil
 import pytest
 import yaml
 
+from tests.helpers.disks import own_mounts
 from tests.helpers.measurement_sets import build_ms
 from vis2img.configs.load import load
 from vis2img.train.run import loop
@@ -239,7 +239,7 @@ def test_a_run_that_is_killed_loses_what_came_after_its_checkpoint(bench: Bench,
 
 @pytest.mark.slow
 def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(bench: Bench, whole: Any) -> None:
-    alone = _own_mounts()
+    alone = own_mounts()
     disk = bench.fresh("disk")
     disk.mkdir()
     path, folder = bench.config(out=str(disk / "run"))
@@ -301,20 +301,10 @@ def test_a_checkpoint_that_meets_the_end_of_the_disk_is_removed(bench: Bench) ->
     disk.mkdir()
     script = f"mount -t tmpfs -o size=11m tmpfs {disk} && exec {sys.executable} -c {shlex.quote(QUOTA)} {disk}/run"
     env = {**bench.env, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([*_own_mounts(), "sh", "-c", script], env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*own_mounts(), "sh", "-c", script], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1 and done.stderr == "", done.stderr
     assert f"{disk}/run" in done.stdout and "the disk is full; free some space" in done.stdout
-
-
-def _own_mounts() -> list[str]:
-    """Command before another that lets it mount what only it sees."""
-    probe = ["sh", "-c", "mount -t tmpfs -o size=1m tmpfs /mnt"]
-    for alone in (["unshare", "-m"], ["unshare", "-Urm"]):
-        with contextlib.suppress(OSError):
-            if subprocess.run([*alone, *probe], capture_output=True).returncode == 0:
-                return alone
-    pytest.skip("neither this user nor a namespace of its own may mount a small disk")
 
 
 def test_to_resume_without_a_run_is_an_error(cli, bench: Bench) -> None:
