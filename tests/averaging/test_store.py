@@ -570,3 +570,31 @@ def test_memory_stays_within_its_limit(tmp_path: Path) -> None:
         assert int(peak) * 1024 < limit
     finally:
         shutil.rmtree(ms)
+
+
+def test_averages_of_other_frames_are_where_images_of_the_set_are(tmp_path: Path) -> None:
+    made = build_ms(tmp_path / "g.ms", frame="GALACTIC", sources=((1.0, 3e-4, 2e-4),))
+    meta = read_metadata(made.path)
+    field = meta.fields[0]
+    assert field.frame == "J2000" and abs(field.turn) > 0.1
+    pixsize = math.radians(10 / 3600)
+    params = AveragingParams((64, 64), pixsize, field.phase_centre, tolerance=1e-3)
+    store = average(meta, tmp_path / "g.zarr", params).path
+    how = ImagingParams((64, 64), pixsize, weighting="natural")
+    ours, theirs = open_ms(store).image(how), open_ms(made.path).image(how)
+    assert np.linalg.norm(ours.data - theirs.data) < 2e-3 * np.linalg.norm(theirs.data)
+    assert (ours.origin.frame, ours.origin.freq_frame) == (theirs.origin.frame, theirs.origin.freq_frame)
+
+
+def test_stores_of_earlier_versions_in_other_frames_are_refused(store: Path) -> None:
+    """They hold numbers of other frames as if they were right ascensions."""
+    path = store / "zarr.json"
+    record = json.loads(path.read_text())
+    record["attributes"]["meta"]["frame"] = "GALACTIC"
+    del record["attributes"]["meta"]["freq_frame"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(OutputError, match="took directions in GALACTIC for right ascensions"):
+        open_ms(store)
+    record["attributes"]["meta"]["frame"] = "J2000"
+    path.write_text(json.dumps(record))
+    assert open_ms(store).origin.freq_frame == ""
