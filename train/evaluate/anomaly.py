@@ -33,9 +33,12 @@ def components(vectors: np.ndarray) -> np.ndarray:
     Raises
     ------
     ParameterError
-        If the vectors are not finite, or all the same.
+        If the vectors are not finite, none, or all the same.
     """
-    scaled = StandardScaler().fit_transform(finite_vectors(vectors))
+    vectors = finite_vectors(vectors)
+    if not vectors.size:
+        raise ParameterError(f"a table of shape {vectors.shape} holds no embeddings; there is nothing to rank")
+    scaled = StandardScaler().fit_transform(vectors)
     if not scaled.any() or not equal_rows(vectors).any():
         raise ParameterError(f"all {len(vectors)} embeddings are the same; there is nothing to tell them apart by")
     # Many more rows than columns are quick by their covariance; the full decomposition is for wide tables.

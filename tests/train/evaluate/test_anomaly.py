@@ -85,6 +85,12 @@ def test_equal_vectors_make_nothing_around_them_an_outlier(vectors, planted):
     assert set(np.argsort(-score[:400])[:8]) == set(np.argsort(-alone[:400])[:8]) <= set(np.flatnonzero(planted))
 
 
+@pytest.mark.parametrize("shape", [(0, 4), (5, 0)])
+def test_tables_of_nothing_are_refused(shape):
+    with pytest.raises(ParameterError, match="holds no embeddings"):
+        outlier_scores("isolation forest", np.zeros(shape), 0)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_tables_of_few_different_vectors(count):
     table = np.repeat(np.random.default_rng(3).normal(size=(count, 4)), 50, axis=0)

@@ -97,6 +97,16 @@ def test_weights_of_timm_give_timms_output(timm, theirs, ours):
 
 
 @pytest.mark.parametrize("kind", TIMM_KINDS)
+def test_timms_output_is_given_at_other_sizes_too(timm, kind):
+    theirs, ours = TIMM_KINDS[kind]
+    network = timm_vit(timm, 2, **theirs, dynamic_img_size=True)
+    model, images = small(**ours, positions="antialias"), images_of(1, 12, 28, 2)
+    variables = from_torch(numpy_state(network), shapes_of(model, 2))
+    expected = torch_tokens(network, images)
+    assert np.linalg.norm(apply(model, variables, images) - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("kind", TIMM_KINDS)
 def test_our_export_loads_into_timm_and_gives_our_output(timm, kind):
     import torch
 
