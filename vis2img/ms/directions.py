@@ -26,7 +26,7 @@ from vis2img.ms.measures import (
     north_of,
     to_utc,
 )
-from vis2img.ms.tables import measinfo, open_table, table
+from vis2img.ms.tables import find_subtable, measinfo, open_folder, table
 
 _SYNONYMS = {"FK5": J2000, "FK4": "B1950"}
 _UNITS = {"rad": 1.0, "deg": math.pi / 180, "arcmin": math.pi / 10800, "arcsec": math.pi / 648000}
@@ -266,10 +266,10 @@ def read_ephemeris(path: Path, number: int) -> Ephemeris:
     ValueError
         If there is none, or it cannot be read.
     """
-    found = sorted((path / "FIELD").glob(f"EPHEM{number}_*.tab"))
+    found = sorted((find_subtable(path, "FIELD") or path / "FIELD").glob(f"EPHEM{number}_*.tab"))
     if not found:
         raise ValueError(f"follows ephemeris {number}, and its table FIELD/EPHEM{number}_*.tab is not there")
-    with open_table(path, f"FIELD/{found[0].name}") as t:
+    with open_folder(found[0]) as t:
         missing = sorted({"MJD", "RA", "DEC"} - set(t.colnames()))
         if missing or t.nrows() < 2:
             raise ValueError(f"follows {found[0].name}, which has {'no ' + missing[0] if missing else 'too few rows'}")

@@ -31,7 +31,7 @@ from vis2img.ms.subtables import (
     spectral_windows,
     telescope,
 )
-from vis2img.ms.tables import check_storage, measinfo, open_table, row_sample, table
+from vis2img.ms.tables import check_storage, measinfo, open_table, reading, row_sample, table
 from vis2img.visibilities import SPEED_OF_LIGHT
 
 DATA_COLUMNS = ("CORRECTED_DATA", "DATA", "MODEL_DATA")  # in order of preference, as WSClean
@@ -209,6 +209,11 @@ def read_metadata(path: str | Path) -> Metadata:
         If ``path`` is no measurement set or a table of it is damaged; the message names the table.
     """
     path = Path(path)
+    with reading(path):
+        return _describe(path)
+
+
+def _describe(path: Path) -> Metadata:
     main = open_table(path)
     check_storage(main, path)
     columns = tuple(main.colnames())

@@ -103,7 +103,9 @@ def antennas(path: Path) -> tuple[tuple[str, ...], float]:
 
 
 def telescope(path: Path) -> str:
-    """Return the name of the telescope."""
+    """Return the name of the telescope; "unknown", where the set has no row of OBSERVATION, or no such table."""
+    if not has_subtable(path, "OBSERVATION"):
+        return "unknown"
     with subtable(path, "OBSERVATION") as t:
         return str(t.getcell("TELESCOPE_NAME", 0)) if t.nrows() else "unknown"
 

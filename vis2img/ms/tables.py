@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import casacore
 import numpy as np
 
-from vis2img.errors import MeasurementSetError
+from vis2img.errors import MeasurementSetError, Vis2imgError, first_line
+from vis2img.ms.storage import check_files, check_tiles, name_for_casacore
 
 
 def _without_lock_files() -> None:
@@ -33,92 +35,133 @@ _without_lock_files()
 from casacore.tables import table  # noqa: E402
 
 _SAMPLE_BLOCKS = 64
+_TABLE = "Table: "  # before the name of a table that is the value of a keyword
+_NO_LIBRARY = re.compile(r"Shared library (\S+) not found")
 
 
-def open_table(path: Path, name: str = "") -> table:
-    """Open the main table of a measurement set, or its sub-table ``name``, read-only and unlocked.
+def open_table(path: Path) -> table:
+    """Open the main table of a measurement set, read-only and unlocked; it may be rows of others.
 
     Raises
     ------
     MeasurementSetError
         If there is none, or casacore cannot read it.
     """
-    target = path / name if name else path
     if not path.exists():
         raise MeasurementSetError(f"{path} does not exist")
     if not (path / "table.dat").is_file():
         kind = "a file" if path.is_file() else "a folder without table.dat"
         raise MeasurementSetError(f"{path} is not a measurement set: it is {kind}")
-    if not (target / "table.dat").is_file():
-        raise MeasurementSetError(f"{path} is not a whole measurement set: its sub-table {name} is missing")
-    try:
-        return table(str(target), ack=False, readonly=True, lockoptions="usernoread")
-    except RuntimeError as error:
-        raise _damaged(target, error) from error
+    return open_folder(path)
+
+
+def find_subtable(path: Path, name: str) -> Path | None:
+    """Return the folder of a sub-table: where the main table says, else below it; None if there is none."""
+    main = open_table(path)
+    with reading(path):
+        known = str(main.getkeyword(name)).removeprefix(_TABLE) if name in main.keywordnames() else ""
+    main.close()
+    places = [*([Path(known)] if known else []), path / name]
+    own = Path(os.path.abspath(path)) / name  # noqa: PTH100
+    # Names are told as the user gave them where the table is below the set, as nearly always.
+    places = [path / name if place == own else place for place in places]
+    return next((place for place in places if (place / "table.dat").is_file()), None)
 
 
 def has_subtable(path: Path, name: str) -> bool:
     """Return whether a measurement set has an optional sub-table."""
-    return (path / name / "table.dat").is_file()
+    return find_subtable(path, name) is not None
 
 
 @contextlib.contextmanager
 def subtable(path: Path, name: str) -> Iterator[table]:
-    """Give the sub-table ``name`` for the block, and tell what casacore cannot read of it in one line."""
-    opened = open_table(path, name)
+    """Give the sub-table ``name`` for the block, and tell what cannot be read of it in one line.
+
+    Raises
+    ------
+    MeasurementSetError
+        If it is not there; if casacore cannot read it, or a column of it is not of the type and shape that it has in
+        the definition of measurement sets.
+    """
+    place = find_subtable(path, name)
+    if place is None:
+        raise MeasurementSetError(f"{path} is not a whole measurement set: its sub-table {name} is missing")
+    opened = open_folder(place)
     try:
-        check_storage(opened, path / name)
-        yield opened
-    except RuntimeError as error:
-        raise _damaged(path / name, error) from error
+        check_storage(opened, place)
+        with reading(place):
+            yield opened
     finally:
         opened.close()
+
+
+def open_folder(place: Path) -> table:
+    """Open a table that is no measurement set, as :func:`open_table` does.
+
+    Raises
+    ------
+    MeasurementSetError
+        If casacore cannot read it.
+    """
+    check_files(place)
+    with reading(place):
+        return table(name_for_casacore(place), ack=False, readonly=True, lockoptions="usernoread")
+
+
+@contextlib.contextmanager
+def reading(what: Path | str) -> Iterator[None]:
+    """Tell in one line what goes wrong in the block with a table: in casacore, or with values of another type or shape.
+
+    Raises
+    ------
+    MeasurementSetError
+        Names ``what``, the table or the column.
+    """
+    try:
+        yield
+    except Vis2imgError:
+        raise
+    except UnicodeDecodeError as error:
+        raise MeasurementSetError(f"{what} is damaged: a text in it is not UTF-8; copy the set again") from error
+    except RuntimeError as error:
+        if missing := _NO_LIBRARY.search(str(error)):
+            raise MeasurementSetError(
+                f"{what} is stored by {missing[1]}, a library that casacore does not find: install it where the system "
+                "looks for libraries, or write the set anew without it (as DP3 does with msout.storagemanager='')"
+            ) from error
+        raise MeasurementSetError(
+            f"{what} cannot be opened, a file of it is damaged or missing: {first_line(error)}"
+        ) from error
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
+        raise MeasurementSetError(
+            f"{what} cannot be read, a value in it is not of the type or shape that measurement sets have: "
+            f"{first_line(error)}"
+        ) from error
+
+
+def check_storage(opened: table, path: Path) -> None:
+    """Refuse a table that lacks bytes of its tiled data, also where they lie in tables that it refers to.
+
+    Raises
+    ------
+    MeasurementSetError
+        As :func:`vis2img.ms.storage.check_tiles`.
+    """
+    with reading(path):
+        parts, own = opened.partnames(True), opened.name()
+        managers = list(opened.getdminfo().values()) if parts == [own] else []
+        behind = [str(each["SPEC"]["FORWARDTABLE"]) for each in managers if "FORWARDTABLE" in each["SPEC"]]
+        check_tiles(path, managers)
+    for name in dict.fromkeys([part for part in parts if part != own] + behind):
+        other = open_folder(Path(name))
+        check_storage(other, Path(name))
+        other.close()
 
 
 def measinfo(opened: table, column: str) -> dict[str, Any]:
     """Return what the keywords of a column tell of its frame; nothing, where they tell none that can be read."""
     told = opened.getcolkeywords(column).get("MEASINFO")
     return told if isinstance(told, dict) else {}
-
-
-def check_storage(opened: table, path: Path) -> None:
-    """Refuse a table whose tiled data files are shorter than its hypercubes.
-
-    casacore maps tiled files into memory and returns what it finds: a truncated file would give wrong
-    numbers without an error. The other storage managers notice on their own.
-
-    Raises
-    ------
-    MeasurementSetError
-        Names the file, the columns and the sizes.
-    """
-    try:
-        managers = opened.getdminfo().values()
-    except RuntimeError as error:
-        raise _damaged(path, error) from error
-    for manager in managers:
-        spec: dict[str, Any] = manager["SPEC"]
-        need = sum(_cube_bytes(cube) for cube in spec.get("HYPERCUBES", {}).values())
-        if not need:
-            continue
-        pattern = f"table.f{spec['SEQNR']}_TSM*"
-        have = sum(file.stat().st_size for file in path.glob(pattern))
-        if have < need:
-            raise MeasurementSetError(
-                f"{path}/{pattern[:-1]} is truncated: {have:,} of {need:,} bytes of {', '.join(manager['COLUMNS'])}; "
-                "copy the measurement set again"
-            )
-
-
-def _damaged(path: Path, error: RuntimeError) -> MeasurementSetError:
-    return MeasurementSetError(f"{path} cannot be opened, a file of it is damaged or missing: {error}".strip())
-
-
-def _cube_bytes(cube: dict[str, Any]) -> int:
-    shape, tile = np.asarray(cube["CubeShape"], int), np.asarray(cube["TileShape"], int)
-    if not shape.size or not tile.size or not tile.all():
-        return 0
-    return int(np.prod(-(-shape // tile))) * int(cube["BucketSize"])
 
 
 def row_sample(nrow: int, budget: int) -> np.ndarray:
