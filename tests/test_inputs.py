@@ -138,7 +138,8 @@ def test_pixels_that_are_not_there(tmp_path: Path, name: str, axes: dict[str, st
 @pytest.mark.parametrize(
     "cards",
     [
-        {"NAXIS": "99"}, {"NAXIS": "'two'"}, {"NAXIS1": "-64"}, {"NAXIS1": "'a'"}, {"NAXIS2": "0"},
+        {"NAXIS": "99"},
+        {"NAXIS": "1" + "0" * 18}, {"NAXIS": "'two'"}, {"NAXIS1": "-64"}, {"NAXIS1": "'a'"}, {"NAXIS2": "0"},
         {"BITPIX": "7"}, {"BITPIX": "'x'"}, {"BITPIX": "-640"}, {"SIMPLE": "F"},
     ],
     ids=str,

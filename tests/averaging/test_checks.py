@@ -176,6 +176,8 @@ def test_metadata_of_arrays(store: Path, change: dict[str, Any]) -> None:
     [
         *((array, np.nan) for array in ("uvw", "vis", "weight", "chan")),
         *((array, np.inf) for array in ("uvw", "vis", "weight", "chan")),
+        ("uvw", 1e30),
+        ("uvw", -1e12),
         ("weight", -1.0),
         ("chan", 4.0),
         ("chan", -0.5),

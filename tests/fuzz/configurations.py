@@ -12,7 +12,7 @@ import yaml
 from tests.fuzz.damage import damaged_bytes, odd_json, replace_file
 from tests.fuzz.frame import Case, kind
 
-_RUN = {
+RUN: dict[str, Any] = {
     "out": "out/run",
     "steps": 100,
     "seed": 3,
@@ -28,14 +28,20 @@ _RUN = {
         "selection": {"channels": "0:4", "spw": "all", "stokes": "I", "antennas": "a,b"},
     },
     "model": {"variant": "tiny", "patch": 8, "weights": None},
-    "optim": {"lr": 1.0e-3, "warmup_steps": 10, "ibot": False},
+    "optim": {"base_lr": 1.0e-3, "warmup_steps": 10, "ibot": 0.0},
 }
-_PRIOR = {"preset": "gentle", "pixsize": [0.9, 1.1], "weightings": ["briggs", "uniform"], "uv_max": None, "taper": 2.0}
+_PRIOR = {
+    "preset": "gentle",
+    "pixsize": [0.9, 1.1],
+    "weightings": ["briggs", "uniform"],
+    "uv_max": None,
+    "taper": 2.0,
+}
 _SIMULATION = {
     "out": "out/a.ms", "telescope": "meerkat", "n_sources": 5, "seed": 1, "fov": "1deg", "classes": ["compact"],
-    "time": "2026-01-01T00:00:00", "phase_centre": "12h30m,-30d", "cutouts": ["none.npz"],
+    "start_time": "2026-01-01T00:00:00", "phase_centre": "12h30m,-30d", "cutouts": ["none.npz"],
 }  # fmt: skip
-_ORIGINALS: tuple[tuple[str, dict[str, Any]], ...] = (("run", _RUN), ("prior", _PRIOR), ("simulation", _SIMULATION))
+_ORIGINALS: tuple[tuple[str, dict[str, Any]], ...] = (("run", RUN), ("prior", _PRIOR), ("simulation", _SIMULATION))
 _LINES = (
     "a: " + "[" * 3000,
     "b0: &b0 [x, x, x, x, x]\n" + "\n".join(f"b{i}: &b{i} [{', '.join([f'*b{i - 1}'] * 9)}]" for i in range(1, 12)),

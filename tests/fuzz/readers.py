@@ -18,6 +18,7 @@ from vis2img.pictures.labels import read_labelled
 from vis2img.simulate.config import SimulateConfig
 from vis2img.simulate.sky.catalogue import read_user_catalogue
 from vis2img.simulate.truth.truth import Truth
+from vis2img.train.embed.check import read_export
 from vis2img.train.embed.positions import read_positions
 from vis2img.train.embed.table import read_embeddings
 from vis2img.train.run.config import TrainConfig
@@ -63,6 +64,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "simulation": lambda path: str(load(SimulateConfig, path))[:99],
     "prior": lambda path: load_prior(str(path)).to_dict(),
     "weights": _weights,
+    "export": lambda path: read_export(path)[1],
     "field": _field,
     "pictures": _pictures,
     "labelled": _labelled,

@@ -8,13 +8,16 @@ import json
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
+from tests.fuzz.configurations import RUN
 from tests.fuzz.damage import damaged_bytes, odd_json, replace_file
 from tests.fuzz.frame import Case, kind, scratch
 from tests.train.weights.test_files import program, tensor, write_legacy, write_zip
+from vis2img.draws.presets import PRESETS
 
 
 @functools.cache
@@ -60,6 +63,25 @@ def headers_of_safetensors(rng: np.random.Generator, folder: Path) -> Case:
     changed, what = odd_json(rng, json.loads(content[8 : 8 + length]))
     header = json.dumps(changed).encode()
     return _write(folder, "a.safetensors", struct.pack("<Q", len(header)) + header + content[8 + length :], what)
+
+
+@kind()
+def headers_of_exports(rng: np.random.Generator, folder: Path) -> Case:
+    """Put odd values into what an exported network tells of its run."""
+    record = {**RUN, "data": {**RUN["data"], "imaging": json.dumps(PRESETS["gentle"].to_dict())}}
+    told: dict[str, Any] = {"config": record, "patch_angle_rad": [1e-3], "network": "teacher", "step": 7}
+    changed, what = odd_json(rng, told)
+    if not isinstance(changed, dict):
+        changed = {"config": changed}
+    header = {key: each if isinstance(each, str) else json.dumps(each) for key, each in changed.items()}
+    if rng.random() < 0.3:
+        key = str(rng.choice([*header]))
+        content, what = damaged_bytes(rng, header[key].encode())
+        header[key] = content.decode("latin1")
+    content = save({"a": np.ones(4, np.float32)}, header)
+    path = folder / "a.safetensors"
+    path.write_bytes(content)
+    return Case(("read", "export", path), (path,), what)
 
 
 @kind()

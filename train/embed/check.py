@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from vis2img.configs.load import build
+from vis2img.draws.presets import load_prior
 from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgError
 from vis2img.train.embed.config import EmbedConfig
 from vis2img.train.run.config import TrainConfig
@@ -61,8 +62,10 @@ def read_export(path: Path) -> tuple[TrainConfig, dict[str, str]]:
         record = json.loads(header["config"])
         list(map(float, json.loads(header["patch_angle_rad"])))
         int(header["step"])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise Vis2imgError(f"{path}: its header is damaged; export the run again") from error
     if not isinstance(record, dict):
         raise Vis2imgError(f"{path}: its header is damaged; export the run again")
-    return build(TrainConfig, record, path, saved=True), header
+    config = build(TrainConfig, record, path, saved=True)
+    load_prior(config.data.imaging)
+    return config, header

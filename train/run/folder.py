@@ -177,7 +177,7 @@ def _make(folder: Path, config: TrainConfig) -> None:
         if not old.keys() >= _ALWAYS:
             raise OutputError(f"{folder / 'config.yaml'} was not written by a run of vis2img; choose another out")
         if imaging == str(kept):  # the run's own copy, as of a configuration that was read back
-            record["data"]["imaging"] = old["data"]["imaging"]
+            record["data"]["imaging"] = old["data"].get("imaging", imaging)
     elif any(path.name != _LOCK for path in folder.iterdir()):
         raise OutputError(f"{folder} is not empty and holds no run of vis2img; choose another out")
     try:

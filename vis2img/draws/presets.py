@@ -221,7 +221,11 @@ def load_prior(name_or_path: str) -> PriorConfig:
     if name_or_path in PRESETS:
         return PRESETS[name_or_path]
     if name_or_path.startswith("{"):
-        return PriorConfig.from_dict(json.loads(name_or_path))
+        try:
+            spelt = json.loads(name_or_path)
+        except (ValueError, RecursionError) as error:
+            raise ParameterError(f"the prior {name_or_path[:40]!r}... is no JSON: {error}") from error
+        return PriorConfig.from_dict(spelt)
     path = Path(name_or_path)
     if path.suffix.lower() not in (".yaml", ".yml") and not path.is_file():
         raise ParameterError(f"prior {name_or_path!r} is neither a preset nor a YAML file{advice(path.name, PRESETS)}")

@@ -96,7 +96,9 @@ class Truth:
         sources = read_catalogue(catalogue)
         try:
             parameters = json.loads(record.read_text())
-        except (OSError, ValueError) as error:
+            if not isinstance(parameters, dict):
+                raise ValueError("it holds no names and values")
+        except (OSError, ValueError, RecursionError) as error:
             raise Vis2imgError(f"{record} is not a record of `vis2img simulate`: {error}; simulate again") from error
         return cls(sources, parameters, _more_columns(catalogue, sources))
 
