@@ -305,6 +305,40 @@ def test_impossible_directions_are_refused_where_they_are_used(tmp_path: Path, d
     assert told.code == 0 and "no direction" in told.out and "FIELD row 0" in told.out
 
 
+@pytest.mark.parametrize(
+    ("info", "words"),
+    [
+        ({"Ref": 5}, "in the frame 5, which casacore does not know"),
+        ({"VarRefCol": ["a", "b"]}, "frame in a column .*, which is not there"),
+        ({"VarRefCol": "PHASE_DIR"}, "which PHASE_DIR does not explain"),
+    ],
+)
+def test_damaged_keywords_are_refused_in_one_line(tmp_path: Path, info: dict[str, Any], words: str) -> None:
+    ms = build_ms(tmp_path / "a.ms")
+    set_keyword(ms.path, "PHASE_DIR", "FIELD", **info)
+    with pytest.raises(MeasurementSetError, match=words):
+        field_of(ms.path)
+
+
+def test_directions_that_are_no_numbers_and_odd_codes_of_frequencies(tmp_path: Path) -> None:
+    from casacore.tables import makearrcoldesc, maketabdesc
+
+    ms = build_ms(tmp_path / "a.ms")
+    odd = {"VarRefCol": "MEAS_FREQ_REF", "TabRefCodes": ["x"], "TabRefTypes": ["TOPO"]}
+    for told in (odd, {"VarRefCol": "CHAN_WIDTH"}, {"VarRefCol": 3}):
+        set_keyword(ms.path, "CHAN_FREQ", "SPECTRAL_WINDOW", **told)
+        assert read_metadata(ms.path).spws[0].frame == ""
+
+    def change(t: Any) -> None:
+        t.removecols(["PHASE_DIR"])
+        t.addcols(maketabdesc(makearrcoldesc("PHASE_DIR", "", ndim=-1)))
+        t.putcell("PHASE_DIR", 0, np.array([["a", "b"]]))
+
+    edit_field(ms.path, change)
+    with pytest.raises(MeasurementSetError, match="PHASE_DIR holds no angles"):
+        field_of(ms.path)
+
+
 def test_a_bad_delay_direction_is_no_pointing(tmp_path: Path) -> None:
     ms = build_ms(tmp_path / "a.ms")
     edit_field(ms.path, lambda t: t.putcell("DELAY_DIR", 0, np.array([[np.nan, 9.0]])))

@@ -171,16 +171,18 @@ class DirectionColumn:
         self._measinfo = measinfo(t, name)
         codes, types = (np.atleast_1d(self._measinfo.get(key, [])) for key in ("TabRefCodes", "TabRefTypes"))
         self._known = dict(zip(codes.tolist(), map(str, types), strict=False)) or CODES
-        self._variable = self._measinfo.get("VarRefCol")
+        variable = self._measinfo.get("VarRefCol")
+        self._variable = None if variable is None else str(variable)
         self._of_rows = t.getcol(self._variable) if self._variable in self._names else None
         self._orders, self._ephemerides = (
             np.asarray(t.getcol(each)) if each in self._names else np.full(t.nrows(), none)
             for each, none in (("NUM_POLY", 0), ("EPHEMERIS_ID", -1))
         )
         try:
-            self._cells: np.ndarray | None = t.getcol(name)
+            cells = t.getcol(name)
         except RuntimeError:  # cells of several shapes, or without a value
-            self._cells = None
+            cells = None
+        self._cells: np.ndarray | None = cells if isinstance(cells, np.ndarray) else None
 
     def course(self, row: int) -> Course:
         """Return what a row has.
@@ -191,7 +193,7 @@ class DirectionColumn:
             If it has no direction, or in a frame that is not known; the text says why, without the name of the column.
         """
         frame, values = self._frame(row), self._values(row)
-        order, number = int(self._orders[row]), int(self._ephemerides[row])
+        order, number = _whole(self._orders[row], "NUM_POLY"), _whole(self._ephemerides[row], "EPHEMERIS_ID")
         if order > 0 and len(values) <= order:
             raise ValueError(f"has {len(values)} coefficients of a polynomial, and NUM_POLY says {order + 1}")
         check(*map(float, values[0]))
@@ -210,6 +212,8 @@ class DirectionColumn:
         if self._cells is None and not self._table.iscelldefined(self._name, row):
             raise ValueError("has no value")
         cell = self._table.getcell(self._name, row) if self._cells is None else self._cells[row]
+        if np.iscomplexobj(cell) or isinstance(cell, dict):  # text
+            raise ValueError("holds no angles")
         values = np.asarray(cell, dtype=float)
         if values.size < 2 or values.size % 2:
             raise ValueError("has not two numbers")
@@ -235,6 +239,12 @@ class DirectionColumn:
         if name not in FRAMES:
             raise ValueError(f"is in the frame {name or 'of no name'}, which casacore does not know")
         return name
+
+
+def _whole(value: object, column: str) -> int:
+    if not isinstance(value, int | np.integer):
+        raise ValueError(f"has {value!r} in {column}, which is no whole number")
+    return int(value)
 
 
 def axes_of(main: table) -> str | None:

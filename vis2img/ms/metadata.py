@@ -305,7 +305,7 @@ def utc_times(main: table, times: np.ndarray, path: Path) -> np.ndarray:
     try:
         if "Ref" not in told and "VarRefCol" in told:
             raise ValueError("its scale is another from row to row")
-        return to_utc(times, str(told.get("Ref", "UTC")))
+        return to_utc(times, str(told.get("Ref", "")) or "UTC")
     except (ValueError, RuntimeError) as error:
         raise MeasurementSetError(f"{path}: the column TIME cannot be read as UTC: {error}".strip()) from error
 

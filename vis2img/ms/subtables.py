@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,13 +55,13 @@ def _freq_frame(t: table, row: int) -> str:
     """Return the frame of the frequencies of a spectral window: of the row, else of the column; empty if not known."""
     told = measinfo(t, "CHAN_FREQ")
     column = str(told.get("VarRefCol", "MEAS_FREQ_REF"))
-    frame: object = told.get("Ref", "")
+    frame: Any = told.get("Ref", "")
     if column in t.colnames():
         frame = t.getcell(column, row)
         if not isinstance(frame, str):
             codes, names = (np.atleast_1d(told.get(name, [])) for name in ("TabRefCodes", "TabRefTypes"))
-            known = dict(zip(map(int, codes), map(str, names), strict=False)) or FREQ_FRAMES
-            frame = known.get(int(frame), "")  # type: ignore[call-overload]
+            known = dict(zip(codes.tolist(), map(str, names), strict=False)) or FREQ_FRAMES
+            frame = "" if np.ndim(frame) else known.get(frame, "")
     name = str(frame).strip().upper()
     return name if name in FREQ_FRAMES.values() else ""
 
