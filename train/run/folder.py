@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -123,8 +124,26 @@ def _make_folder(folder: Path) -> None:
 
 
 def _tidy(folder: Path) -> None:
+    """Remove what a killed process, or a disk that was full, left half-written."""
     for place in (folder, folder / "views"):
         sweep(place)
+    # JAX neither reads entries that were cut short nor writes them anew.
+    for entry in (folder / "compiled").glob("*-cache"):
+        with contextlib.suppress(OSError):
+            if _is_cut_short(entry.read_bytes()):
+                entry.unlink()
+
+
+def _is_cut_short(packed: bytes) -> bool:
+    """Whether data are the beginning of what zlib wrote; of other packings this is not known."""
+    if packed[:1] not in (b"", b"\x78"):
+        return False
+    unpacking = zlib.decompressobj()
+    try:
+        unpacking.decompress(packed)
+    except zlib.error:
+        return True
+    return not unpacking.eof
 
 
 def keep_compiled(folder: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import threading
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -252,6 +253,10 @@ def test_what_a_killed_training_left_does_not_stand_in_the_way(config: TrainConf
     for place in (folder, folder / "views"):
         (place / living).mkdir()
         (place / f".x.png.partial-{socket.gethostname()}-999999999-dead").mkdir()
+    (folder / "compiled").mkdir()
+    packed = zlib.compress(b"a program" * 1000)
+    for name, content in {"whole": packed, "cut": packed[:-9], "empty": b"", "other": b"packed by others"}.items():
+        (folder / "compiled" / f"{name}-cache").write_bytes(content)
     (folder / ".run.lock").write_text("process 999999999 on a-node-that-failed since 2026-01-01 00:00:00 +0000\n")
     for steps in (0, config.steps):  # one that has to go on, and one that has nothing left to do
         if steps:
