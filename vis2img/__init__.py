@@ -7,7 +7,12 @@ The public names below are imported on first use, so that ``import vis2img`` and
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any
+
+from vis2img.errors import Vis2imgWarning
 
 __version__ = "0.1.0"
 
@@ -41,6 +46,32 @@ if TYPE_CHECKING:
     from vis2img.ms.selection import Selection as Selection
     from vis2img.simulate.config import SimulateConfig as SimulateConfig
     from vis2img.visibilities import Visibilities as Visibilities
+
+
+_NEEDED = (
+    "astropy", "casacore", "dask", "distributed", "ducc0", "flax", "jax", "jaxtyping", "katbeam", "matplotlib", "numba",
+    "numpy", "optax", "orbax", "psutil", "rich", "safetensors", "scipy", "tensorboardX", "tyro", "yaml", "zarr",
+)  # fmt: skip
+
+
+def _warn_of_hidden_packages() -> None:
+    """Name a file beside the user's script that Python takes for a package that is needed here."""
+    if sys.argv[:1] == ["-m"]:  # vis2img itself is run, which takes that folder off the path
+        return
+    folder = sys.path[0] if sys.path else ""
+    try:
+        with os.scandir(folder or ".") as entries:
+            beside = {entry.name for entry in entries}
+    except OSError:
+        return
+    for name in _NEEDED:
+        if f"{name}.py" in beside:
+            hidden = f"{folder}{os.sep}{name}.py" if folder else f"{name}.py"
+            text = f"{hidden} hides the package {name}, which vis2img needs: rename the file"
+            warnings.warn(text, Vis2imgWarning, stacklevel=3)
+
+
+_warn_of_hidden_packages()
 
 
 def __getattr__(name: str) -> Any:
