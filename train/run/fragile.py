@@ -1,7 +1,7 @@
 """Settings that are known to go wrong, and who says so.
 
-"Help" is the help text of ``main_dino.py`` in github.com/facebookresearch/dino; the paper is Caron et al. 2021
-(arXiv:2104.14294); "results" is docs/results.md. What nobody has shown to be fragile is not warned of.
+The help of DINO's code is that of ``main_dino.py`` in github.com/facebookresearch/dino; the paper is Caron et al. 2021
+(arXiv:2104.14294). What nobody has shown to be fragile is not warned of.
 """
 
 from __future__ import annotations
@@ -33,23 +33,26 @@ def _teacher(config: TrainConfig) -> Iterator[str]:
     first = optim.warmup_teacher_temp if optim.warmup_teacher_temp_steps else optim.teacher_temp
     if optim.teacher_temp > 0.07:
         yield (
-            f"optim.teacher_temp = {optim.teacher_temp:g}: above 0.07 most runs are unstable (help); use 0.04, "
+            f"optim.teacher_temp = {optim.teacher_temp:g}: above 0.07 most runs are unstable (help of DINO's "
+            "code); use 0.04, "
             "or up to 0.07 after a warm-up"
         )
     if first > 0.06:
         yield (
-            f"the teacher starts at temperature {first:g}: above 0.06 the loss goes to ln(out_dim) (paper, appendix "
+            f"the teacher starts at temperature {first:g}: above 0.06 the network learns nothing, its loss "
+            "stays at ln(out_dim) (DINO paper, appendix "
             "D); start at optim.warmup_teacher_temp = 0.04 with warmup_teacher_temp_steps of 30% of the steps"
         )
     if max(first, optim.teacher_temp) >= optim.student_temp:
         yield (
             f"optim.student_temp = {optim.student_temp:g} is not above the teacher's: only a sharper teacher "
-            "keeps from the uniform answer (paper, section 5.3); use 0.1"
+            "keeps all outputs from becoming alike, which teaches nothing (DINO paper, section 5.3); use 0.1"
         )
     if optim.centring == "mean" and optim.centre_momentum > 0.99:
         yield (
-            f"optim.centre_momentum = {optim.centre_momentum:g}: a centre that follows slowly (0.999) collapsed "
-            "(paper, appendix D); use 0.9"
+            f"optim.centre_momentum = {optim.centre_momentum:g}: a centre that follows slowly (0.999) let "
+            "all outputs become alike "
+            "(DINO paper, appendix D); use 0.9"
         )
 
 
@@ -58,18 +61,21 @@ def _outputs(config: TrainConfig) -> Iterator[str]:
     samples = config.steps * config.data.batch_size / model.out_dim
     if samples < _SAMPLES_PER_OUTPUT:
         yield (
-            f"model.out_dim = {model.out_dim} for {samples:.0f} samples each: short runs with so many outputs stay at "
-            f"the uniform answer (results; large values are for large datasets, help); {_fewer_outputs(config)}"
+            f"model.out_dim = {model.out_dim} outputs, and a run with {samples:.0f} samples for each: too few, all "
+            "outputs stay alike and nothing is learnt (docs/results.md; large values are for large data "
+            f"sets); {_fewer_outputs(config)}"
         )
     if not model.norm_last_layer and model.variant == "base":
         yield (
-            "model.norm_last_layer = False with variant base can make training unstable (help: false for small, true "
+            "model.norm_last_layer = False with variant base can make training unstable (help of DINO's "
+            "code: false for small, true "
             "for base); use True"
         )
     elif not model.norm_last_layer and optim.freeze_last_layer_steps == 0:
         yield (
-            "model.norm_last_layer = False with optim.freeze_last_layer_steps = 0: either can make the start unstable "
-            "(help); freeze the last layer for 1% of the steps"
+            "model.norm_last_layer = False with optim.freeze_last_layer_steps = 0: each of them can make "
+            "the start unstable "
+            "(help of DINO's code); freeze the last layer for 1% of the steps"
         )
 
 
@@ -89,7 +95,7 @@ def _averages(config: TrainConfig) -> Iterator[str]:
     if optim.momentum_teacher < 0.9:
         yield (
             f"optim.momentum_teacher = {optim.momentum_teacher:g}: a teacher that is nearly the student collapses "
-            "(paper, section 5.2; Grill et al. 2020, arXiv:2006.07733, table 5); use 0.99 to 0.9995"
+            "(DINO paper, section 5.2; Grill et al. 2020, arXiv:2006.07733, table 5); use 0.99 to 0.9995"
         )
     elif optim.momentum_teacher == 1.0:
         yield (
@@ -99,7 +105,7 @@ def _averages(config: TrainConfig) -> Iterator[str]:
     elif batch < _SMALL_BATCH and optim.momentum_teacher < _STEADY_MOMENTUM and config.steps >= _STEADY_STEPS:
         yield (
             f"optim.momentum_teacher = {optim.momentum_teacher:g} with data.batch_size = {batch}: small batches want a "
-            f"slower teacher (help); use {_STEADY_MOMENTUM}"
+            f"slower teacher (help of DINO's code); use {_STEADY_MOMENTUM}"
         )
 
 
@@ -113,13 +119,14 @@ def _rates(config: TrainConfig) -> Iterator[str]:
         )
     elif optim.optimizer == "adamw" and optim.base_lr >= _LARGEST_BASE_RATE:
         yield (
-            f"optim.base_lr = {optim.base_lr:g}: 0.016 left two outputs in use where 0.008 worked (results); use 8e-3 "
+            f"optim.base_lr = {optim.base_lr:g}: 0.016 left two outputs in use where 0.008 worked "
+            "(docs/results.md); use 8e-3 "
             "at most"
         )
     if optim.warmup_steps < 0.01 * config.steps:
         yield (
             f"optim.warmup_steps = {optim.warmup_steps} is below 1% of the {config.steps} steps: transformers want a "
-            f"slow start (paper, section 3.2: 10%); use {config.steps // 10}"
+            f"slow start (DINO paper, section 3.2: 10%); use {config.steps // 10}"
         )
 
 
@@ -131,9 +138,15 @@ def _network(config: TrainConfig) -> Iterator[str]:
             "for ResNet-50; use sgd, and weight_decay = weight_decay_end = 1e-4"
         )
     elif not model.is_resnet and optim.optimizer != "adamw":
-        yield f"optim.optimizer = {optim.optimizer} with a transformer: adamw is recommended (help); use adamw"
+        yield (
+            f"optim.optimizer = {optim.optimizer} with a transformer: adamw is recommended (help of DINO's code); "
+            "use adamw"
+        )
     if model.variant == "base" and optim.clip_grad == 0.0:
-        yield "optim.clip_grad = 0 with model.variant = base: larger transformers want clipping (help); use 0.3 to 1"
+        yield (
+            "optim.clip_grad = 0 with model.variant = base: larger transformers want clipping (help of DINO's "
+            "code); use 0.3 to 1"
+        )
     if not model.is_resnet and views.n_local and views.local_size < 2 * model.patch:
         yield (
             f"data.views.local_size = {views.local_size} is one patch of {model.patch} pixels, which leaves "

@@ -59,8 +59,8 @@ def test_published_runs_are_sound() -> None:
         ({"optim": {"teacher_temp": 0.07, "warmup_teacher_temp_steps": 0}}, "starts at temperature 0.07"),
         ({"optim": {"student_temp": 0.04}}, "optim.student_temp = 0.04 is not above"),
         ({"optim": {"centre_momentum": 0.999}}, "optim.centre_momentum = 0.999"),
-        ({"model": {"out_dim": 65536}}, "model.out_dim = 65536 for 20 samples each"),
-        ({"steps": 300, "optim": {"warmup_steps": 30}}, "model.out_dim = 4096 for 9 samples each"),
+        ({"model": {"out_dim": 65536}}, "model.out_dim = 65536 outputs, and a run with 20 samples"),
+        ({"steps": 300, "optim": {"warmup_steps": 30}}, "model.out_dim = 4096 outputs, and a run with 9 samples"),
         ({"model": {"norm_last_layer": False, "variant": "base"}}, "norm_last_layer = False with variant base"),
         (
             {"model": {"norm_last_layer": False}, "optim": {"freeze_last_layer_steps": 0}},
