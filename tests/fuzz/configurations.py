@@ -39,7 +39,7 @@ _PRIOR = {
 }
 _SIMULATION = {
     "out": "out/a.ms", "telescope": "meerkat", "n_sources": 5, "seed": 1, "fov": "1deg", "classes": ["compact"],
-    "start_time": "2026-01-01T00:00:00", "phase_centre": "12h30m,-30d", "cutouts": ["none.npz"],
+    "start_time": "2026-01-01T00:00:00", "phase_centre": "12h30m,-30d", "gain_phase": "5deg",
 }  # fmt: skip
 _ORIGINALS: tuple[tuple[str, dict[str, Any]], ...] = (("run", RUN), ("prior", _PRIOR), ("simulation", _SIMULATION))
 _LINES = (
