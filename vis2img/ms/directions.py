@@ -243,7 +243,7 @@ class DirectionColumn:
 
 def _whole(value: object, column: str) -> int:
     if not isinstance(value, int | np.integer):
-        raise ValueError(f"has {value!r} in {column}, which is no whole number")
+        raise ValueError(f"has {value} in {column}, which is no whole number")
     return int(value)
 
 
