@@ -67,6 +67,8 @@ class PatchField:
     name: str
     source: str
     chunks: Callable[[], Iterator[PatchChunk]]
+    told: str = ""
+    """What is read of it."""
 
 
 def expand_inputs(inputs: Sequence[str]) -> list[str]:
@@ -128,8 +130,8 @@ def patch_fields(path: str, config: LoaderConfig, settings: EmbedConfig, fits_si
     found = open_fields(replace(config, ms=(path,), cutouts=(), weights=()), skip=several)
     names = [str(source).replace(source.path, Path(path).name) for source in found.fields]
     good = [
-        PatchField(name, path, lambda source=source: _observation(source, config.views, settings))  # type: ignore[misc]
-        for name, source in zip(names, found.fields, strict=True)
+        PatchField(name, path, lambda source=source: _observation(source, config.views, settings), text)  # type: ignore[misc]
+        for name, source, text in zip(names, found.fields, found.told.values(), strict=True)
     ]
     bad = [PatchField(name, path, lambda why=why: _lost(why)) for name, why in found.skipped.items()]  # type: ignore[misc]
     return good + bad

@@ -45,6 +45,8 @@ class EmbedResult:
     resumed: int
     dim: int
     skipped: dict[str, str]
+    told: dict[str, str]
+    """What was read of each field."""
 
 
 def embed_inputs(embedder: Embedder, settings: EmbedConfig, progress: Progress = no_progress) -> EmbedResult:
@@ -72,6 +74,7 @@ def _embed_inputs(embedder: Embedder, settings: EmbedConfig, progress: Progress)
 
     parts: list[Path] = []
     skipped: dict[str, str] = {}
+    told: dict[str, str] = {}
     resumed = 0
     for done, path in enumerate(paths):
         fields: list[PatchField] = []
@@ -84,6 +87,7 @@ def _embed_inputs(embedder: Embedder, settings: EmbedConfig, progress: Progress)
                 resumed += part.exists()
                 _make_part(part, each, embedder, settings)
                 parts.append(part)
+                told[each.name] = each.told
     progress("embedding", len(paths), len(paths))
 
     if not parts:
@@ -93,7 +97,7 @@ def _embed_inputs(embedder: Embedder, settings: EmbedConfig, progress: Progress)
     count = merge_embeddings(parts, output, metadata, settings.overwrite)
     _remove(parts, folder)
     _tell_missing(output, settings)
-    return EmbedResult(count, len(parts), resumed, 2 * embedder.model.backbone.dim, skipped)
+    return EmbedResult(count, len(parts), resumed, 2 * embedder.model.backbone.dim, skipped, told)
 
 
 def _tell_missing(output: Path, settings: EmbedConfig) -> None:

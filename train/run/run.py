@@ -53,6 +53,7 @@ def train(
     progress: Progress = no_progress,
     on_dashboard: Callable[[str], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
+    on_field: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Train until ``config.steps``, from the last checkpoint of ``config.out`` if there is one.
 
@@ -66,6 +67,8 @@ def train(
         Called with the address of Dask's dashboard, if there is one.
     on_warning : callable, optional
         Called with a line about settings known to be fragile, and about what looks wrong, as soon as it does.
+    on_field : callable, optional
+        Called with a line about each field, before anything is imaged: what is read of it, and what is not.
 
     Raises
     ------
@@ -95,7 +98,7 @@ def train(
         with nullcontext() if config.data.cutouts else connect(config.data.engine) as connection:
             if on_dashboard and connection and connection.dashboard_link:
                 on_dashboard(connection.dashboard_link)
-            return _train(config, folder, connection, stop, progress, on_warning)
+            return _train(config, folder, connection, stop, progress, on_warning, on_field)
 
 
 def _with_positions(config: TrainConfig) -> TrainConfig:
@@ -124,6 +127,7 @@ def _train(
     stop: StopRequest,
     progress: Progress,
     on_warning: Callable[[str], None] | None,
+    on_field: Callable[[str], None] | None,
 ) -> RunResult:
     _check_batch(config)
     model, template = _blank(config, AXIS)
@@ -145,6 +149,8 @@ def _train(
             if isinstance(loader.source, DrawSource) and is_first():
                 located = loader.source.located
                 note_patches(folder, [str(each) for each in located.fields], located.patches)
+                for name, text in located.told.items() if on_field else ():
+                    on_field(f"{name}: {text}")
             return Loop(config, folder, store, loader, fastest, stop, progress, on_warning).run(state, model)
 
 

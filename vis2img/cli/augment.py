@@ -114,9 +114,11 @@ def run(argv: list[str], prog: str) -> int:
             print(f"vis2img: warning: {column.title}: {column.problem}", file=sys.stderr)
     if not command.quiet and all(patch.label == "empty" for patch in sheet.patches):
         print("vis2img: warning: no peak above 8 sigma, so the patch shown is an empty one; see --at", file=sys.stderr)
+    taken = open_ms(command.ms).outline(command.selection).taken
     if command.json:
-        print(json.dumps(_record(command, command.ms, sheet, out), indent=2, allow_nan=False))
+        print(json.dumps({**_record(command, command.ms, sheet, out), "taken": taken}, indent=2, allow_nan=False))
     elif not command.quiet:
+        print(f"taken {taken}\n" * bool(taken), end="")
         print("\n".join([*(f"{c.title:<10} {', '.join(c.caption)}".rstrip() for c in sheet.columns), f"wrote {out}"]))
     return 0
 

@@ -70,6 +70,8 @@ def run(argv: list[str], prog: str) -> int:
     for reason in result.skipped.values():
         print(printable(f"vis2img: skipped: {reason}"), file=sys.stderr)
     if not command.quiet:
+        told = [f"{name}: {text}" for name, text in result.told.items() if text]
+        print(printable("\n".join(told)), file=sys.stderr, end="\n" * bool(told))
         again = f" ({result.resumed} of an earlier start)" if result.resumed else ""
         inputs = result.fields + len(result.skipped)
         bad = f"; {len(result.skipped)} of {inputs} inputs left out" if result.skipped else ""

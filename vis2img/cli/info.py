@@ -16,6 +16,7 @@ from vis2img.dataset import AveragedSet, MeasurementSet, open_ms
 from vis2img.errors import printable
 from vis2img.ms.fields import FieldInfo
 from vis2img.ms.metadata import Metadata
+from vis2img.ms.problems import problems_of
 from vis2img.units import format_angle, format_freq, utc_text
 from vis2img.visibilities import SPEED_OF_LIGHT
 
@@ -26,7 +27,7 @@ _SHOWN = 10  # fields, spectral windows: more would flood the screen
 class InfoCommand:
     """Show what a measurement set holds: fields, frequencies, times, antennas, columns, flags, uv range.
 
-    No data column is read and nothing is written.
+    What image would refuse or leave out is told; of data columns only a sample is read. Nothing is written.
 
     For example:
       vis2img info obs.ms
@@ -57,6 +58,7 @@ def run(argv: list[str], prog: str) -> int:
 def describe(meta: Metadata) -> dict[str, Any]:
     """Return everything that ``--json`` prints; angles in degrees, frequencies in Hz, lengths in m."""
     start, end = meta.time_range
+    problems, taken = problems_of(meta)
     return {
         "path": str(meta.path),
         "telescope": meta.telescope,
@@ -104,7 +106,8 @@ def describe(meta: Metadata) -> dict[str, Any]:
         "uv_range_wavelengths": list(_uv_wavelengths(meta)),
         "suggested_pixsize_arcsec": _arcsec(meta.suggested_pixsize),
         "suggested_fov_deg": None if meta.suggested_fov is None else math.degrees(meta.suggested_fov),
-        "problems": list(meta.problems),
+        "problems": list(problems),
+        "taken": taken,
     }
 
 
@@ -160,7 +163,10 @@ def report(meta: Metadata) -> str:
             "field of view",
             f"{format_angle(meta.suggested_fov, 3)} (suggested: primary beam, lowest frequency)",
         )
-    add("problems", *(meta.problems or ("none found",)))
+    problems, taken = problems_of(meta)
+    if taken:
+        add("imaged by default", taken)
+    add("problems", *(problems or ("none found",)))
     return "\n".join(lines)
 
 

@@ -63,8 +63,13 @@ def run(argv: list[str], prog: str) -> int:
     def warn(message: str) -> None:
         print(printable(f"{prog}: warning: {message}"), file=sys.stderr)
 
+    def tell(field: str) -> None:
+        print(printable(field), file=sys.stderr)
+
     with Bars(quiet=quiet) as bars:
-        result = train(config, progress=bars, on_dashboard=_tell_dashboard, on_warning=warn)
+        result = train(
+            config, progress=bars, on_dashboard=_tell_dashboard, on_warning=warn, on_field=None if quiet else tell
+        )
     state = "finished" if result.finished else "stopped, run the same command to go on"
     left = f"; {len(result.unused)} of {result.inputs} inputs left out" if result.unused else ""
     print(f"{result.folder}: step {result.step} of {config.steps}, {state}{left}")

@@ -60,6 +60,8 @@ class AveragedSet(Dataset):
             bands=bands,
             receiver=self.origin.band or (float(freq[0]), float(freq[-1])),
             dish_diameter=self.origin.dish_diameter,
+            field=self.origin.field,
+            windows=len(self.origin.spw),
         )
 
     def read_parts(

@@ -39,8 +39,23 @@ class Outline:
     """Lowest and highest frequency in Hz that tell of the receiver."""
     dish_diameter: float
     """m; 0 where it is not known."""
+    field: str = ""
+    """Name of the field."""
+    windows: int = 1
+    """Spectral windows that are read."""
+    field_ids: tuple[int, ...] = ()
+    """Rows of FIELD that are read."""
+    nvis: int | None = None
+    """Visibilities of each Stokes parameter, flagged ones and autocorrelations included, before times are chosen."""
     taken: str = ""
     """What the selection takes of what there is, where that is not all: ``2 of 3 windows, 1 of 60 fields: ...``."""
+
+    @property
+    def text(self) -> str:
+        """What is read, in a few words: field, spectral windows, visibilities, and what is left out."""
+        count = "" if self.nvis is None else f", {self.nvis:,} visibilities"
+        taken = f"; {self.taken}" if self.taken else ""
+        return f"field {self.field!r}, {self.windows} window{'s' * (self.windows != 1)}{count}{taken}"
 
     @property
     def beam(self) -> float:
@@ -83,6 +98,10 @@ class Dataset(ABC):
     def partitions(self) -> tuple[Partition, ...]:
         """The fields and spectral windows that a selection can name; none where that was settled before."""
         return ()
+
+    def field_labels(self) -> dict[int, str]:
+        """Return how a selection names each row of FIELD with data, with all others of its name; none of averages."""
+        return {}
 
     @abstractmethod
     def outline(self, selection: Selection | None = None) -> Outline:

@@ -9,6 +9,7 @@ from vis2img.dataset.contract import Dataset, Outline
 from vis2img.errors import MeasurementSetError
 from vis2img.imaging.params import MIN_NPIX
 from vis2img.machine import cores
+from vis2img.ms.choice import field_labels
 from vis2img.ms.metadata import Metadata, Partition, suggest_pixsize
 from vis2img.ms.reading import PartReader, open_parts
 from vis2img.ms.selection import Selection, choice_of, resolve
@@ -39,6 +40,10 @@ class MeasurementSet(Dataset):
         """The fields and spectral windows that have rows."""
         return self.meta.all_partitions
 
+    def field_labels(self) -> dict[int, str]:
+        """Return names where they say which field is meant, else numbers; see :meth:`Dataset.field_labels`."""
+        return field_labels(self.meta)
+
     def outline(self, selection: Selection | None = None) -> Outline:
         """Return what the sub-tables tell; see :meth:`Dataset.outline`."""
         bands, meta = resolve(self.meta, selection or Selection()), self.meta
@@ -49,6 +54,10 @@ class MeasurementSet(Dataset):
             bands=[(band.chan_freq, band.chan_width) for band in bands],
             receiver=meta.band(bands[0].partition.spw),
             dish_diameter=meta.dish_diameter,
+            field=bands[0].field.name,
+            field_ids=tuple(sorted({band.partition.field for band in bands})),
+            windows=len({band.partition.spw for band in bands}),
+            nvis=sum(band.partition.nrow * len(band.chans) for band in bands),
             taken=choice_of(meta, selection or Selection()).text,
         )
 

@@ -42,6 +42,8 @@ class FieldSet:
     """Where the centres of patches may lie in each."""
     skipped: dict[str, str]
     """Measurement sets that cannot be used, and why."""
+    told: dict[str, str]
+    """What is read of each field: its windows, its visibilities, and what is left out."""
 
 
 def open_fields(config: LoaderConfig, *, skip: bool = True) -> FieldSet:
@@ -70,12 +72,14 @@ def open_fields(config: LoaderConfig, *, skip: bool = True) -> FieldSet:
     opened: list[tuple[Field, WeightMap]] = []
     weights: list[float] = []
     skipped: dict[str, str] = {}
+    told: dict[str, str] = {}
     for number, path in enumerate(config.ms):
         own: list[tuple[Field, WeightMap]] = []
         with _skipping(path, skip, skipped):
             for name, opens in _openers(path, config, prior):
                 with _skipping(name, skip, skipped):
-                    own.append(opens())
+                    field, places, told[name] = opens()
+                    own.append((field, places))
         weight = config.weights[number] / len(own) if config.weights and own else 1.0
         opened += own
         weights += [weight] * len(own)
@@ -83,7 +87,7 @@ def open_fields(config: LoaderConfig, *, skip: bool = True) -> FieldSet:
     if not opened:
         raise MeasurementSetError(f"no field can be imaged: {next(iter(skipped.values()))}")
     fields, maps = map(list, zip(*opened, strict=True))
-    return FieldSet(fields, weights, [patch_angle(field, config.views) for field in fields], maps, skipped)
+    return FieldSet(fields, weights, [patch_angle(field, config.views) for field in fields], maps, skipped, told)
 
 
 def fields_of(config: LoaderConfig) -> list[Field]:
@@ -115,8 +119,8 @@ def _skipping(name: str, allowed: bool, skipped: dict[str, str]) -> Iterator[Non
 
 def _openers(
     path: str, config: LoaderConfig, prior: PriorConfig
-) -> Iterator[tuple[str, Callable[[], tuple[Field, WeightMap]]]]:
-    """Yield what messages call each field of a measurement set or image, and what opens it."""
+) -> Iterator[tuple[str, Callable[[], tuple[Field, WeightMap, str]]]]:
+    """Yield what messages call each field of a measurement set or image, and what opens and describes it."""
     if is_image(path):
         yield path, partial(_image, path, config)
         return
@@ -134,9 +138,12 @@ def _selections(ms: Dataset, config: LoaderConfig) -> Iterator[Selection]:
     if not partitions:
         yield selection
         return
+    names = ms.field_labels()
+    chosen = ms.outline(selection).field_ids if config.fields == "one" else tuple(names)
     pairs: list[tuple[str | None, int | None]] = [
-        (str(p.field) if config.fields == "all" else selection.field, p.spw if config.bands == "each" else None)
+        (names[p.field] if config.fields == "all" else selection.field, p.spw if config.bands == "each" else None)
         for p in partitions
+        if p.field in chosen
     ]
     for name, spw in dict.fromkeys(pairs):
         yield replace(selection, field=name, spw=selection.spw if spw is None else spw)
@@ -151,8 +158,8 @@ def _name(ms: Dataset, selection: Selection, several: bool) -> str:
 
 def _observed(
     ms: Dataset, selection: Selection, config: LoaderConfig, ranges: PriorConfig, name: str
-) -> tuple[Field, WeightMap]:
-    """Return a field of a measurement set or of averaged data, and where patches may lie, from the metadata."""
+) -> tuple[Field, WeightMap, str]:
+    """Return a field of a measurement set or of averaged data, where patches may lie, and what is read of it."""
     npix = config.field_npix + config.field_npix % 2
     prior = ImagingPrior.for_ms(ms, selection, npix=npix, config=ranges)
     if config.fov is not None:
@@ -173,11 +180,11 @@ def _observed(
             f"{field}: no patch lies in the field where the primary beam lets through more than pb_limit = "
             f"{config.pb_limit:g}; choose a lower one, or another field"
         )
-    return field, places
+    return field, places, outline.text
 
 
-def _image(path: str, config: LoaderConfig) -> tuple[Field, WeightMap]:
-    """Return a FITS image as a field, and where patches may lie: anywhere, as its primary beam is not known."""
+def _image(path: str, config: LoaderConfig) -> tuple[Field, WeightMap, str]:
+    """Return a FITS image as a field, where patches may lie (anywhere, as its beam is not known), and its size."""
     if config.channels != 1:
         raise ParameterError(f"{path}: an image gives one input channel; leave subbands at 1 and selection.stokes at I")
     field = FitsField.open(path, math.inf if config.fov is None else config.fov, config.image_pixsize)
@@ -189,4 +196,4 @@ def _image(path: str, config: LoaderConfig) -> tuple[Field, WeightMap]:
             f"{field}: no patch of {config.views.patch_npix} suggested pixels lies in the image of {image.npix[0]} x "
             f"{image.npix[1]} pixels; choose a smaller views.patch_npix or image_pixsize"
         )
-    return field, places
+    return field, places, f"image of {image.npix[0]} x {image.npix[1]} pixels"

@@ -112,10 +112,10 @@ def field_groups(meta: Metadata) -> list[tuple[int, ...]]:
     return [tuple(ids) for ids in groups.values()]
 
 
-def field_label(meta: Metadata, ids: Sequence[int]) -> str:
-    """Return how a group of fields is named in a selection: by its name where that says which, else by its number."""
-    name = meta.fields[ids[0]].name
-    return name if name and _named_ids(meta, name) == tuple(ids) else str(ids[0])
+def field_labels(meta: Metadata) -> dict[int, str]:
+    """Return how a selection names each field with data: by its name, or by its number where it has no name."""
+    groups = field_groups(meta)
+    return {number: meta.fields[ids[0]].name or str(number) for ids in groups for number in ids}
 
 
 def _named_ids(meta: Metadata, name: str) -> tuple[int, ...]:

@@ -22,10 +22,12 @@ from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgWarning
 from vis2img.ms.columns import Columns
 from vis2img.ms.metadata import Metadata
 from vis2img.ms.selection import Band, Selection, hand_cautions, resolve, select_rows
+from vis2img.ms.tables import row_sample
 from vis2img.progress import Progress, no_progress
 from vis2img.visibilities import Origin, Visibilities
 
 _CHUNK_BYTES = 4e6  # of the data column; a handful of chunks are in flight
+_SAMPLE_CHUNKS = 4  # read to judge a part beforehand
 _AUTO_WEIGHTS = ("WEIGHT_SPECTRUM", "WEIGHT")
 _LIGHT = ("TIME", "ANTENNA1", "ANTENNA2", "UVW")
 
@@ -243,7 +245,48 @@ class PartReader:
 
     def trouble(self) -> str | None:
         """Return why nothing that was read so far can be imaged, or None when something can."""
-        samples, flagged, not_finite, no_weight, zero, good = self._tally.tolist()
+        return self._trouble_of(self._tally)
+
+    def sample_trouble(self) -> str | None:
+        """Return the trouble of a sample of the rows (a few MB), without compiled loops, which take long to load.
+
+        Raises
+        ------
+        MeasurementSetError
+            If a column cannot be read.
+        """
+        rows = self._rows[row_sample(len(self._rows), _SAMPLE_CHUNKS * self.chunk_rows)]
+        tally, hands = np.zeros(6, np.int64), self.band.hands[0][1]
+        names, pair = self._heavy, [hands.first, hands.second]
+        for span in _chunks(rows, self.chunk_rows):
+            first, mine = int(rows[span][0]), rows[span] - rows[span][0]
+            chunk, empty = self._columns.chunk(names, first, int(mine[-1]) + 1, self.chunk_rows)
+            if empty:
+                self._mend(chunk, empty, first, mine)
+            flagged = chunk["FLAG"][mine][..., pair].any(axis=-1)
+            if "FLAG_ROW" in chunk:
+                flagged |= chunk["FLAG_ROW"][mine][:, np.newaxis]
+            both = chunk[self.band.column][mine][..., pair]
+            weight = chunk.get(self.weight_column, np.ones((len(flagged), 1, 2)))
+            weight = weight[mine][..., pair] if self.weight_column in chunk else weight
+            weight = weight[:, np.newaxis] if weight.ndim == 2 else weight
+            finite = np.isfinite(both).all(axis=-1)
+            weighed = np.broadcast_to(((weight > 0) & np.isfinite(weight)).all(axis=-1), flagged.shape)
+            good = ~flagged & finite & weighed
+            zero = good & (both[..., 0] + hands.sign * both[..., 1] == 0)
+            tally += [
+                flagged.size,
+                flagged.sum(),
+                (~flagged & ~finite).sum(),
+                (~flagged & finite & ~weighed).sum(),
+                zero.sum(),
+                good.sum(),
+            ]
+        text = self._trouble_of(tally)
+        return text if text is None or len(rows) == self.nrow else f"{text} (in {len(rows):,} of {self.nrow:,} rows)"
+
+    def _trouble_of(self, tally: np.ndarray) -> str | None:
+        samples, flagged, not_finite, no_weight, zero, good = tally.tolist()
         column, weights = self.band.column, self.weight_column
         where = f"{self.meta.path}: field {self.band.field.name!r}, spectral window {self.band.partition.spw}"
         if good == 0:
