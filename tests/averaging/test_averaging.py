@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from tests.helpers.measurement_sets import CENTRE, build_ms, tracks
+from tests.helpers.measurement_sets import CENTRE, add_rows, build_ms, put, second_window, tracks
 from tests.helpers.oracles import LIGHT_SPEED, dft
 from vis2img.averaging.cells import CellTable
 from vis2img.averaging.params import AveragingParams
@@ -246,6 +246,33 @@ def test_a_store_images_like_its_measurement_set(observed, tmp_path: Path) -> No
     some = read_averaged(tmp_path / "a.zarr", time_blocks=slice(1, 2), channel_blocks=slice(0, 1))
     assert len(some) == 1 and set(some[0].time) == {np.unique(parts[0].time)[1]}
     assert some[0].chan_freq[0] == pytest.approx(vis.chan_freq[:3].mean(), rel=1e-12)
+
+
+def test_windows_and_set_ups_of_a_field_are_averaged_together(tmp_path: Path) -> None:
+    """Interleaved windows of different frequencies, one of which two polarisation set-ups share."""
+    made = build_ms(tmp_path / "a.ms", antennas=8, times=12, channels=6, sources=((1.0, 0.001, -0.0005),))
+    nrow = len(made.uvw)
+    second_window(made.path, made.freq + 2e6, np.arange(nrow) % 3 == 1)
+    add_rows(made.path, "POLARIZATION", NUM_CORR=[2])
+    add_rows(made.path, "DATA_DESCRIPTION", SPECTRAL_WINDOW_ID=[0], POLARIZATION_ID=[1])
+    put(made.path, "", DATA_DESC_ID=(np.arange(nrow) % 3).astype(np.int32))
+    ms = open_ms(made.path)
+    parts = ms.read_parts()
+    assert [part.origin.spw for part in parts] == [(0,), (0,), (1,)]
+
+    params = AveragingParams((128, 128), PIXSIZE, CENTRE, time_block=time_block(ms.meta), channel_blocks=2)
+    result = average(ms.meta, tmp_path / "a.zarr", params)
+    assert result.nvis == sum(np.count_nonzero(part.weight) for part in parts) == nrow * 6
+    averages = read_averaged(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(
+        np.concatenate([part.averages.contents[0].chan_freq for part in averages]),
+        np.unique(np.concatenate([part.chan_freq for part in parts])),
+    )
+    assert averages[0].origin.spw == (0, 1)
+    for weighting in ("natural", "briggs"):
+        imaging = ImagingParams((128, 128), PIXSIZE, weighting=weighting)
+        exact = make_image(parts, imaging).data
+        assert np.linalg.norm(make_image(averages, imaging).data - exact) < 0.01 * np.linalg.norm(exact)
 
 
 def test_the_command_tells_what_it_did(observed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,3 +173,40 @@ def build_ms(
     )
     fill("OBSERVATION", 1, TELESCOPE_NAME=telescope, TIME_RANGE=np.array([time[0], time[-1]]))
     return Synthetic(path, uvw, freq, tuple(sources))
+
+
+def put(path: Path, name: str, **columns: object) -> None:
+    """Write whole columns of a table of the set."""
+    from casacore.tables import table
+
+    with table(f"{path}/{name}" if name else str(path), readonly=False, ack=False) as t:
+        for column, values in columns.items():
+            t.putcol(column, values)
+
+
+def add_rows(path: Path, name: str, **cells: list) -> None:
+    """Append rows to a sub-table, copies of its first with some cells changed."""
+    from casacore.tables import table
+
+    with table(f"{path}/{name}", readonly=False, ack=False) as t:
+        count = len(next(iter(cells.values())))
+        for i in range(count):
+            t.addrows(1)
+            for column in t.colnames():
+                if t.iscelldefined(column, 0):
+                    t.putcell(column, t.nrows() - 1, cells[column][i] if column in cells else t.getcell(column, 0))
+
+
+def second_window(path: Path, freq: np.ndarray, rows: np.ndarray, width: float = 5e6) -> None:
+    """Give ``rows`` to a spectral window of its own, of as many channels."""
+    n = len(freq)
+    add_rows(
+        path,
+        "SPECTRAL_WINDOW",
+        CHAN_FREQ=[freq],
+        CHAN_WIDTH=[np.full(n, width)],
+        EFFECTIVE_BW=[np.full(n, width)],
+        RESOLUTION=[np.full(n, width)],
+    )
+    add_rows(path, "DATA_DESCRIPTION", SPECTRAL_WINDOW_ID=[1])
+    put(path, "", DATA_DESC_ID=rows.astype(np.int32))
