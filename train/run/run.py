@@ -149,8 +149,9 @@ def _train(
             if isinstance(loader.source, DrawSource) and is_first():
                 located = loader.source.located
                 note_patches(folder, [str(each) for each in located.fields], located.patches)
-                for name, text in located.told.items() if on_field else ():
-                    on_field(f"{name}: {text}")
+                if on_field:
+                    for name, text in located.told.items():
+                        on_field(f"{name}: {text}")
             return Loop(config, folder, store, loader, fastest, stop, progress, on_warning).run(state, model)
 
 
