@@ -177,3 +177,9 @@ def test_an_odd_beam_frequency_or_history_is_left_out(tmp_path: Path) -> None:
     field = FitsField.open(image_file(tmp_path / "a.fits", **cards))
     assert field.image.beam == (0.0, 0.0) and field.image.freq is None
     assert np.isfinite(field.draw().data).all()
+
+
+def test_negative_axes_of_compressed_files_do_not_hang(tmp_path: Path) -> None:
+    path = rewritten(image_file(tmp_path / "a.fits"), NAXIS2="-64")
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert ["NAXIS2 in its header is negative" in said for said in refusals(path)] == [True, True]

@@ -30,6 +30,7 @@ _MOST_BLOCKS = 2000  # of a header: 72,000 lines
 _GZIP = b"\x1f\x8b"
 _END = re.compile(rb"(?:.{80})*END {77}", re.DOTALL)
 _NAXIS = re.compile(rb"(?:.{80})*?NAXIS   = +(\d+)\b", re.DOTALL)
+_NEGATIVE = re.compile(rb"(Z?NAXIS\d*) *= +-\d")
 _COUNTS = {"NAXIS": 999, "TFIELDS": 999, "ZNAXIS": 999}  # the most that FITS allows
 _MOST_GROWTH = 200  # bytes of pixels to a byte that they are compressed to: those of a blank image are more
 _SPARE_BYTES = 1 << 24
@@ -101,6 +102,8 @@ def _header(path: str | Path, file: Any, first: bool, error: type[Vis2imgError])
             return b""
         header += block
         if _END.match(block):
+            if negative := _NEGATIVE.search(header):
+                raise error(f"{path} is damaged: {negative[1].decode()} in its header is negative")
             for name, most in _COUNTS.items():  # astropy counts up to them, whatever they are
                 told = re.search(rb"%-8b= +(\d+)\b" % name.encode(), header)
                 if told and int(told[1]) > most:

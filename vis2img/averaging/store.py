@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FORMAT, FORMAT_VERSION = "vis2img averaged visibilities", 2
 STAGE = ".partial-"  # start of the name of a block while it is written
 _CHUNK_ROWS = 1 << 22
+_LARGEST = 1e30  # of visibilities and weights: sums of larger ones leave single precision
 _LONGEST_UVW = 1e11  # wavelengths: more than the Earth at 1 THz
 _WIDE = {"uvw": np.float64, "vis": np.complex128, "weight": np.float64, "chan": np.float64}  # to sum each in
 _CHAN_STEPS = 4096  # to a channel, that the mean channels of averages are rounded to
@@ -167,10 +168,11 @@ def _load(path: Path, channel_blocks: int, nchan: int) -> dict[str, np.ndarray]:
         odd = [name for name, wide in _WIDE.items() if not np.isfinite(arrays[name].sum(dtype=wide))]
     number, chan = arrays["channel_block"], arrays["chan"]
     if not odd and len(number):
-        uvw = arrays["uvw"]
+        uvw, vis = arrays["uvw"], arrays["vis"].view(np.float32)
         checks = {
             "uvw": uvw.max() < _LONGEST_UVW and uvw.min() > -_LONGEST_UVW,
-            "weight": arrays["weight"].min() >= 0,
+            "vis": vis.max() < _LARGEST and vis.min() > -_LARGEST,
+            "weight": arrays["weight"].min() >= 0 and arrays["weight"].max() < _LARGEST,
             "chan": chan.min() >= 0 and chan.max() <= nchan - 1,
             "channel_block": number[0] >= 0 and number[-1] < channel_blocks and not (np.diff(number) < 0).any(),
         }
