@@ -135,10 +135,11 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     if name == "simulate":
         size = ["--ntimes", 4, "--nchan", 4, "--n-sources", 3, "--seed", 3, "--quiet"]
         return Case(lambda out: ["simulate", "-o", out / "one.ms", *size], simulated)
-    ms = request.getfixturevalue("ms")
     if name == "average":
-        size = ["--npix", 128, "--pixsize", "6arcsec", "--time-block", 16, "--quiet"]
-        return Case(lambda out: ["average", ms, "-o", out / "a.zarr", *size], averaged)
+        long = build_ms(tmp_path / "long.ms", antennas=12, times=60, channels=8, sources=SKY).path
+        size = ["--npix", 128, "--pixsize", "6arcsec", "--time-block", 8, "--threads", 1, "--quiet"]
+        return Case(lambda out: ["average", long, "-o", out / "a.zarr", *size], averaged)
+    ms = request.getfixturevalue("ms")
     place = request.getfixturevalue("run")
     if name == "embed":
         inputs = []
