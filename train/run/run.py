@@ -7,7 +7,7 @@ The run folder (:mod:`vis2img.train.run.folder`) gets ``metrics.jsonl``, a line 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from vis2img.train.run.folder import (
 from vis2img.train.run.fragile import fragile
 from vis2img.train.run.loop import Loop, RunResult, full_rate
 from vis2img.train.run.metrics_log import read_metrics
-from vis2img.train.run.stopping import ABANDONED, StopRequest
+from vis2img.train.run.stopping import ABANDONED, Stopped, StopRequest
 from vis2img.train.state import TrainState, backbone_variables, build_model, create_state
 from vis2img.train.weights.describe import Architecture
 from vis2img.train.weights.pretrained import learned_positions, load_pretrained
@@ -54,6 +54,7 @@ def train(
     on_dashboard: Callable[[str], None] | None = None,
     on_warning: Callable[[str], None] | None = None,
     on_field: Callable[[str], None] | None = None,
+    stop: StopRequest | None = None,
 ) -> RunResult:
     """Train until ``config.steps``, from the last checkpoint of ``config.out`` if there is one.
 
@@ -69,6 +70,8 @@ def train(
         Called with a line about settings known to be fragile, and about what looks wrong, as soon as it does.
     on_field : callable, optional
         Called with a line about each field, before anything is imaged: what is read of it, and what is not.
+    stop : StopRequest, optional
+        One that listens already; default: signals are listened to while this function runs.
 
     Raises
     ------
@@ -86,19 +89,29 @@ def train(
         open_folder(folder, config)
         leave_tidy(folder)
         return RunResult(folder, reached, True)
-    # A stop is heard as soon as the folder is there to tell that the run has begun.
-    with StopRequest().listening() as stop, held(folder) if first else nullcontext():
+    listening = nullcontext(stop) if stop else StopRequest().listening()
+    with listening as stop, held(folder) if first else nullcontext():
         open_folder(folder, config, first=first)
         if on_warning:
             for warning in fragile(config):
                 on_warning(warning)
-        # Workers before devices: JAX may take the accelerator and start threads, which new processes had better not
-        # inherit.
-        # Of finished pictures nothing is to be made.
-        with nullcontext() if config.data.cutouts else connect(config.data.engine) as connection:
-            if on_dashboard and connection and connection.dashboard_link:
-                on_dashboard(connection.dashboard_link)
-            return _train(config, folder, connection, stop, progress, on_warning, on_field)
+        try:
+            # Workers before devices: JAX may take the accelerator and start threads, which new processes had better not
+            # inherit. They may take long to come: from the queue of Slurm.
+            with _connect(config, stop) as connection:
+                if on_dashboard and connection and connection.dashboard_link:
+                    on_dashboard(connection.dashboard_link)
+                return _train(config, folder, connection, stop, progress, on_warning, on_field)
+        except Stopped:
+            return RunResult(folder, reached, False)
+
+
+def _connect(config: TrainConfig, stop: StopRequest) -> AbstractContextManager[Connection | None]:
+    if config.data.cutouts:  # of finished pictures nothing is to be made
+        return nullcontext()
+    if jax.process_count() > 1:  # hosts must leave off together, in the loop
+        return connect(config.data.engine)
+    return stop.call(lambda: connect(config.data.engine), Connection.close)
 
 
 def _with_positions(config: TrainConfig) -> TrainConfig:

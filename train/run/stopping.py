@@ -1,4 +1,7 @@
-"""Stopping a run in good order when asked to: SIGTERM (Slurm's warning before the time limit) and Ctrl-C."""
+"""Stopping a run in good order when asked to: by Ctrl-C, SIGTERM, SIGHUP (a terminal that closes), SIGUSR1 or SIGUSR2.
+
+The last three are what batch systems warn with before a time limit, as their users like.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,10 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 ABANDONED = "vis2img-uninterruptible"  # name of threads whose work cannot be stopped
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LOOK = 0.2  # s
-_AGAIN = {signal.SIGINT: "again", signal.SIGTERM: "Ctrl-C"}
+_GRACE = 5.0  # s that an impatient request leaves for unwinding
+_INTERRUPTED = 130  # exit status of what was interrupted
 
 
 class Stopped(BaseException):
@@ -29,6 +34,11 @@ class Stopped(BaseException):
 class StopRequest:
     """Whether the run was asked to stop; a wait inside `interruptible` is cut short by `Stopped`.
 
+    Parameters
+    ----------
+    impatient : bool
+        End the process some seconds after a second Ctrl-C, whatever it does. For processes of the run alone.
+
     Attributes
     ----------
     pending : bool
@@ -36,8 +46,9 @@ class StopRequest:
         Whether there are steps to save before the run can end, which decides on what the user is told.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, impatient: bool = False) -> None:
         self.pending, self.unsaved = False, False
+        self._impatient = impatient
         self._waiting = False
 
     @contextlib.contextmanager
@@ -51,12 +62,19 @@ class StopRequest:
         finally:
             self._waiting = False
 
-    def call(self, work: Callable[[], Result]) -> Result:
-        """Return ``work()``, unless `Stopped` is raised first; the work then goes on in a thread, for nobody.
+    def check(self) -> None:
+        """Raise `Stopped` if the request has come."""
+        if self.pending:
+            raise Stopped
 
-        It is for work of minutes that nothing can interrupt, such as compiling.
+    def call(self, work: Callable[[], Result], undo: Callable[[Result], object] = lambda _: None) -> Result:
+        """Return ``work()``, unless `Stopped` is raised first; the work then goes on in a thread, and is undone.
+
+        It is for work of minutes that nothing can interrupt, such as compiling, and for what must not be cut short in
+        the midst, such as starting other processes.
         """
         future: Future[Result] = Future()
+        taken = False
 
         def run() -> None:
             try:
@@ -64,19 +82,25 @@ class StopRequest:
             except BaseException as error:
                 future.set_exception(error)
 
-        with self.interruptible():
-            threading.Thread(target=run, name=ABANDONED, daemon=True).start()
-            while not future.done():  # a signal that another thread received ends no wait
-                wait([future], _LOOK)
+        try:
+            with self.interruptible():
+                threading.Thread(target=run, name=ABANDONED, daemon=True).start()
+                while not future.done():  # a signal that another thread received ends no wait
+                    wait([future], _LOOK)
+                taken = True
             return future.result()
+        finally:
+            if not taken:
+                future.add_done_callback(lambda done: None if done.exception() else undo(done.result()))
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopRequest]:
         """Listen to signals; outside of the main thread, leave them to whoever runs us."""
         before: dict[int, Any] = {}
         try:
-            for kind in (signal.SIGTERM, signal.SIGINT):
-                before[kind] = signal.signal(kind, self._ask)
+            for kind in SIGNALS:
+                if kind != signal.SIGHUP or signal.getsignal(kind) != signal.SIG_IGN:  # as under nohup
+                    before[kind] = signal.signal(kind, self._ask)
         except ValueError:
             yield self
             return
@@ -104,12 +128,21 @@ class StopRequest:
             ours.close()
 
     def _answer(self, signals: socket.socket) -> None:
+        answered = False
         while number := signals.recv(1):  # b"" once the other end is closed
-            if number[0] in _AGAIN:
-                again = f": saving after this step; {_AGAIN[signal.Signals(number[0])]} to leave without"
+            if number[0] not in SIGNALS:
+                continue
+            if not answered:
+                answered = True
+                again = "again" if number[0] == signal.SIGINT else "Ctrl-C"
                 with contextlib.suppress(OSError):
-                    os.write(2, f"stopping{again if self.unsaved else ''}\n".encode())
-                return
+                    text = f": saving after this step; {again} to leave without" if self.unsaved else ""
+                    os.write(2, f"stopping{text}\n".encode())
+            elif number[0] == signal.SIGINT and self._impatient:
+                # The main thread may be where no signal reaches it: waiting for a step, or for a disk.
+                ending = threading.Timer(_GRACE, os._exit, (_INTERRUPTED,))
+                ending.daemon = True
+                ending.start()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.pending = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import threading
 import typing
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from vis2img.cli.progress import Bars
 from vis2img.errors import OutputError, UsageError, printable
+from vis2img.train.run.stopping import ABANDONED, SIGNALS, Stopped, StopRequest
 
 if typing.TYPE_CHECKING:
     from vis2img.train.run.config import TrainConfig
@@ -57,8 +59,23 @@ def run(argv: list[str], prog: str) -> int:
     words = [word for word in argv if word not in ("--quiet", "--resume")]
     if not words or words[0].startswith("--"):
         raise UsageError(f"name a configuration or a run folder first: {prog} CONFIG ({prog} --help)")
-    config = _prepare(Path(words[0]), words[1:], f"{prog} {words[0]}", resume)
-    from vis2img.train.run.run import ABANDONED, train
+    # From the first moment, as what is imported from here on takes seconds and bears no interruption.
+    with StopRequest(impatient=True).listening() as stop:
+        try:
+            print(_train(Path(words[0]), words[1:], prog, resume, quiet, stop), flush=True)
+        except Stopped:
+            print("stopped before the run began, run the same command to start it", flush=True)
+        atexit.register(_leave, ABANDONED)
+    return 0
+
+
+def _train(path: Path, options: list[str], prog: str, resume: bool, quiet: bool, stop: StopRequest) -> str:
+    """Train, and return the last line to print."""
+    config = _prepare(path, options, f"{prog} {path}", resume)
+    stop.check()
+    from vis2img.train.run.run import train
+
+    stop.check()
 
     def warn(message: str) -> None:
         print(printable(f"{prog}: warning: {message}"), file=sys.stderr)
@@ -67,14 +84,11 @@ def run(argv: list[str], prog: str) -> int:
         print(printable(field), file=sys.stderr)
 
     with Bars(quiet=quiet) as bars:
-        result = train(
-            config, progress=bars, on_dashboard=_tell_dashboard, on_warning=warn, on_field=None if quiet else tell
-        )
+        told = None if quiet else tell
+        result = train(config, progress=bars, on_dashboard=_tell_dashboard, on_warning=warn, on_field=told, stop=stop)
     state = "finished" if result.finished else "stopped, run the same command to go on"
     left = f"; {len(result.unused)} of {result.inputs} inputs left out" if result.unused else ""
-    print(f"{result.folder}: step {result.step} of {config.steps}, {state}{left}")
-    atexit.register(_leave_the_compiler, ABANDONED)
-    return 0
+    return f"{result.folder}: step {result.step} of {config.steps}, {state}{left}"
 
 
 def _prepare(path: Path, options: list[str], prog: str, resume: bool) -> TrainConfig:
@@ -95,8 +109,13 @@ def _prepare(path: Path, options: list[str], prog: str, resume: bool) -> TrainCo
     return config
 
 
-def _leave_the_compiler(name: str) -> None:
-    """End the process at once where a thread still compiles for a run that was stopped: nothing ends that otherwise."""
+def _leave(name: str) -> None:
+    """End the process at once where a thread still compiles for a run that was stopped: nothing ends that otherwise.
+
+    All is done by now: what still comes by way of signals must not make a failure of it.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     if any(thread.name == name for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -12,9 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vis2img.train.run.stopping import Stopped, StopRequest
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from vis2img.train.run.stopping import SIGNALS, Stopped, StopRequest
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +120,8 @@ def test_ctrl_c_after_a_warning_of_slurm_does_not_wait() -> None:
         (signal.SIGINT, True, "stopping: saving after this step; again to leave without\n"),
         (signal.SIGTERM, True, "stopping: saving after this step; Ctrl-C to leave without\n"),
         (signal.SIGTERM, False, "stopping\n"),
+        (signal.SIGHUP, False, "stopping\n"),
+        (signal.SIGUSR1, True, "stopping: saving after this step; Ctrl-C to leave without\n"),
     ],
 )
 def test_a_request_is_answered_once(number: int, unsaved: bool, line: str, capfd) -> None:
@@ -133,10 +133,10 @@ def test_a_request_is_answered_once(number: int, unsaved: bool, line: str, capfd
 
 
 LOCKED_OUT = """
-import ctypes, os
+import ctypes, os, sys
 from vis2img.train.run.stopping import StopRequest
 mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
-with StopRequest().listening():
+with StopRequest(impatient=len(sys.argv) > 1).listening():
     lock(mutex)
     os.write(1, b"x")
     lock(mutex)  # for ever: no signal brings the main thread back to the interpreter
@@ -154,6 +154,47 @@ def test_a_request_is_answered_while_the_handler_cannot_run() -> None:
         answer = process.stderr.readline()
         process.kill()
     assert answer == b"stopping\n"
+
+
+def test_a_second_ctrl_c_ends_what_no_handler_reaches() -> None:
+    command = [sys.executable, "-c", LOCKED_OUT, "impatient"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_found_here()) as process:
+        assert process.stdout and process.stderr
+        process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == b"stopping\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+
+
+def test_a_terminal_that_closes_ends_nothing_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest().listening() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.pending
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_is_done_for_nobody_is_undone() -> None:
+    undone: list[str] = []
+    ready, release = threading.Event(), threading.Event()
+
+    def work() -> str:
+        signal.raise_signal(signal.SIGUSR1)
+        release.wait(30)
+        return "workers"
+
+    with StopRequest().listening() as stop:
+        with pytest.raises(Stopped):
+            stop.call(work, lambda value: (undone.append(value), ready.set()))
+        assert not undone
+        release.set()
+        assert ready.wait(30) and undone == ["workers"]
+    with StopRequest().listening() as stop:
+        assert stop.call(lambda: "kept", undone.append) == "kept"
+    assert undone == ["workers"]
 
 
 def _found_here() -> dict[str, str]:
