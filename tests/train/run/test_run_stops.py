@@ -362,7 +362,7 @@ def _pretend(
     monkeypatch.setattr(loop.Loop, "_show", lambda *_: None)
 
     class Loader:
-        batches = 0
+        batches, source = 0, SimpleNamespace(total=0)
 
         def next_batch(self) -> Any:
             self.batches += 1
