@@ -46,7 +46,7 @@ def test_pixels_that_leave_data_out_say_how_much(make_ms, pixsize: float, weight
 
 
 def test_pixels_far_finer_than_the_beam(make_ms) -> None:
-    (text,) = _of(make_ms().path, pixsize=0.1 * ARCSEC)
+    (text,) = _of(make_ms().path, pixsize=0.1 * ARCSEC, npix=128)
     assert "pixels wide, and 3 to 5 are enough" in text
 
 

@@ -138,6 +138,7 @@ def test_psf_equals_wsclean(unpacked, tmp_path):
     assert relative(ours.psf, theirs) < BOUND
 
 
+@pytest.mark.filterwarnings("ignore:pixels of 12arcsec are too coarse")
 def test_coarse_pixels_drop_long_baselines_as_wsclean_does(unpacked, tmp_path):
     """With 12 arcsec pixels half the baselines lie beyond the density grid."""
     ms = unpacked("karabo_oskar_sim")

@@ -14,7 +14,7 @@ from vis2img.visibilities import SPEED_OF_LIGHT
 _RADIO = (1e5, 1e13)  # Hz
 _MUCH_LEFT_OUT = 0.1  # of the data weight
 _MANY_BEAMS = 5  # primary beams across an image; WSClean's users take up to four, for sources in the sidelobes
-_FINE = 50  # pixels across a beam; 3 to 5 sample it
+_FINE = 100  # pixels across a beam; 3 to 5 sample it
 
 
 def warn_of_doubts(image: Image) -> None:
