@@ -135,7 +135,7 @@ def test_peaks_are_found_where_the_sources_are() -> None:
     assert sorted(map(tuple, np.rint(peaks).astype(int))) == [(-36, -38), (44, 22)]
 
 
-@pytest.mark.filterwarnings("ignore:the image is 109deg wide")
+@pytest.mark.filterwarnings("ignore::vis2img.errors.Vis2imgWarning")  # of baselines shorter than dishes
 def test_a_draw_of_the_whole_sky_has_zeros_beyond_the_horizon(make_ms) -> None:
     made = make_ms(size_m=6.0, sources=((1.0, 0.3, -0.4),))
     params = ImagingParams((64, 64), math.radians(1.7), "natural")
