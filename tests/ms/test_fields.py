@@ -388,6 +388,15 @@ def test_icrs_and_j2000_are_apart_by_the_frame_bias(tmp_path: Path) -> None:
     assert in_one_frame(parts)[0] is parts[0]
 
 
+def test_sets_of_other_frames_are_one_image_only_where_its_centre_is_given(tmp_path: Path, cli) -> None:
+    here = SkyCoord(*CENTRE, unit="rad", frame="fk5").transform_to(FRAMES["B1950"])
+    first = build_ms(tmp_path / "a.ms")
+    second = build_ms(tmp_path / "b.ms", frame="B1950", phase_centre=(float(here.ra.rad), float(here.dec.rad)), seed=3)
+    command = ("image", first.path, second.path, "-o", tmp_path / "x.fits", "--npix", 64, "--pixsize", "10arcsec")
+    assert "directions in B1950, " in cli(*command).error()
+    assert cli(*command, "--phase-centre", "10h0m0s,-30d0m0s").code == 0
+
+
 def test_sets_beyond_each_others_horizon_are_refused(tmp_path: Path, cli) -> None:
     first = build_ms(tmp_path / "a.ms")
     second = build_ms(tmp_path / "b.ms", phase_centre=(CENTRE[0] + 2.0, 0.5))

@@ -31,6 +31,7 @@ from vis2img.imaging.image import Image, make_image
 from vis2img.imaging.memory import check_memory, copied_bytes, planes_bytes
 from vis2img.imaging.params import MIN_NPIX, ImagingParams
 from vis2img.imaging.primary_beam import check_beam, check_telescope, receiver
+from vis2img.imaging.rotation import IMAGE_FRAMES
 from vis2img.machine import cores
 from vis2img.ms.selection import Selection
 from vis2img.progress import Progress
@@ -242,6 +243,12 @@ def _check_sets(command: ImageCommand, outlines: Sequence[Outline]) -> None:
             raise ParameterError(
                 f"{path} has its phase centre {format_angle(apart, 3)} from that of {command.ms[0]}, beyond the "
                 "horizon of the image; make images of their own"
+            )
+        frames = {each.stored_frame for each in (first, other)}
+        if len(frames) > 1 and frames - set(IMAGE_FRAMES) and command.imaging.phase_centre is None:
+            raise ParameterError(
+                f"{path} has its directions in {other.stored_frame}, {command.ms[0]} in {first.stored_frame}: give "
+                "--phase-centre RA,DEC to convert both to one image, or make images of their own"
             )
         what = ""
         if other.telescope != first.telescope:

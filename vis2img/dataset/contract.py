@@ -41,6 +41,8 @@ class Outline:
     """m; 0 where it is not known."""
     field: str = ""
     """Name of the field."""
+    stored_frame: str = "J2000"
+    """The frame that the data have the phase centre in, before it was converted."""
     windows: int = 1
     """Spectral windows that are read."""
     field_ids: tuple[int, ...] = ()

@@ -55,6 +55,7 @@ class MeasurementSet(Dataset):
             receiver=meta.band(bands[0].partition.spw),
             dish_diameter=meta.dish_diameter,
             field=bands[0].field.name,
+            stored_frame=bands[0].field.stored,
             field_ids=tuple(sorted({band.partition.field for band in bands})),
             windows=len({band.partition.spw for band in bands}),
             nvis=sum(band.partition.nrow * len(band.chans) for band in bands),

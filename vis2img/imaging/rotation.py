@@ -15,7 +15,7 @@ from vis2img.visibilities import SPEED_OF_LIGHT, Visibilities
 _BLOCK_SAMPLES = 1 << 20  # samples rotated at a time, so that the phases stay in cache-sized pieces
 
 
-_FRAMES = ("ICRS", "J2000")
+IMAGE_FRAMES = ("ICRS", "J2000")
 
 
 def in_one_frame(parts: Sequence[Visibilities]) -> list[Visibilities]:
@@ -32,7 +32,7 @@ def in_one_frame(parts: Sequence[Visibilities]) -> list[Visibilities]:
 
 def _in_frame(vis: Visibilities, frame: str) -> Visibilities:
     origin = vis.origin
-    if not {origin.frame, frame} <= set(_FRAMES):
+    if not {origin.frame, frame} <= set(IMAGE_FRAMES):
         raise ParameterError(f"visibilities in {origin.frame} do not go into one image with those in {frame}")
     turn = frame_turn(origin.frame, frame)
     x, y, z = turn @ direction_vectors(*vis.phase_centre)
