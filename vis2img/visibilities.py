@@ -12,6 +12,7 @@ from vis2img.errors import ParameterError
 from vis2img.shapes import Complex64, Float32, Float64, Int32
 
 SPEED_OF_LIGHT = 299_792_458.0  # m/s, exact (SI)
+RADIO = (1e5, 1e13)  # Hz; no radio telescope observes beyond
 
 
 @dataclass(frozen=True)

@@ -226,6 +226,20 @@ def test_what_image_refuses_is_a_problem(tmp_path, edit, problem):
         ms.image(ms.imaging_params(npix=64, pixsize=1e-5))
 
 
+@pytest.mark.parametrize("unit", ["km", "GHz"])
+def test_data_in_other_units_are_a_problem_and_suggest_no_pixels(tmp_path, unit):
+    made = build_ms(tmp_path / "a.ms")
+    if unit == "km":
+        made.edit("UVW", lambda uvw: uvw / 1e3)
+    else:
+        put(made.path, "SPECTRAL_WINDOW", CHAN_FREQ=made.freq[np.newaxis] / 1e9)
+    ms = open_ms(made.path)
+    assert any(f"were {unit}" in text for text in problems_of(ms.meta)[0])
+    with pytest.raises(MeasurementSetError, match=f"were {unit}"):
+        ms.imaging_params()
+    assert ms.imaging_params(npix=64, pixsize=1e-5).npix == (64, 64)
+
+
 def test_cross_hands_alone_are_a_problem(tmp_path):
     ms = open_ms(build_ms(tmp_path / "a.ms", corrs=("XY",)).path)
     assert any("Stokes I needs XX and YY" in text for text in problems_of(ms.meta)[0])

@@ -106,6 +106,10 @@ class MeasurementSet(Dataset):
         if pixsize is None:
             reason = "; ".join(self.meta.problems) or "no baseline has a length"
             raise MeasurementSetError(f"{self.path} cannot be imaged: {reason}")
+        if self.meta.nonsense:
+            raise MeasurementSetError(
+                f"{self.path}: {'; '.join(self.meta.nonsense)} (give --npix and --pixsize to image it all the same)"
+            )
         return pixsize
 
     def __repr__(self) -> str:

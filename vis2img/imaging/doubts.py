@@ -9,9 +9,8 @@ from vis2img.coordinates import separation
 from vis2img.errors import Vis2imgWarning
 from vis2img.imaging.image import Image
 from vis2img.units import format_angle, format_freq
-from vis2img.visibilities import SPEED_OF_LIGHT
+from vis2img.visibilities import RADIO, SPEED_OF_LIGHT
 
-_RADIO = (1e5, 1e13)  # Hz
 _MUCH_LEFT_OUT = 0.1  # of the data weight
 _MANY_BEAMS = 5  # primary beams across an image; WSClean's users take up to four, for sources in the sidelobes
 _FINE = 100  # pixels across a beam; 3 to 5 sample it
@@ -37,7 +36,7 @@ def primary_beam_fwhm(image: Image) -> float:
 
 
 def _of_frequency(image: Image) -> str | None:
-    if _RADIO[0] <= image.freq[0] <= _RADIO[1]:
+    if RADIO[0] <= image.freq[0] <= RADIO[1]:
         return None
     return (
         f"the data are at {format_freq(image.freq[0])}, which no radio telescope observes: "

@@ -32,7 +32,8 @@ from vis2img.ms.subtables import (
     telescope,
 )
 from vis2img.ms.tables import check_storage, measinfo, open_table, reading, row_sample, table
-from vis2img.visibilities import SPEED_OF_LIGHT
+from vis2img.units import format_freq
+from vis2img.visibilities import RADIO, SPEED_OF_LIGHT
 
 DATA_COLUMNS = ("CORRECTED_DATA", "DATA", "MODEL_DATA")  # in order of preference, as WSClean
 LONGEST_BASELINE = 1e10  # m; a longer UVW is no measurement (RadioAstron: 3e8 m)
@@ -178,6 +179,22 @@ class Metadata:
             f for s in self.spws if s.id in used and len(s.chan_freq) for f in (s.chan_freq.min(), s.chan_freq.max())
         ]
         return (float(min(freqs)), float(max(freqs))) if freqs else (math.nan, math.nan)
+
+    @property
+    def nonsense(self) -> tuple[str, ...]:
+        """What no telescope can have observed, so that no pixel size can be suggested by it; a line each."""
+        found, (low, high), longest = [], self._freq_range, self.uv_range_m[1]
+        if low < RADIO[0] or high > RADIO[1]:
+            found.append(
+                f"the frequencies are {format_freq(low, high)}, where no radio telescope observes: CHAN_FREQ holds Hz, "
+                "were GHz or MHz written?"
+            )
+        if 0 < longest < self.dish_diameter / 2:
+            found.append(
+                f"the longest baseline is {longest:.3g} m, shorter than the dishes of {self.dish_diameter:g} m: UVW "
+                "holds m, were km written?"
+            )
+        return tuple(found)
 
     @property
     def suggested_pixsize(self) -> float | None:

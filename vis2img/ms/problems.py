@@ -24,7 +24,7 @@ def problems_of(meta: Metadata, selection: Selection | None = None) -> tuple[tup
         See :class:`vis2img.ms.choice.Choice`; empty where it is all.
     """
     selection = selection or Selection()
-    told: list[str] = list(meta.problems)
+    told: list[str] = [*meta.problems, *meta.nonsense]
     taken = ""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Vis2imgWarning)
