@@ -208,7 +208,7 @@ def test_columns_of_the_other_byte_order_are_written(tmp_path: Path) -> None:
         ({"vector": pa.array([[1.0]]), "ra_deg": pa.array(["x"])}, "ra_deg cannot be string"),
         ({"vector": pa.array([[1.0]]), "name": pa.array([[1.0]])}, "name cannot be list"),
     ],
-    ids=str,
+    ids=["empty", "beyond-float32", "null", "text", "position-of-text", "name-of-numbers"],
 )
 def test_columns_of_other_types_are_told(tmp_path: Path, columns: dict[str, pa.Array], words: str) -> None:
     path = tmp_path / "a.parquet"
