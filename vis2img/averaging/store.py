@@ -32,6 +32,7 @@ _CHUNK_ROWS = 1 << 22
 _LARGEST = 1e30  # of visibilities and weights: sums of larger ones leave single precision
 _LONGEST_UVW = 1e11  # wavelengths: more than the Earth at 1 THz
 _WIDE = {"uvw": np.float64, "vis": np.complex128, "weight": np.float64, "chan": np.float64}  # to sum each in
+_CHAN_ROUNDING = 1e-6  # of the number of channels, that single precision may put a mean channel beyond them
 _CHAN_STEPS = 4096  # to a channel, that the mean channels of averages are rounded to
 # What the record tells of the origin, in this order, and those that it splits in two.
 _META = (
@@ -173,7 +174,8 @@ def _load(path: Path, channel_blocks: int, nchan: int) -> dict[str, np.ndarray]:
             "uvw": uvw.max() < _LONGEST_UVW and uvw.min() > -_LONGEST_UVW,
             "vis": vis.max() < _LARGEST and vis.min() > -_LARGEST,
             "weight": arrays["weight"].min() >= 0 and arrays["weight"].max() < _LARGEST,
-            "chan": chan.min() >= 0 and chan.max() <= nchan - 1,
+            # Single precision puts the mean of a first or last channel a little beyond it.
+            "chan": chan.min() > -_CHAN_ROUNDING * nchan and chan.max() < nchan - 1 + _CHAN_ROUNDING * nchan,
             "channel_block": number[0] >= 0 and number[-1] < channel_blocks and not (np.diff(number) < 0).any(),
         }
         odd = [name for name, right in checks.items() if not right]
