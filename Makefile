@@ -16,7 +16,7 @@ help:
 	@echo "make test-all    the slow tests as well"
 	@echo "make fuzz        3,000 damaged inputs through the command line (FUZZ=N for another number); half an hour"
 	@echo "make test-oldest the fast tests with the oldest versions that pyproject.toml allows"
-	@echo "make kill        kill simulate, average, embed and train thirty times each (about 20 minutes)"
+	@echo "make kill        kill simulate, average, embed and train thirty times each, and stop train by signals as often (half an hour)"
 	@echo "make format      format the code"
 	@echo "make clean       remove the environment and the demonstration"
 
@@ -59,7 +59,7 @@ test-oldest: pyproject.toml | $(BIN)/python
 	$(VENV)-oldest/bin/python -m pytest $(TWO_CORES)
 
 kill: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/test_kills.py -m slow -k thirty
+	$(BIN)/python -m pytest tests/test_kills.py tests/test_signals.py -m slow -k thirty
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from casacore.tables import table
 
 from tests.helpers.commands import Command
 from tests.helpers.measurement_sets import build_ms
+from tests.helpers.runs import small_environment, small_training
 
 pytestmark = pytest.mark.timeout(3000)
 SKY = ((1.0, 1e-3, -2e-3), (0.5, -2e-3, 1e-3))
@@ -95,12 +96,7 @@ def trained(folder: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    return small_environment(tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.fixture(scope="module")
@@ -112,18 +108,7 @@ def ms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory, ms: Path, environment: dict[str, str]) -> Path:
     """A trained run to embed with, and its configuration."""
     place = tmp_path_factory.mktemp("trained")
-    settings = {
-        **{"out": str(place / "run"), "steps": 4, "checkpoint_every": 1, "keep_checkpoints": 2, "log_every": 1},
-        "views_every": 2,
-        "data": {
-            **{"ms": [str(ms)], "batch_size": 4, "field_npix": 80, "draws_per_field": 2, "mode": "sync"},
-            **{"workers": 1, "imaging": "gentle"},
-            "views": {"patch_npix": 24, "global_size": 16, "local_size": 8, "n_local": 0},
-        },
-        "model": {"variant": "micro", "patch": 8, "out_dim": 32, "hidden": 16, "bottleneck": 8, "drop_path": 0.0},
-        "optim": {"warmup_steps": 1, "freeze_last_layer_steps": 1, "warmup_teacher_temp_steps": 2},
-    }
-    (place / "run.yaml").write_text(yaml.safe_dump(settings))
+    (place / "run.yaml").write_text(yaml.safe_dump(small_training(ms, place / "run")))
     Command(["train", place / "run.yaml", "--quiet"], place / "log", environment).end()
     return place
 

@@ -87,6 +87,8 @@ class StopRequest:
                 threading.Thread(target=run, name=ABANDONED, daemon=True).start()
                 while not future.done():  # a signal that another thread received ends no wait
                     wait([future], _LOOK)
+                    if not future.done():
+                        self.check()  # it may have been raised in a finalizer, where Python drops it
                 taken = True
             return future.result()
         finally:

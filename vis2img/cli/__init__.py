@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Sequence
 
 from vis2img import __version__
+from vis2img.cli import signals
 from vis2img.cli.large_pages import use_large_pages
 from vis2img.errors import UsageError, Vis2imgError, Vis2imgWarning, printable
 
@@ -46,13 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         Arguments after the program's name; default: those of the process.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
-    if argv is None:
-        for stream in (sys.stdout, sys.stderr):  # of a terminal that knows fewer letters than names have
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
-    if argv is None and args[:1] in (["train"], ["study"], ["demo"]):
+    if argv is not None:
+        return _run(argv)
+    for stream in (sys.stdout, sys.stderr):  # of a terminal that knows fewer letters than names have
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if sys.argv[1:2] in (["train"], ["study"], ["demo"]):
         use_large_pages()
+    signals.listen()
+    status = _run(sys.argv[1:])
+    signals.finish(status)
+    return status
+
+
+def _run(args: Sequence[str]) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     try:
@@ -120,7 +128,7 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, Vis2imgError):
         return text
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return text or "interrupted"
     if isinstance(error, MemoryError):
         return "not enough memory; choose a smaller image (--npix) or less data (--channels, --times)"
     package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
@@ -132,6 +140,5 @@ def _one_line(error: BaseException) -> str:
 
 
 def _exit_code(error: BaseException) -> int:
-    if isinstance(error, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
-    return int(getattr(error, "exit_code", EXIT_ERROR))
+    usual = EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_ERROR
+    return int(getattr(error, "exit_code", usual))

@@ -258,3 +258,17 @@ def test_outside_of_the_main_thread_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [True, False]
+
+
+def test_a_request_whose_exception_was_dropped_ends_work_all_the_same() -> None:
+    """As Python does with what is raised in a finalizer."""
+    stop, over = StopRequest(), threading.Event()
+
+    def work() -> None:
+        stop.pending = True
+        over.wait(60)
+
+    with pytest.raises(Stopped):
+        stop.call(work)
+    assert not over.is_set()
+    over.set()
