@@ -11,7 +11,7 @@ import numpy as np
 from vis2img.errors import MeasurementSetError, first_line
 from vis2img.ms.metadata import Metadata, utc_times
 from vis2img.ms.selection import Band
-from vis2img.ms.tables import open_table, row_sample
+from vis2img.ms.tables import in_unit, open_table, row_sample
 
 _LOOKED_AT = 1024  # rows in which a column may have its first value
 
@@ -95,6 +95,8 @@ class Columns:
             return self._known[name]
         with self._telling(name):
             values = self._table.getcol(name)
+        if name == "UVW":
+            return in_unit(self._table, name, values, "m", self.path)
         return utc_times(self._table, values, self.path) if name == "TIME" else values
 
     def chunk(
@@ -150,6 +152,11 @@ class Columns:
         try:
             yield
         except (RuntimeError, ValueError) as error:
+            if "conform" in str(error):  # casacore's word for cells that do not fit into one array
+                raise MeasurementSetError(
+                    f"{self.path}: {self._where}: cells of {name} are of several shapes; split the set anew (e.g. CASA "
+                    "mstransform)"
+                ) from error
             raise MeasurementSetError(
                 f"{self.path}: reading {name} failed, a table file may be damaged or truncated: {first_line(error)}"
             ) from error

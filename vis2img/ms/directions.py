@@ -26,7 +26,7 @@ from vis2img.ms.measures import (
     north_of,
     to_utc,
 )
-from vis2img.ms.tables import find_subtable, measinfo, open_folder, table
+from vis2img.ms.tables import find_subtable, in_unit, measinfo, open_folder, table
 
 _SYNONYMS = {"FK5": J2000, "FK4": "B1950"}
 _UNITS = {"rad": 1.0, "deg": math.pi / 180, "arcmin": math.pi / 10800, "arcsec": math.pi / 648000}
@@ -204,7 +204,7 @@ class DirectionColumn:
             return Course(frame if frame in EQUATORIAL else J2000, values[:1], ephemeris=ephemeris)
         if frame == COMET:
             raise ValueError("follows a comet, and EPHEMERIS_ID names no table of it")
-        start = time_utc(self._table, row) if order > 0 else 0.0
+        start = time_utc(self._table, row, self._path) if order > 0 else 0.0
         return Course(frame, values[: max(0, order) + 1], start)
 
     def _values(self, row: int) -> np.ndarray:
@@ -262,9 +262,9 @@ def axes_of(main: table) -> str | None:
     return frame if frame in FRAMES and frame not in (*EARTH, *BODIES, COMET) else None
 
 
-def time_utc(t: table, row: int) -> float:
+def time_utc(t: table, row: int, path: Path) -> float:
     """Return TIME of a row of a table in s (MJD, UTC)."""
-    value = np.array([t.getcell("TIME", row)], dtype=float)
+    value = in_unit(t, "TIME", np.array([t.getcell("TIME", row)], dtype=float), "s", path)
     return float(to_utc(value, str(measinfo(t, "TIME").get("Ref", "UTC")))[0])
 
 

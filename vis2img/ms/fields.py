@@ -19,7 +19,7 @@ from vis2img.coordinates import separation
 from vis2img.errors import MeasurementSetError, Vis2imgWarning
 from vis2img.ms.directions import Course, DirectionColumn
 from vis2img.ms.measures import EARTH, EQUATORIAL, Angles, site_of
-from vis2img.ms.subtables import antenna_positions, telescope
+from vis2img.ms.subtables import antenna_positions, telescopes
 from vis2img.ms.tables import subtable
 from vis2img.units import format_angle
 
@@ -173,7 +173,7 @@ def fields(path: Path, axes: str | None, span_of: Callable[[int], Span]) -> tupl
             delay = _delay(delays, i)
             plain = phase.steady and axes in (None, *EQUATORIAL) and (delay is None or delay.steady)
             if not plain and not site:
-                site.append(site_of(antenna_positions(path), telescope(path)))
+                site.append(site_of(antenna_positions(path), telescopes(path)[0]))
             row = _Row(i, name, phase, delay, axes, None if plain else site[0])
             result.append(row.place((0.0, 0.0) if plain else span_of(i)))
     return tuple(result)

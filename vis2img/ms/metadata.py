@@ -29,9 +29,9 @@ from vis2img.ms.subtables import (
     flagged_rows,
     observing_modes,
     spectral_windows,
-    telescope,
+    telescope_of,
 )
-from vis2img.ms.tables import check_storage, measinfo, open_table, reading, row_sample, table
+from vis2img.ms.tables import check_storage, in_unit, measinfo, open_table, reading, row_sample, table
 from vis2img.units import format_freq
 from vis2img.visibilities import RADIO, SPEED_OF_LIGHT
 
@@ -241,10 +241,10 @@ def _describe(path: Path) -> Metadata:
         raise MeasurementSetError(f"{path} lacks the column {', '.join(missing)}, which every measurement set has")
     problems: list[str] = []
     spws = spectral_windows(path)
-    setups = data_descriptions(path, len(spws), problems)
     names, dish_diameter = antennas(path)
     rows = row_sample(main.nrows(), _ROW_BUDGET)
     sample = _sample_main(main, path, rows)
+    setups = data_descriptions(path, len(spws), problems, set(np.unique(sample["DATA_DESC_ID"]).tolist()))
     sky = fields(path, _axes_of(main, path), _spans(sample["TIME"], sample["FIELD_ID"]))
     scale = main.nrows() / max(1, len(rows))
     counts = _pairs(sample["FIELD_ID"], sample["DATA_DESC_ID"])
@@ -255,6 +255,7 @@ def _describe(path: Path) -> Metadata:
     flagged_setups = flagged_rows(path, "DATA_DESCRIPTION", {p.ddid for p in partitions})
     flagged_fields = flagged_rows(path, "FIELD", {p.field for p in partitions})
     problems += [sky[number].trouble for number in dict.fromkeys(p.field for p in partitions) if sky[number].trouble]
+    observed_by, others = telescope_of(main, path, rows)
     times = np.unique(sample["TIME"])
     if main.nrows() == 0:
         problems.append("the main table has no row")
@@ -264,7 +265,7 @@ def _describe(path: Path) -> Metadata:
         problems.append("all UVW are zero or not a number" if cross.any() else "there are autocorrelations only")
     return Metadata(
         path=path,
-        telescope=telescope(path),
+        telescope=observed_by,
         fields=sky,
         spws=spws,
         partitions=partitions,
@@ -281,7 +282,7 @@ def _describe(path: Path) -> Metadata:
         rows=sample if exact else None,
         setups=tuple(setups),
         intents=_intents(path, sample),
-        cautions=(*flagged_setups, *flagged_fields, *feed_cautions(path, sample)),
+        cautions=(*others, *flagged_setups, *flagged_fields, *feed_cautions(path, sample)),
     )
 
 
@@ -322,7 +323,7 @@ def utc_times(main: table, times: np.ndarray, path: Path) -> np.ndarray:
     try:
         if "Ref" not in told and "VarRefCol" in told:
             raise ValueError("its scale is another from row to row")
-        return to_utc(times, str(told.get("Ref", "")) or "UTC")
+        return to_utc(in_unit(main, "TIME", times, "s", path), str(told.get("Ref", "")) or "UTC")
     except (ValueError, RuntimeError) as error:
         raise MeasurementSetError(f"{path}: the column TIME cannot be read as UTC: {error}".strip()) from error
 
@@ -337,6 +338,9 @@ def _sample_main(main: table, path: Path, rows: np.ndarray) -> dict[str, np.ndar
         except RuntimeError as error:
             raise MeasurementSetError(f"{path}: cannot read the column {name}: {error}".strip()) from error
     sample["TIME"] = utc_times(main, sample["TIME"], path)
+    sample["UVW"] = in_unit(main, "UVW", sample["UVW"], "m", path)
+    if "INTERVAL" in optional:
+        sample["INTERVAL"] = in_unit(main, "INTERVAL", sample["INTERVAL"], "s", path)
     return sample
 
 
@@ -369,7 +373,7 @@ def _partitions(
     result = []
     for pair, count in sorted(counts.items()):
         field, ddid = pair >> 32, (pair & 0xFFFFFFFF) - (0 if pair & 0x80000000 == 0 else 1 << 32)
-        if not (0 <= ddid < len(setups) and 0 <= field < nfield):
+        if not (0 <= ddid < len(setups) and setups[ddid][0] >= 0 and 0 <= field < nfield):
             problems.append(f"rows with FIELD_ID {field}, DATA_DESC_ID {ddid} point outside their sub-table")
             continue
         spw, corrs = setups[ddid]

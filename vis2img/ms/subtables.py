@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vis2img.errors import MeasurementSetError
-from vis2img.ms.tables import has_subtable, measinfo, subtable, table
+from vis2img.ms.tables import has_subtable, in_unit, measinfo, subtable, table
 from vis2img.units import ARCSEC, format_angle
 
 # Stokes codes of casacore (measures/Stokes.h) that an interferometer writes.
@@ -40,15 +41,25 @@ def spectral_windows(path: Path) -> tuple[SpectralWindow, ...]:
     with subtable(path, "SPECTRAL_WINDOW") as t:
         names = t.getcol("NAME") if "NAME" in t.colnames() else [""] * t.nrows()
         return tuple(
-            SpectralWindow(
-                i,
-                names[i],
-                np.asarray(t.getcell("CHAN_FREQ", i), dtype=np.float64),
-                float(np.mean(np.abs(t.getcell("CHAN_WIDTH", i)))),
-                _freq_frame(t, i),
-            )
-            for i in range(t.nrows())
+            SpectralWindow(i, names[i], freq, _chan_width(t, i, freq, path), _freq_frame(t, i))
+            for i, freq in enumerate(_hertz(t, "CHAN_FREQ", row, path) for row in range(t.nrows()))
         )
+
+
+def _hertz(t: table, column: str, row: int, path: Path) -> np.ndarray:
+    """Return a cell in Hz; none, where it has no value, as rows of SPECTRAL_WINDOW may that no data refer to."""
+    cell = t.getcell(column, row) if t.iscelldefined(column, row) else ()
+    return in_unit(t, column, np.asarray(cell, dtype=np.float64), "Hz", path)
+
+
+def _chan_width(t: table, row: int, freq: np.ndarray, path: Path) -> float:
+    """Return the mean width of the channels in Hz; how far apart they are, where CHAN_WIDTH tells none."""
+    widths = np.abs(_hertz(t, "CHAN_WIDTH", row, path)).ravel()
+    told = widths[np.isfinite(widths)]
+    if told.any():
+        return float(np.mean(told))
+    apart = np.diff(np.sort(freq[np.isfinite(freq)]))
+    return float(np.median(apart)) if len(apart) else 0.0
 
 
 def _freq_frame(t: table, row: int) -> str:
@@ -66,10 +77,18 @@ def _freq_frame(t: table, row: int) -> str:
     return name if name in FREQ_FRAMES.values() else ""
 
 
-def data_descriptions(path: Path, nspw: int, problems: list[str]) -> list[tuple[int, tuple[str, ...]]]:
-    """Return (spectral window, correlation names) of each DATA_DESC_ID."""
+def data_descriptions(path: Path, nspw: int, problems: list[str], used: set[int]) -> list[tuple[int, tuple[str, ...]]]:
+    """Return (spectral window, correlation names) of each DATA_DESC_ID; window -1 of those that point nowhere.
+
+    Raises
+    ------
+    MeasurementSetError
+        If data refer to such a one (``used``), or there is no row.
+    """
     with subtable(path, "POLARIZATION") as t:
-        corrs = [tuple(CORR_NAMES.get(int(c), f"type{c}") for c in t.getcell("CORR_TYPE", i)) for i in range(t.nrows())]
+        there = [t.iscelldefined("CORR_TYPE", i) for i in range(t.nrows())]
+        types = [t.getcell("CORR_TYPE", i) if told else () for i, told in enumerate(there)]
+        corrs = [tuple(CORR_NAMES.get(int(c), f"type{c}") for c in each) for each in types]
     if not corrs:
         problems.append("the POLARIZATION table has no row, so the correlations are unknown")
     with subtable(path, "DATA_DESCRIPTION") as t:
@@ -80,12 +99,12 @@ def data_descriptions(path: Path, nspw: int, problems: list[str]) -> list[tuple[
             f"{path}: the DATA_DESCRIPTION table has no row; if it was copied without its table.lock files, "
             "copy those too (casacore keeps the number of rows there)"
         )
-    if bad:
+    if wrong := used.intersection(bad):
         raise MeasurementSetError(
-            f"{path}: DATA_DESCRIPTION row {bad[0]} points to a spectral window or "
+            f"{path}: DATA_DESCRIPTION row {min(wrong)} points to a spectral window or "
             "polarisation set-up that is not there"
         )
-    return [(int(spw), corrs[pol] if corrs else ()) for spw, pol in ids]
+    return [(-1, ()) if i in bad else (int(spw), corrs[pol] if corrs else ()) for i, (spw, pol) in enumerate(ids)]
 
 
 def antenna_positions(path: Path) -> np.ndarray:
@@ -93,22 +112,46 @@ def antenna_positions(path: Path) -> np.ndarray:
     with subtable(path, "ANTENNA") as t:
         told = t.nrows() and "POSITION" in t.colnames()
         cells = [t.getcell("POSITION", i) for i in range(t.nrows()) if t.iscelldefined("POSITION", i)] if told else []
-        return np.array([cell for cell in map(np.ravel, cells) if len(cell) == 3], float).reshape(-1, 3)
+        positions = np.array([cell for cell in map(np.ravel, cells) if len(cell) == 3], float).reshape(-1, 3)
+        return in_unit(t, "POSITION", positions, "m", path) if told else positions
 
 
 def antennas(path: Path) -> tuple[tuple[str, ...], float]:
     """Return the names of the antennas and the median diameter of their dishes in m, 0 where it is not told."""
     with subtable(path, "ANTENNA") as t:
-        diameter = t.getcol("DISH_DIAMETER") if t.nrows() and "DISH_DIAMETER" in t.colnames() else np.zeros(1)
+        told = t.nrows() and "DISH_DIAMETER" in t.colnames()
+        diameter = in_unit(t, "DISH_DIAMETER", t.getcol("DISH_DIAMETER"), "m", path) if told else np.zeros(1)
         return tuple(t.getcol("NAME")) if t.nrows() else (), float(np.median(diameter))
 
 
-def telescope(path: Path) -> str:
-    """Return the name of the telescope; "unknown", where the set has no row of OBSERVATION, or no such table."""
+def telescopes(path: Path) -> list[str]:
+    """Return the name of the telescope of each row of OBSERVATION; "unknown", where there is none, or no such table."""
     if not has_subtable(path, "OBSERVATION"):
-        return "unknown"
+        return ["unknown"]
     with subtable(path, "OBSERVATION") as t:
-        return str(t.getcell("TELESCOPE_NAME", 0)) if t.nrows() else "unknown"
+        return [str(t.getcell("TELESCOPE_NAME", row)) for row in range(t.nrows())] or ["unknown"]
+
+
+def telescope_of(main: table, path: Path, rows: np.ndarray) -> tuple[str, list[str]]:
+    """Return the telescope that observed most of ``rows`` of the main table, and what is to be said if others did too.
+
+    Usually all are of one telescope, and nothing is read of the main table.
+    """
+    names = telescopes(path)
+    if len(set(names)) == 1 or not len(rows) or "OBSERVATION_ID" not in main.colnames():
+        return names[0], []
+    part = main if len(rows) == main.nrows() else main.selectrows(rows)
+    numbers, counts = np.unique(part.getcol("OBSERVATION_ID"), return_counts=True)
+    found: Counter[str] = Counter()
+    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+        if 0 <= number < len(names):
+            found[names[number]] += count
+    first, *others = [name for name, _ in found.most_common()] or [names[0]]
+    if not others:
+        return first, []
+    return first, [
+        f"{', '.join(others[:_SHOWN])} observed a part of the data, most are of {first}; headers name it alone"
+    ]
 
 
 def observing_modes(path: Path) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import casacore
 import numpy as np
+from casacore.quanta import quantity
 
 from vis2img.errors import MeasurementSetError, Vis2imgError, first_line
 from vis2img.ms.storage import check_files, check_tiles, name_for_casacore
@@ -162,6 +163,30 @@ def measinfo(opened: table, column: str) -> dict[str, Any]:
     """Return what the keywords of a column tell of its frame; nothing, where they tell none that can be read."""
     told = opened.getcolkeywords(column).get("MEASINFO")
     return told if isinstance(told, dict) else {}
+
+
+def in_unit(opened: table, column: str, values: np.ndarray, unit: str, path: Path) -> np.ndarray:
+    """Return values of a column in ``unit``, whatever unit its keywords tell, as casacore's quantum columns do.
+
+    Raises
+    ------
+    MeasurementSetError
+        If they are in what cannot be converted; names the column of the set at ``path``.
+    """
+    units = set(map(str, np.atleast_1d(opened.getcolkeywords(column).get("QuantumUnits", unit)))) - {"", unit}
+    if not units:
+        return values
+    told = " and ".join(sorted(units))
+    try:
+        known, wanted = quantity(1.0, told), quantity(1.0, unit)
+        if known.conforms(wanted):
+            return np.asarray(values * known.get_value(unit))
+    except RuntimeError:  # no unit
+        pass
+    raise MeasurementSetError(
+        f"{path}: the column {column} is said to be in {told} (QuantumUnits), which is not converted to {unit}; write "
+        f"it anew in {unit}"
+    )
 
 
 def row_sample(nrow: int, budget: int) -> np.ndarray:
