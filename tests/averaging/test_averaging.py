@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from casacore.tables import makearrcoldesc, maketabdesc, table
 
 from tests.helpers.measurement_sets import CENTRE, add_rows, build_ms, put, second_window, tracks
 from tests.helpers.oracles import LIGHT_SPEED, dft
@@ -273,6 +274,18 @@ def test_windows_and_set_ups_of_a_field_are_averaged_together(tmp_path: Path) ->
         imaging = ImagingParams((128, 128), PIXSIZE, weighting=weighting)
         exact = make_image(parts, imaging).data
         assert np.linalg.norm(make_image(averages, imaging).data - exact) < 0.01 * np.linalg.norm(exact)
+
+
+def test_data_that_cannot_be_read_leave_nothing_behind(cli, tmp_path: Path) -> None:
+    made = build_ms(tmp_path / "a.ms")
+    with table(str(made.path), readonly=False, ack=False) as t:
+        t.addcols(maketabdesc(makearrcoldesc("CORRECTED_DATA", 0j, ndim=2, valuetype="complex")))
+        for row in range(0, t.nrows(), 2):
+            t.putcell("CORRECTED_DATA", row, t.getcell("DATA", row))
+    out = tmp_path / "out"
+    out.mkdir()
+    assert "CORRECTED_DATA has no value in" in cli("average", made.path, "-o", out / "a.zarr", "--npix", 64).error()
+    assert not [path for path in out.iterdir() if not path.name.endswith(".lock")]
 
 
 def test_the_command_tells_what_it_did(observed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

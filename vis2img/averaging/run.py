@@ -132,8 +132,13 @@ def average(
         folder = prepare(out, record, overwrite)
         blocks = blocks_of(folder, record)
         wanted = {index: path for index, path in enumerate(blocks) if not path.is_dir()}
-        if wanted:
-            job.run(wanted, memory)
+        try:
+            if wanted:
+                job.run(wanted, memory)
+        except MeasurementSetError:
+            if folder != out and not any(path.is_dir() for path in blocks):
+                discard(folder, out)  # nothing to go on with
+            raise
         check_whole(folder, record)
         written = [attributes_of(path) for path in blocks]
         troubles = [part.trouble() if len(wanted) == len(blocks) else None for part in parts]
