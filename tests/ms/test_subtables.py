@@ -123,3 +123,12 @@ def test_cells_of_several_shapes_in_one_window_are_no_damage(tmp_path: Path) -> 
         t.putcell("DATA", 5, values[0][:2])
     with pytest.raises(MeasurementSetError, match="cells of DATA are of several shapes"):
         open_ms(path).read()
+
+
+def test_data_of_a_window_without_channels_are_refused(tmp_path: Path) -> None:
+    path = build_ms(tmp_path / "a.ms").path
+    with table(f"{path}/SPECTRAL_WINDOW", readonly=False, ack=False) as t:
+        t.addrows(1)
+    put(path, "DATA_DESCRIPTION", SPECTRAL_WINDOW_ID=np.array([1], np.int32))
+    with pytest.raises(MeasurementSetError, match="SPECTRAL_WINDOW row 1, which has no channel"):
+        read_metadata(path)

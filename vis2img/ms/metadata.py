@@ -252,6 +252,10 @@ def _describe(path: Path) -> Metadata:
     correlated = set(_pairs(sample["FIELD_ID"][cross], sample["DATA_DESC_ID"][cross]))
     exact = len(rows) == main.nrows()
     partitions = _partitions(counts, setups, len(sky), scale, problems, correlated if exact else None)
+    if empty := sorted({p.spw for p in partitions if not len(spws[p.spw].chan_freq)}):
+        raise MeasurementSetError(
+            f"{path}: data refer to SPECTRAL_WINDOW row {empty[0]}, which has no channel in CHAN_FREQ; write it anew"
+        )
     flagged_setups = flagged_rows(path, "DATA_DESCRIPTION", {p.ddid for p in partitions})
     flagged_fields = flagged_rows(path, "FIELD", {p.field for p in partitions})
     problems += [sky[number].trouble for number in dict.fromkeys(p.field for p in partitions) if sky[number].trouble]
