@@ -49,8 +49,9 @@ if TYPE_CHECKING:
 
 
 _NEEDED = (
-    "astropy", "casacore", "dask", "distributed", "ducc0", "flax", "jax", "jaxtyping", "katbeam", "matplotlib", "numba",
-    "numpy", "optax", "orbax", "psutil", "rich", "safetensors", "scipy", "tensorboardX", "tyro", "yaml", "zarr",
+    "astropy", "casacore", "cryptography", "dask", "distributed", "ducc0", "flax", "jax", "jaxtyping", "katbeam",
+    "matplotlib", "numba", "numpy", "optax", "orbax", "psutil", "rich", "safetensors", "scipy", "tensorboardX", "tyro",
+    "yaml", "zarr",
 )  # fmt: skip
 
 

@@ -409,8 +409,11 @@ def test_all_spectral_windows_of_a_real_set_are_named(cli, real_ms, tmp_path) ->
     assert result.code == 0, result.err
     record = json.loads(result.out)
     assert len(record["spw"].split(",")) > 1 and fits.getheader(out)["VI_SPW"] == record["spw"]
-    alone = cli("image", real_ms("lofar_dp3_bda"), "--npix", 128, "--json", "-o", tmp_path / "b.fits")
-    assert json.loads(alone.out)["nvis"] < record["nvis"]
+    options = ("--npix", 128, "--json", "-o")
+    alone = cli("image", real_ms("lofar_dp3_bda"), "--spw", 0, *options, tmp_path / "b.fits")
+    assert json.loads(alone.out)["nvis"] < record["nvis"] == 635
+    default = cli("image", real_ms("lofar_dp3_bda"), *options, tmp_path / "c.fits")
+    assert json.loads(default.out)["nvis"] == record["nvis"]
 
 
 def test_averaged_data_know_receiver_pointing_and_selection(cli, make_ms, tmp_path) -> None:

@@ -34,8 +34,8 @@ def test_an_open_scheduler_is_entered_by_anyone_which_is_warned_of(tmp_path: Pat
                     connect(Engine(str(file), workers=1)).close()
                 done = attack(listening(scheduler.pid, process.pid), [tmp_path / "none"])
             finally:
-                process.terminate()
-                scheduler.terminate()
+                process.kill()  # a worker that is asked to end may wait for its scheduler
+                scheduler.kill()
     assert any("ran code: OK" in line for line in done), done
     assert any("is open: Scheduler" in line for line in done)
     assert any("workers.html: 200" in line for line in done)

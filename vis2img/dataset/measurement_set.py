@@ -96,6 +96,10 @@ class MeasurementSet(Dataset):
             fov = min(_WIDEST_FOV, self.meta.suggested_fov or 512 * pixsize)
             side = min(_DEFAULT_MAX_NPIX, max(64, math.ceil(fov / pixsize)))
             npix = (side + side % 2,) * 2
+        if max(npix) * pixsize > 2 and self.meta.nonsense:  # beyond the SIN projection
+            raise MeasurementSetError(
+                f"{self.path}: {'; '.join(self.meta.nonsense)} (give --npix and --pixsize to image it all the same)"
+            )
         return npix, pixsize
 
     def _finest(self, selection: Selection) -> float:
@@ -106,10 +110,6 @@ class MeasurementSet(Dataset):
         if pixsize is None:
             reason = "; ".join(self.meta.problems) or "no baseline has a length"
             raise MeasurementSetError(f"{self.path} cannot be imaged: {reason}")
-        if self.meta.nonsense:
-            raise MeasurementSetError(
-                f"{self.path}: {'; '.join(self.meta.nonsense)} (give --npix and --pixsize to image it all the same)"
-            )
         return pixsize
 
     def __repr__(self) -> str:

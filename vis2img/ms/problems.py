@@ -29,8 +29,8 @@ def problems_of(meta: Metadata, selection: Selection | None = None) -> tuple[tup
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Vis2imgWarning)
         try:
-            taken = choice_of(meta, selection).text
             if meta.exact:
+                taken = choice_of(meta, selection).text
                 parts = open_parts(meta, selection)
                 troubles = [part.sample_trouble() for part in parts]
                 told += [text for text in troubles if text]

@@ -28,6 +28,7 @@ class Loader:
     """A loader that takes its time."""
 
     batches = 0
+    source = SimpleNamespace(total=1)
 
     def next_batch(self) -> Any:
         time.sleep(LOADING)

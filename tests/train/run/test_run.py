@@ -426,10 +426,10 @@ def test_a_folder_that_is_a_file_is_told(cli, config: TrainConfig, tmp_path: Pat
 
 
 def test_what_is_not_used_is_told_once(cli, tmp_path: Path, config: TrainConfig, monkeypatch) -> None:
-    """The loader says so when it finds out; the end of the run need not repeat it."""
+    """The loader says so when it finds out; the end of the run gives their number."""
 
     def pretend(config: TrainConfig, **_: object) -> RunResult:
-        return RunResult(Path(config.out), 6, True, unused={"b.ms": "b.ms holds nothing"})
+        return RunResult(Path(config.out), 6, True, unused={"b.ms": "b.ms holds nothing"}, inputs=2)
 
     monkeypatch.setattr("vis2img.train.run.run.train", pretend)
     monkeypatch.setattr("vis2img.train.run.folder.keep_compiled", lambda _: None)
@@ -437,7 +437,7 @@ def test_what_is_not_used_is_told_once(cli, tmp_path: Path, config: TrainConfig,
     path.write_text(yaml.safe_dump({"out": "x", "data": {"ms": list(config.data.ms)}}))
     outcome = cli("train", path)
     assert outcome.code == 0 and outcome.err == ""
-    assert outcome.out == "x: step 6 of 10000, finished\n"
+    assert outcome.out == "x: step 6 of 10000, finished; 1 of 2 inputs left out\n"
 
 
 def test_the_help_names_every_option_of_its_own(cli) -> None:

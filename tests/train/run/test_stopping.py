@@ -18,10 +18,11 @@ from vis2img.train.run.stopping import SIGNALS, Stopped, StopRequest
 @pytest.fixture(autouse=True)
 def handlers_stay() -> Iterator[None]:
     """Fail if a test leaves other handlers than it found, and put these back for the next."""
+    outside = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, which is heeded
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     after = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
+    for number, handler in {**before, signal.SIGHUP: outside}.items():
         signal.signal(number, handler)
     assert after == before
 
