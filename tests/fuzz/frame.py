@@ -122,7 +122,7 @@ def try_one(server: Server, seed: int, number: int, folder: Path, only: str = ""
     case = chosen.make(rng, folder)
     before = [fingerprint(path) for path in case.inputs]
     run = server.run([str(arg) for arg in case.argv], folder, LIMIT_BYTES, LIMIT_S)
-    outcome = _outcome(run, out)
+    outcome = judge(run, out)
     if outcome == "done" and case.judge is not None:
         outcome = case.judge(out) or outcome
     if [fingerprint(path) for path in case.inputs] != before:
@@ -132,7 +132,7 @@ def try_one(server: Server, seed: int, number: int, folder: Path, only: str = ""
     return Verdict(number, chosen.name, f"{case.what}: {argv}", outcome, words, run.seconds)
 
 
-def _outcome(run: Run, out: Path) -> str:
+def judge(run: Run, out: Path) -> str:
     """Return what became of a run: done, refused, or a fault."""
     lines = run.err.splitlines()
     errors = [line for line in lines if not line.startswith("vis2img: warning: ")]

@@ -240,6 +240,15 @@ def test_data_in_other_units_are_a_problem_and_suggest_no_pixels(tmp_path, unit)
     assert ms.imaging_params(npix=64, pixsize=1e-5).npix == (64, 64)
 
 
+@pytest.mark.parametrize("number", [-1, -(2**31), 2**31 - 1])
+def test_numbers_of_no_antenna_are_refused(tmp_path, number):
+    made = build_ms(tmp_path / "a.ms")
+    with table(str(made.path), readonly=False, ack=False) as t:
+        t.putcell("ANTENNA2", 5, np.int32(number))
+    with pytest.raises(MeasurementSetError, match=f"ANTENNA2 has {number} in its row 5"):
+        open_ms(made.path).read()
+
+
 def test_cross_hands_alone_are_a_problem(tmp_path):
     ms = open_ms(build_ms(tmp_path / "a.ms", corrs=("XY",)).path)
     assert any("Stokes I needs XX and YY" in text for text in problems_of(ms.meta)[0])

@@ -17,6 +17,7 @@ from vis2img.dataset.averaged_set import AveragedSet
 from vis2img.dataset.contract import Dataset, Outline
 from vis2img.dataset.measurement_set import MeasurementSet
 from vis2img.ms.metadata import read_metadata
+from vis2img.ms.probe import probe
 
 __all__ = ["AveragedSet", "Dataset", "MeasurementSet", "Outline", "open_ms"]
 
@@ -33,4 +34,5 @@ def open_ms(path: str | Path) -> Dataset:
     """
     if (Path(path) / "zarr.json").is_file():
         return AveragedSet(Path(path))
+    probe(Path(path))
     return MeasurementSet(read_metadata(path))

@@ -19,6 +19,7 @@ from vis2img.units import Antennas, IndexRange, Spws
 
 _OTHER_HAND = {"XX": "YY", "YY": "XX", "RR": "LL", "LL": "RR"}
 _NAMED = 8  # windows that a message names
+_MOST_ANTENNAS = 1 << 20  # more than any array has; numbers beyond are damage
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,13 @@ def select_rows(meta: Metadata, band: Band, light: dict[str, np.ndarray]) -> np.
     if not keep.any():
         raise MeasurementSetError(f"{meta.path} holds autocorrelations only: nothing to image")
 
+    for name in ("ANTENNA1", "ANTENNA2"):
+        if not (light[name].min() >= 0 and light[name].max() < _MOST_ANTENNAS):
+            row = int(np.flatnonzero((light[name] < 0) | (light[name] >= _MOST_ANTENNAS))[0])
+            raise MeasurementSetError(
+                f"{meta.path}: spectral window {band.partition.spw}: {name} has {light[name][row]} in its row {row}, "
+                "which is the number of no antenna; the table is damaged, copy the measurement set again"
+            )
     if selection.antennas is not None:
         allowed = _allowed_antennas(meta, selection.antennas, light)
         keep &= allowed[light["ANTENNA1"]] & allowed[light["ANTENNA2"]]

@@ -48,8 +48,12 @@ def spectral_windows(path: Path) -> tuple[SpectralWindow, ...]:
 
 def _hertz(t: table, column: str, row: int, path: Path) -> np.ndarray:
     """Return a cell in Hz; none, where it has no value, as rows of SPECTRAL_WINDOW may that no data refer to."""
-    cell = t.getcell(column, row) if t.iscelldefined(column, row) else ()
-    return in_unit(t, column, np.asarray(cell, dtype=np.float64), "Hz", path)
+    cell = np.asarray(t.getcell(column, row) if t.iscelldefined(column, row) else ())
+    if cell.ndim != 1 or cell.dtype.kind not in "fiu":
+        raise MeasurementSetError(
+            f"{path}: SPECTRAL_WINDOW row {row}: {column} is {cell.dtype} of {cell.ndim} axes, not a list of numbers"
+        )
+    return in_unit(t, column, cell.astype(np.float64), "Hz", path)
 
 
 def _chan_width(t: table, row: int, freq: np.ndarray, path: Path) -> float:
