@@ -148,17 +148,13 @@ def accumulate(
         Baselines towards the old phase centre, m.
     rotation : float64 [3, 3]
         Axes of the new uvw frame in the old one.
-    scale : float64 [chan]
-        Frequencies over the speed of light, 1/m.
-    spacing : float64
-        Step of ``scale``; 0 if unequal.
+    scale, spacing : float64 [chan], float64
+        Frequencies over the speed of light, 1/m, and their step; 0 if unequal.
     vis : complex64 [row, chan]
     weight : float32 [row, chan]
         0 for flagged.
-    block : int64 [chan]
-        Channel block of each channel.
-    number : int64 [chan]
-        Number of each channel among all that go into the table.
+    block, number : int64 [chan]
+        Block of each channel, and its number among all that go into the table.
     order : int64 [row]
         Rows in the order to be taken: those that fall into the same cells one after the other.
     cell : float64 [3]

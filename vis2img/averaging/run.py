@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -99,17 +100,14 @@ def average(
 
     Parameters
     ----------
-    meta : Metadata
-        From :func:`vis2img.ms.metadata.read_metadata`.
-    out : Path
-        Folder to write.
+    meta, out : Metadata, Path
+        From :func:`vis2img.ms.metadata.read_metadata`; folder to write.
     params : AveragingParams
     selection : Selection, optional
         One Stokes parameter of any spectral windows, which are averaged together.
-    memory : float, optional
-        Bytes of resident memory that this process may reach, with all libraries; default: 2 GB more than it has.
-    nthreads : int
-        Threads; as many time blocks are averaged side by side as the memory allows.
+    memory, nthreads : float, int, optional
+        Bytes of resident memory that this process may reach, with all libraries (default: 2 GB more than it has), and
+        threads; as many time blocks are averaged side by side as the memory allows.
     overwrite : bool
         Replace a store of other data or parameters.
     progress : callable, optional
@@ -132,23 +130,29 @@ def average(
         folder = prepare(out, record, overwrite)
         blocks = blocks_of(folder, record)
         wanted = {index: path for index, path in enumerate(blocks) if not path.is_dir()}
-        try:
+        with _leaving_nothing(folder, out, blocks):
             if wanted:
                 job.run(wanted, memory)
-        except MeasurementSetError:
-            if folder != out and not any(path.is_dir() for path in blocks):
-                discard(folder, out)  # nothing to go on with
-            raise
         check_whole(folder, record)
         written = [attributes_of(path) for path in blocks]
-        troubles = [part.trouble() if len(wanted) == len(blocks) else None for part in parts]
-        trouble = troubles[0] if all(troubles) else None
-        if trouble or not any(each["nvis"] for each in written):
+        troubles = [part.trouble() for part in parts] if len(wanted) == len(blocks) else [None]
+        if all(troubles) or not any(each["nvis"] for each in written):
             discard(folder, out)
-            raise MeasurementSetError(trouble or f"{meta.path}: no usable visibility")
+            raise MeasurementSetError(troubles[0] or f"{meta.path}: no usable visibility")
         if folder != out:
             publish([(folder, out)], overwrite)
     return job.result(out, written, len(wanted), time.perf_counter() - began)
+
+
+@contextmanager
+def _leaving_nothing(folder: Path, out: Path, blocks: Sequence[Path]) -> Iterator[None]:
+    """Remove the folder of work in progress where data cannot be read and there is no block to go on with."""
+    try:
+        yield
+    except MeasurementSetError:
+        if folder != out and not any(path.is_dir() for path in blocks):
+            discard(folder, out)
+        raise
 
 
 def _open(meta: Metadata, selection: Selection, params: AveragingParams, memory: float) -> list[PartReader]:

@@ -21,10 +21,10 @@ import dask
 from distributed import Nanny, Scheduler, Worker
 
 from vis2img.cluster.credentials import Credentials, new_credentials
+from vis2img.cluster.scratch import ScratchFolder, name_semaphores
 from vis2img.cluster.settings import NICENESS, SETTINGS
 from vis2img.cluster.slurm import SlurmWorkers, Tell
 from vis2img.errors import Vis2imgError
-from vis2img.scratch import ScratchFolder, name_semaphores
 
 _SCRATCH = "vis2img-workers-"
 _WATCH_SECONDS = 10.0

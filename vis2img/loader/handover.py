@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from vis2img.cluster.scratch import ScratchFolder, sweep
 from vis2img.draws.draw import Draw
 from vis2img.draws.field import Field, make_draw
 from vis2img.errors import OutputError
-from vis2img.scratch import ScratchFolder, sweep
 from vis2img.units import format_bytes
 
 log = logging.getLogger(__name__)
