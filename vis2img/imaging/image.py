@@ -202,6 +202,9 @@ def make_image(
     samples = _select(parts, params, centre, selected)
     weights = _weigh(samples, params, nthreads, reuse)
     data, response = _grid(samples, weights, params, psf, nthreads)
+    if not math.isfinite(data[params.npix[1] // 2, params.npix[0] // 2]):  # a single one spreads over all pixels
+        where = ", ".join(parts[0].origin.paths) or "the visibilities"
+        raise ParameterError(f"{where}: the image has no finite pixel: UVW or visibilities are beyond all measure")
 
     image = _describe(data, params, centre, samples, weights, nthreads)
     cells = (weights.first, weights.cells.astype(np.float32)) if keep_cells else None

@@ -125,7 +125,10 @@ def antennas(path: Path) -> tuple[tuple[str, ...], float]:
     with subtable(path, "ANTENNA") as t:
         told = t.nrows() and "DISH_DIAMETER" in t.colnames()
         diameter = in_unit(t, "DISH_DIAMETER", t.getcol("DISH_DIAMETER"), "m", path) if told else np.zeros(1)
-        return tuple(t.getcol("NAME")) if t.nrows() else (), float(np.median(diameter))
+        names = t.getcol("NAME") if t.nrows() else []
+        if not all(isinstance(name, str) for name in names):
+            raise MeasurementSetError(f"{path}: the column NAME of ANTENNA holds no text")
+        return tuple(names), float(np.median(diameter))
 
 
 def telescopes(path: Path) -> list[str]:
