@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from astropy.utils import iers
 
 from vis2img.coordinates import SIDEREAL_RATE, local_sidereal
 from vis2img.errors import ParameterError, Vis2imgError
-from vis2img.machine import stderr_dropped
+from vis2img.machine import cores, stderr_dropped
 from vis2img.simulate.config import SimulateConfig, parse_time
 from vis2img.simulate.instruments import layout_of
 from vis2img.units import mjd_seconds
@@ -75,7 +76,8 @@ def _contained() -> Iterator[Any]:
         stack.enter_context(iers.conf.set_temp("auto_download", False))
         stack.enter_context(iers.conf.set_temp("auto_max_age", None))
         stack.enter_context(iers.conf.set_temp("iers_degraded_accuracy", "ignore"))
-        stack.enter_context(dask.config.set(scheduler="threads"))
+        pool = ThreadPoolExecutor(cores())
+        stack.enter_context(dask.config.set(scheduler="threads", pool=pool))
         try:
             from simms.telescope import generate_ms as make
         except ImportError as error:
@@ -92,6 +94,7 @@ def _contained() -> Iterator[Any]:
             traceback.clear_frames(error.__traceback__)
             raise
         finally:
+            pool.shutdown(cancel_futures=True)  # an interrupt leaves threads that write
             # dask-ms leaves tables open in cycles of references. Closed some time later, when their files have moved or
             # gone, casacore would end the process.
             gc.collect()

@@ -80,6 +80,9 @@ def simulate(
             _write_parameters(config, observed.record, new)
         except Vis2imgError:
             raise
+        except KeyboardInterrupt as stopped:
+            _let_go(stopped)  # before the folder goes
+            raise
         except Exception as error:  # simms and casacore raise anything from RuntimeError to KeyError
             # Tables that are open still write when they are closed; casacore would end the process if that failed.
             reason = "the disk is full; free some space" if is_full(stage) else first_line(error)
