@@ -19,10 +19,9 @@ from casacore.tables import table
 
 from tests.helpers.commands import Command
 from tests.helpers.measurement_sets import build_ms
-from tests.helpers.runs import small_environment, small_training
+from tests.helpers.runs import SKY, small_environment, small_ms, small_training
 
 pytestmark = pytest.mark.timeout(3000)
-SKY = ((1.0, 1e-3, -2e-3), (0.5, -2e-3, 1e-3))
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def ms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_ms(tmp_path_factory.mktemp("ms") / "a.ms", antennas=8, times=8, channels=6, sources=SKY).path
+    return small_ms(tmp_path_factory.mktemp("ms"))
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.helpers.measurement_sets import build_ms
-from tests.helpers.runs import small_environment, small_training
+from tests.helpers.runs import small_environment, small_ms, small_training
 from vis2img.train.run.run import load_run, read_metrics
 
 COMMAND = Path(sys.executable).with_name("vis2img")
@@ -31,7 +30,6 @@ MEMORY = Path("/dev/shm")
 PATIENCE = 240.0  # s
 SOON = 60.0  # s within which a command must end, also on a busy machine
 STEPS, EVERY = 8, 3
-SKY = ((1.0, 1e-3, -2e-3), (0.5, -2e-3, 1e-3))
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 # What a training is at, and how many seconds of it at most.
 MOMENTS = {"start": 2.0, "loading": 3.0, "compile": 4.0, "step": 0.05, "checkpoint": 0.05, "end": 1.0}
@@ -156,7 +154,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def ms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_ms(tmp_path_factory.mktemp("ms") / "a.ms", antennas=8, times=8, channels=6, sources=SKY).path
+    return small_ms(tmp_path_factory.mktemp("ms"))
 
 
 @dataclass(frozen=True)

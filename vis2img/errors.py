@@ -56,6 +56,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
+def reason_of(error: BaseException, name: str) -> str:
+    """Return why ``name`` cannot be used: what an error of ours says, or the type and first line of another."""
+    return str(error) if isinstance(error, Vis2imgError) else f"{name}: {type(error).__name__}: {first_line(error)}"
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error of a library, whose messages may run to pages; its type if it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

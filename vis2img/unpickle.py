@@ -100,6 +100,17 @@ def _counted(instruction: Callable[[Any], None]) -> Callable[[Any], None]:
     return count
 
 
+def _spending(instruction: Callable[[Any], None], top: int) -> Callable[[Any], None]:
+    def spend(self: Any) -> None:
+        for arguments in self.stack[-top:] if top else [self.stack]:
+            self.spend(arguments)
+        instruction(self)
+
+    return spend
+
+
+# Instructions that hand a stand-in so many from the top of the stack; 0: the whole of it.
+_COPYING = {pickle.REDUCE: 1, pickle.BUILD: 1, pickle.NEWOBJ: 1, pickle.NEWOBJ_EX: 2, pickle.OBJ: 0, pickle.INST: 0}
 # Instructions of a byte or a few that leave something much larger behind.
 _GROWING = (
     *(pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.LIST, pickle.MARK),
@@ -162,31 +173,6 @@ class RestrictedUnpickler(_Interpreter):
         if self.left < 0:
             raise RefusedError(f"it copies the same again and again; {_RESAVE}")
 
-    def load_reduce(self) -> None:
-        self.spend(self.stack[-1])
-        super().load_reduce()
-
-    def load_build(self) -> None:
-        self.spend(self.stack[-1])
-        super().load_build()
-
-    def load_newobj(self) -> None:
-        self.spend(self.stack[-1])
-        super().load_newobj()
-
-    def load_newobj_ex(self) -> None:
-        self.spend(self.stack[-1])
-        self.spend(self.stack[-2])
-        super().load_newobj_ex()
-
-    def load_obj(self) -> None:
-        self.spend(self.stack)
-        super().load_obj()
-
-    def load_inst(self) -> None:
-        self.spend(self.stack)
-        super().load_inst()
-
     dispatch: ClassVar[dict[int, Any]] = {
         **_Interpreter.dispatch,
         pickle.SETITEM[0]: load_setitem,
@@ -195,11 +181,6 @@ class RestrictedUnpickler(_Interpreter):
         pickle.EMPTY_SET[0]: load_empty_set,
         pickle.FROZENSET[0]: load_frozenset,
         pickle.BYTEARRAY8[0]: load_bytearray8,
-        pickle.REDUCE[0]: load_reduce,
-        pickle.BUILD[0]: load_build,
-        pickle.NEWOBJ[0]: load_newobj,
-        pickle.NEWOBJ_EX[0]: load_newobj_ex,
-        pickle.OBJ[0]: load_obj,
-        pickle.INST[0]: load_inst,
+        **{code[0]: _spending(_Interpreter.dispatch[code[0]], top) for code, top in _COPYING.items()},
         **{code[0]: _counted(_Interpreter.dispatch[code[0]]) for code in _GROWING},
     }

@@ -7,7 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from tests.helpers.measurement_sets import build_ms
 from vis2img.train.run.run import load_run, read_metrics
+
+SKY = ((1.0, 1e-3, -2e-3), (0.5, -2e-3, 1e-3))
+
+
+def small_ms(folder: Path) -> Path:
+    """Write a measurement set that a small training images in no time; return its path."""
+    return build_ms(folder / "a.ms", antennas=8, times=8, channels=6, sources=SKY).path
 
 
 def small_environment(compiled: Path) -> dict[str, str]:

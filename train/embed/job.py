@@ -24,7 +24,7 @@ from vis2img.configs.records import to_record
 from vis2img.dataset.contents import version_of
 from vis2img.draws.fits_field import is_image
 from vis2img.draws.presets import load_prior
-from vis2img.errors import OutputError, StoreError, Vis2imgError, Vis2imgWarning, first_line
+from vis2img.errors import OutputError, StoreError, Vis2imgError, Vis2imgWarning, reason_of
 from vis2img.files import check_outputs, sweep
 from vis2img.loader.config import ENGINE_KEYS
 from vis2img.locks import hidden, locked
@@ -137,12 +137,10 @@ def _noting(skipped: dict[str, str], name: str) -> Iterator[None]:
     """Note why an input cannot be used, and go on; what is wrong with the output is wrong for all of them."""
     try:
         yield
-    except Vis2imgError as error:
+    except Exception as error:  # casacore and astropy raise many types for what is damaged
         if isinstance(error, OutputError) and not isinstance(error, StoreError):
             raise
-        skipped[name] = str(error)
-    except Exception as error:  # casacore and astropy raise many types for what is damaged
-        skipped[name] = f"{name}: {type(error).__name__}: {first_line(error)}"
+        skipped[name] = reason_of(error, name)
 
 
 def embed_field(patches: PatchField, embedder: Embedder, settings: EmbedConfig) -> EmbeddingTable:

@@ -6,7 +6,6 @@ A command is a module with ``run(argv, prog) -> exit status``, imported only whe
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import difflib
 import importlib
@@ -56,20 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.argv[1:2] in (["train"], ["study"], ["demo"]):
         use_large_pages()
     signals.listen()
-    cut_short: list[BaseException] = []
-    status = _run(sys.argv[1:], cut_short)
+    status = _run(sys.argv[1:])
     signals.finish(status)
-    if cut_short:
-        # Tables that casacore was writing are not closed any more: their folder is gone, which it would abort for.
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
     return status
 
 
-def _run(args: Sequence[str], cut_short: list[BaseException] | None = None) -> int:
-    """Run a command; what interrupted it goes into ``cut_short``, with all that it was at."""
+def _run(args: Sequence[str]) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     try:
@@ -89,8 +80,6 @@ def _run(args: Sequence[str], cut_short: list[BaseException] | None = None) -> i
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
     except (KeyboardInterrupt, Exception) as error:
-        if cut_short is not None and isinstance(error, KeyboardInterrupt):
-            cut_short.append(error)
         if debug:
             sys.excepthook(type(error), error, error.__traceback__)
         else:

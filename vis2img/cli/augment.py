@@ -19,7 +19,7 @@ from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse, value_of
 from vis2img.configs.records import to_options
 from vis2img.configs.values import advice
-from vis2img.dataset import open_ms
+from vis2img.dataset import Dataset, open_ms
 from vis2img.draws.observed_field import ObservedField
 from vis2img.draws.presets import PRESETS, PriorConfig, load_prior
 from vis2img.draws.prior import ImagingPrior
@@ -102,7 +102,8 @@ def run(argv: list[str], prog: str) -> int:
     if command.ms.resolve() in out.resolve().parents:
         raise OutputError(f"{out} would be inside {command.ms}, which is never written to; choose another folder")
     check_outputs([out], command.overwrite)
-    sheet = _sheet(command, command.ms)
+    ms = open_ms(command.ms)
+    sheet = _sheet(command, ms)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it remarks on its cache folder
 
     from vis2img.views.sheet_figure import save_sheet
@@ -114,7 +115,7 @@ def run(argv: list[str], prog: str) -> int:
             print(f"vis2img: warning: {column.title}: {column.problem}", file=sys.stderr)
     if not command.quiet and all(patch.label == "empty" for patch in sheet.patches):
         print("vis2img: warning: no peak above 8 sigma, so the patch shown is an empty one; see --at", file=sys.stderr)
-    taken = open_ms(command.ms).outline(command.selection).taken
+    taken = ms.outline(command.selection).taken
     if command.json:
         print(json.dumps({**_record(command, command.ms, sheet, out), "taken": taken}, indent=2, allow_nan=False))
     elif not command.quiet:
@@ -137,9 +138,8 @@ def _parse(argv: list[str], prog: str) -> tuple[AugmentCommand, str]:
     return command, named if command.ranges == ranges else f"{named} with changes"
 
 
-def _sheet(command: AugmentCommand, path: Path) -> Sheet:
+def _sheet(command: AugmentCommand, ms: Dataset) -> Sheet:
     """Image the field; refuse before anything is read what does not fit."""
-    ms = open_ms(path)
     prior, fixed = (
         ImagingPrior.for_ms(ms, command.selection, npix=command.npix, config=ranges)
         for ranges in (command.ranges, PRESETS["image-only"])
@@ -148,7 +148,7 @@ def _sheet(command: AugmentCommand, path: Path) -> Sheet:
     workers = command.threads or cores()
     # All visibilities are kept where they fit; each image copies some of them, and images want room too.
     memory = free_bytes() / (workers + 3)
-    field = ObservedField(str(path.resolve()), command.selection, prior, memory=memory)
+    field = ObservedField(str(ms.path.resolve()), command.selection, prior, memory=memory)
     patch_side(field, command)
     patches_at(field, command, ms.outline(command.selection).phase_centre)
     with Bars(quiet=command.quiet or command.json) as bars:

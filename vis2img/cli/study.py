@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from vis2img.cli.progress import Bars
+from vis2img.configs.help_text import HELP as HELP_OPTIONS
 
-HELP_WORDS = ("-h", "--help", "--help-all")
 HELP = """usage: vis2img study [CONFIG.yaml] [--out DIR] [--arms ARM ...] [--seeds N] [--steps N] [--KEY VALUE ...]
 
 Train one network with views made in different ways and compare what it is worth: by imaging parameters
@@ -27,7 +27,7 @@ examples:
 
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
-    if argv and argv[0] in HELP_WORDS:
+    if argv and argv[0] in HELP_OPTIONS:
         print(HELP)
         return 0
     from vis2img.configs.load import draft, load, override

@@ -11,13 +11,13 @@ import typing
 from pathlib import Path
 
 from vis2img.cli.progress import Bars
+from vis2img.configs.help_text import HELP as HELP_OPTIONS
 from vis2img.errors import OutputError, UsageError, printable
 from vis2img.train.run.stopping import ABANDONED, SIGNALS, Stopped, StopRequest
 
 if typing.TYPE_CHECKING:
     from vis2img.train.run.config import TrainConfig
 
-HELP_WORDS = ("-h", "--help", "--help-all")
 HELP = """usage: vis2img train CONFIG [--resume] [--quiet] [--debug] [--steps N] [--data.batch-size N] [--KEY VALUE ...]
 
 Train a DINO or BYOL model straight from measurement sets, as a YAML configuration says. Every key of
@@ -52,7 +52,7 @@ a small run.yaml:
 
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
-    if not argv or argv[0] in HELP_WORDS:
+    if not argv or argv[0] in HELP_OPTIONS:
         print(HELP)
         return 0 if argv else 2
     quiet, resume = "--quiet" in argv, "--resume" in argv

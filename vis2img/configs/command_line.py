@@ -14,12 +14,11 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from vis2img.configs.complaints import one_line
-from vis2img.configs.help_text import help_text
+from vis2img.configs.help_text import HELP, help_text
 from vis2img.errors import UsageError
 from vis2img.inputs import expand_home
 
 Command = TypeVar("Command")
-HELP = ("-h", "--help", "--help-all")
 _ONE_COLUMN = 129  # of a terminal; from 130 on tyro puts boxes side by side
 _NO_BREAKS = 10_000  # which could split the name of an option
 _REGISTRY = ConstructorRegistry()

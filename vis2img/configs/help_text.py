@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+HELP = ("-h", "--help", "--help-all")
 _COLUMN = 24  # where descriptions begin
 _WIDEST = 100
 # Defaults that say nothing: that nothing is set, a flag that is off, a range without ends.

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from vis2img.configs.command_line import HELP, parse
+from vis2img.configs.command_line import parse
+from vis2img.configs.help_text import HELP
 from vis2img.configs.values import advice, keys_of, names_of
 from vis2img.configs.yaml_text import MOST_BYTES, parse_yaml
 from vis2img.errors import ParameterError, UsageError, Vis2imgError

@@ -46,7 +46,9 @@ class MeasurementSet(Dataset):
 
     def outline(self, selection: Selection | None = None) -> Outline:
         """Return what the sub-tables tell; see :meth:`Dataset.outline`."""
-        bands, meta = resolve(self.meta, selection or Selection()), self.meta
+        selection, meta = selection or Selection(), self.meta
+        choice = choice_of(meta, selection)
+        bands = resolve(meta, selection, choice)
         return Outline(
             telescope=meta.telescope,
             phase_centre=bands[0].field.phase_centre,
@@ -59,7 +61,7 @@ class MeasurementSet(Dataset):
             field_ids=tuple(sorted({band.partition.field for band in bands})),
             windows=len({band.partition.spw for band in bands}),
             nvis=sum(band.partition.nrow * len(band.chans) for band in bands),
-            taken=choice_of(meta, selection or Selection()).text,
+            taken=choice.text,
         )
 
     def read_parts(

@@ -20,7 +20,7 @@ from vis2img.draws.fits_field import FitsField, is_image
 from vis2img.draws.observed_field import ObservedField
 from vis2img.draws.presets import PriorConfig, load_prior
 from vis2img.draws.prior import ImagingPrior
-from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgError
+from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgError, reason_of
 from vis2img.loader.config import LoaderConfig
 from vis2img.ms.selection import Selection
 from vis2img.views.crops import ViewConfig
@@ -113,7 +113,7 @@ def _skipping(name: str, allowed: bool, skipped: dict[str, str]) -> Iterator[Non
     except Exception as error:  # casacore and astropy raise many types for what is damaged
         if not allowed or (isinstance(error, Vis2imgError) and not isinstance(error, MeasurementSetError)):
             raise
-        skipped[name] = str(error) if isinstance(error, Vis2imgError) else f"{name}: {type(error).__name__}: {error}"
+        skipped[name] = reason_of(error, name)
         log.warning("skipped: %s", skipped[name])
 
 

@@ -16,12 +16,11 @@ import numpy as np
 
 from vis2img.coordinates import separation
 from vis2img.errors import ParameterError
-from vis2img.ms.metadata import Metadata, Partition
+from vis2img.ms.metadata import OCTAVE, Metadata, Partition
 from vis2img.ms.stokes import stokes_hands
 from vis2img.units import Spws, format_angle
 
 _GAP = 1.25  # highest frequency of a spectral window to the lowest of the next, between receivers
-_OCTAVE = 2.02  # highest over lowest frequency of one receiver, at most
 _NAMED = 8  # fields or windows that a message names
 
 
@@ -260,7 +259,7 @@ def _is_copy(meta: Metadata, part: Partition, other: Partition) -> bool:
 def _one_receiver(meta: Metadata, chosen: list[Partition]) -> tuple[list[Partition], list[str]]:
     """Keep the windows of one receiver, that with the most samples, where a gap in frequency sets them apart."""
     spans = sorted((*_range(meta, p), p.ddid, p.field) for p in chosen)
-    if not spans or not (math.isfinite(spans[0][0]) and spans[-1][1] > _OCTAVE * spans[0][0]):
+    if not spans or not (math.isfinite(spans[0][0]) and spans[-1][1] > OCTAVE * spans[0][0]):
         return chosen, []
     edges, top = [], spans[0][1]
     for before, after in pairwise(spans):

@@ -40,7 +40,7 @@ LONGEST_BASELINE = 1e10  # m; a longer UVW is no measurement (RadioAstron: 3e8 m
 _FLAG_BUDGET = 30_000_000  # flags looked at for the flagged fraction
 _ROW_BUDGET = 2_000_000  # rows looked at for times and baselines
 _ROWS_AT_ONCE = 10_000_000  # of the numbers of fields and set-ups, where all rows are looked at
-_OCTAVE = 2.02  # highest over lowest frequency of one receiver, at most
+OCTAVE = 2.02  # highest over lowest frequency of one receiver, at most
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Metadata:
         """
         low, high = self._freq_range
         own = self.spws[spw].chan_freq
-        one = high <= _OCTAVE * low
+        one = high <= OCTAVE * low
         return (low, high) if one else (float(own.min()), float(own.max()))
 
     @cached_property

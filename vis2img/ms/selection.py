@@ -83,10 +83,11 @@ def choice_of(meta: Metadata, selection: Selection) -> Choice:
     return choose(meta, selection.field, selection.spw, selection.stokes)
 
 
-def resolve(meta: Metadata, selection: Selection) -> list[Band]:
+def resolve(meta: Metadata, selection: Selection, choice: Choice | None = None) -> list[Band]:
     """Make a selection definite, with clear errors for what is not there: all that the metadata can tell of it.
 
-    Which rows are read follows from times and antennas of the main table; see :func:`select_rows`.
+    Which rows are read follows from times and antennas of the main table; see :func:`select_rows`. ``choice`` is that
+    of :func:`choice_of`, where it was made already.
 
     Returns
     -------
@@ -98,7 +99,7 @@ def resolve(meta: Metadata, selection: Selection) -> list[Band]:
     MeasurementSetError, ParameterError
         Name what is missing and what there is.
     """
-    partitions = choice_of(meta, selection).partitions
+    partitions = (choice or choice_of(meta, selection)).partitions
     column = _data_column(meta, selection)
     weights = selection.weight_column
     if weights not in ("auto", "none") and weights not in meta.columns:

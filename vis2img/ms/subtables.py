@@ -179,14 +179,23 @@ def flagged_rows(path: Path, name: str, used: set[int]) -> list[str]:
     return [f"{name} row {number} has FLAG_ROW set; its data are used as FLAG says" for number in flagged[:_SHOWN]]
 
 
+def _all_numbers(t: table, column: str) -> np.ndarray:
+    """Return the numbers of all cells of a column that is there, flat; cell by cell only where their shapes differ."""
+    if column not in t.colnames() or not t.nrows():
+        return np.zeros(0)
+    try:
+        return np.ravel(t.getcol(column))
+    except RuntimeError:
+        cells = [t.getcell(column, i) for i in range(t.nrows()) if t.iscelldefined(column, i)]
+        return np.concatenate([np.zeros(0), *map(np.ravel, cells)])
+
+
 def feed_cautions(path: Path, rows: Mapping[str, np.ndarray]) -> list[str]:
     """Return what is to be said of feeds: beams away from the pointing, and several beams within a field."""
     cautions = []
     if has_subtable(path, "FEED"):
         with subtable(path, "FEED") as t:
-            told = "BEAM_OFFSET" in t.colnames()
-            cells = [t.getcell("BEAM_OFFSET", i) for i in range(t.nrows()) if t.iscelldefined("BEAM_OFFSET", i)]
-        offsets = np.concatenate([np.zeros(1), *map(np.ravel, cells)]) if told else np.zeros(1)
+            offsets = np.append(_all_numbers(t, "BEAM_OFFSET"), 0.0)
         largest = float(np.max(np.abs(offsets[np.isfinite(offsets)])))
         if largest > ARCSEC:
             cautions.append(
