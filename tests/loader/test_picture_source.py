@@ -74,7 +74,8 @@ def test_batches_have_fixed_shapes_and_every_picture_comes_once_in_an_epoch(npz:
 
 def test_batches_follow_from_the_seed_alone_and_go_on_exactly(npz: Path) -> None:
     every = {"noise": (0.0, 1.0), "gain": (0.5, 2.0), "offset": (-1.0, 1.0), "blur_probability": 0.5,
-             "clip_probability": 0.5, "erase_probability": 0.5}  # fmt: skip
+             "clip_probability": 0.5, "erase_probability": 0.5, "zoom": (0.7, 1.4), "shift": 0.1,
+             "power": (0.5, 2.0)}  # fmt: skip
     wanted = config(npz, augment=CutoutAugment(**every), cutters=1, prefetch=1)
     with Loader(wanted, seed=1) as loader:
         first = [loader.next_batch() for _ in range(6)]
@@ -148,6 +149,21 @@ def test_sources_in_the_middle_stay_there_under_every_turn(npz: Path) -> None:
         assert ndimage.center_of_mass(peak) == pytest.approx((15.5, 15.5), abs=0.5)
 
 
+def test_small_pictures_lie_in_background_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "small.npz"
+    np.savez(path, images=noisy_pictures(3, npix=20) + np.random.default_rng(0).uniform(size=(20, 20)))
+    views = replace(VIEWS, patch_npix=40, global_scale=(1.0, 1.0), global_size=40, n_local=0, rotate=False)
+    for zoom, filled in ((1.0, 20), (2.0, 40)):
+        augment = CutoutAugment(rotate=False, zoom=(zoom, zoom), beyond="background")
+        with Loader(config(path, views=views, augment=augment, batch_size=3), seed=0) as loader:
+            batch = loader.next_batch()
+        assert np.unique(batch.box[..., 2]) == pytest.approx(40 / zoom)
+        shown = (batch.global_views[..., 0] != 0).mean(axis=(0, 1)) > 0.5
+        assert shown.sum() == filled**2 and shown[20 - filled // 2 : 20 + filled // 2].sum() == filled**2
+    with pytest.raises(Vis2imgError, match=r"20 x 20 pixels are fewer than views\.patch_npix = 40"):
+        Loader(config(path, views=views))
+
+
 def test_blank_pixels_become_background_and_bad_pictures_are_named(tmp_path: Path) -> None:
     images = noisy_pictures(6).astype(np.float64) + 50
     images[1, :, :5] = np.nan  # a little
@@ -198,7 +214,8 @@ def test_files_and_folders_are_read_and_what_cannot_be_is_told_in_one_line(npz: 
 
 
 def test_illegal_settings_are_refused(npz: Path) -> None:
-    for values in ({"noise": (2.0, 1.0)}, {"gain": (0.0, 1.0)}, {"blur": (0.0, 11.0)}, {"erase_probability": 1.5}):
+    for values in ({"noise": (2.0, 1.0)}, {"gain": (0.0, 1.0)}, {"blur": (0.0, 11.0)}, {"erase_probability": 1.5},
+                   {"zoom": (0.1, 1.0)}, {"power": (2.0, 1.0)}, {"shift": 0.6}, {"beyond": "zero"}):  # fmt: skip
         with pytest.raises(ParameterError, match=next(iter(values))):
             CutoutAugment(**values)
     for changes, words in (

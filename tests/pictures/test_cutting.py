@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,27 @@ def test_beyond_the_edge_a_turned_picture_is_mirrored(tmp_path: Path) -> None:
     out = np.empty((32, 32), np.float32)
     cut_picture(opened, 0, Square(0, 0, 32.0), out, None, ViewChange(angle=math.pi / 4))
     assert 0.5 < np.std(out[:5, :5]) < 2 and np.isfinite(out).all()  # a corner is neither empty nor a smear
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("angle", [0.0, 0.7])
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
+def test_what_lies_beyond_the_edge_is_what_a_padded_picture_shows(
+    tmp_path: Path, mirror: bool, angle: float, kind: type
+) -> None:
+    image = (noisy_pictures(1)[0][:41, :32] + 300).astype(kind)
+    opened = one(image, tmp_path, 16)
+    background = opened.background[0]
+    padding = {"mode": "symmetric"} if mirror else {"constant_values": background}
+    # Wide and shifted, so that a part of the view lies more than a whole picture away.
+    wide = replace(opened, images=[np.pad(image, 200, **padding).astype(np.float32)])
+    views = np.empty((2, 24, 24), np.float32)
+    for pictures, view in zip((opened, wide), views, strict=True):
+        cut_picture(
+            pictures, 0, Square(12.3, -7.6, 110.0), view, None, ViewChange(angle=angle, zoom=0.3, mirror=mirror)
+        )
+    np.testing.assert_allclose(views[0], views[1], rtol=1e-4, atol=1e-4 * np.abs(views).max())
+    assert ((views[0] == 0).mean() > 0.5) != mirror
 
 
 def test_the_noise_of_rounded_cut_off_and_plain_pictures() -> None:

@@ -1,6 +1,7 @@
 """Views of fields that vary as pictures do: turned about their middle, in units of the noise, the same way again."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy import ndimage
 from tests.helpers.draws import ARCSEC, draw_of, gaussian_draw
 from vis2img.loader.draw_source import Plan, cut_batch
 from vis2img.views.crops import Crop, ViewConfig, cut
-from vis2img.views.pixel_changes import CutoutAugment, ViewChange, change_pixels, cut_changed
+from vis2img.views.pixel_changes import CutoutAugment, ViewChange, change_pixels, cut_changed, raise_to
 from vis2img.views.stretch import Stretch
 
 LINEAR = Stretch(kind="linear")
@@ -94,6 +95,13 @@ def test_pixels_change_as_they_are_asked_to() -> None:
     assert (erased[16:20, 8:16] == 0).all() and (erased != base).sum() == 32
     assert not ViewChange(angle=1.0).of_pixels
 
+    powered = np.abs(base).max() * np.sign(base) * (np.abs(base.astype(np.float64)) / np.abs(base).max()) ** 0.6
+    raise_to(base, 0.6)
+    np.testing.assert_allclose(base, powered, rtol=1e-5)  # the brightest stays, and so do signs
+    empty = np.zeros((4, 4), np.float32)
+    raise_to(empty, 0.6)
+    assert not empty.any()
+
 
 def test_augmentations_are_drawn_from_their_ranges() -> None:
     augment = CutoutAugment(
@@ -114,3 +122,20 @@ def test_augmentations_are_drawn_from_their_ranges() -> None:
         assert 0.1 - 1e-9 <= width * height <= 0.2 + 1e-9 and 0.5 - 1e-9 <= width / height <= 2 + 1e-9
         assert left >= 0 and lower >= 0 and left + width <= 1 and lower + height <= 1
     assert CutoutAugment(rotate=False).draw(rng) == ViewChange()
+
+
+def test_zoom_shift_and_power_leave_the_other_choices_as_they_are() -> None:
+    old = CutoutAugment(noise=(0.5, 1.0), blur_probability=0.5)
+    new = replace(old, zoom=(1 / 1.3, 1.3), shift=0.06, power=(0.5, 2.0), beyond="background")
+    before = [old.draw(np.random.default_rng(seed)) for seed in range(500)]
+    drawn = [new.draw(np.random.default_rng(seed)) for seed in range(500)]
+    assert [replace(c, zoom=1.0, shift=(0.0, 0.0), power=1.0, mirror=True) for c in drawn] == before
+
+    for name, most in (("zoom", math.log(1.3)), ("power", math.log(2))):
+        logs = np.log([getattr(change, name) for change in drawn]) / most
+        assert -1 <= logs.min() < -0.98 and 0.98 < logs.max() <= 1 and abs(logs.mean()) < 0.1
+    shifts = np.array([change.shift for change in drawn])
+    assert (np.abs(shifts).max(axis=0) <= 0.06).all() and (np.abs(shifts).max(axis=0) > 0.058).all()
+    assert abs(np.corrcoef(shifts.T)[0, 1]) < 0.15
+    # The shift is a fraction of what the view shows.
+    assert ViewChange(zoom=2.0, shift=(0.1, -0.2)).placed(1.0, 2.0, 40.0) == pytest.approx((3.0, -2.0, 20.0))

@@ -60,7 +60,9 @@ class PictureSource(Source):
         progress: Progress = no_progress,
     ) -> None:
         self.config, self.share = config, share
-        self.pictures = open_pictures(config.cutouts, config.views.patch_npix, progress)
+        # Of a smaller picture the rest of a patch is background, where that is what lies beyond its edge.
+        least = None if config.augment.beyond == "background" else config.views.patch_npix
+        self.pictures = open_pictures(config.cutouts, least, progress)
         if state and state.get("pictures") != self.pictures.fingerprint:
             raise Vis2imgError(
                 f"{', '.join(config.cutouts)}: these are not the pictures that the run was started with; restore "
@@ -127,6 +129,7 @@ def cut_pictures(pictures: Pictures, views: ViewConfig, augment: CutoutAugment, 
             side = views.patch_npix * rng.uniform(*scale)
             x, y = rng.uniform(-0.5, 0.5, 2) * (views.patch_npix - side)
             change = augment.draw(rng)
-            cut_picture(pictures, picture, Square(x, y, side), out[:, :, 0], views.stretch, change, rng)
-            batch.angle[i, view], batch.box[i, view] = change.angle, (x, y, side)
+            square = Square(*change.placed(x, y, side))
+            cut_picture(pictures, picture, square, out[:, :, 0], views.stretch, change, rng)
+            batch.angle[i, view], batch.box[i, view] = change.angle, (square.x, square.y, square.side)
     return batch

@@ -20,13 +20,15 @@ from vis2img.imaging.image import robust_noise
 from vis2img.pictures.cutouts import RawCutouts
 from vis2img.pictures.formats import read_pictures
 from vis2img.progress import Progress, no_progress
-from vis2img.views.pixel_changes import ViewChange, change_pixels
-from vis2img.views.resample import LINEAR, fill_turned, resample
+from vis2img.views.pixel_changes import ViewChange, change_pixels, raise_to
+from vis2img.views.resample import LINEAR, fill_beyond, fill_turned, resample
 from vis2img.views.stretch import Stretch, stretched
 
 log = logging.getLogger(__name__)
 _KEPT = ("u1", "i1", "u2", "i2", "f4")  # types that stay as they are; others become float32
 _MOST_BLANK = 0.5  # of a picture
+_SMALLEST = 8  # pixels a side of a picture
+_ROUNDING = 1e-6  # pixels
 _MARGIN = 2  # pixels about a turned square, so that the resampler sees no edge
 
 
@@ -59,7 +61,7 @@ class Pictures:
         return len(self.images)
 
 
-def open_pictures(paths: Iterable[str | Path], patch_npix: int, progress: Progress = no_progress) -> Pictures:
+def open_pictures(paths: Iterable[str | Path], patch_npix: int | None, progress: Progress = no_progress) -> Pictures:
     """Read cutouts: npz files, FITS images or folders of them (:func:`vis2img.pictures.formats.read_pictures`).
 
     Files that cannot be read among others, and pictures that are smaller than a patch, more than half blank, or the
@@ -68,8 +70,8 @@ def open_pictures(paths: Iterable[str | Path], patch_npix: int, progress: Progre
     Parameters
     ----------
     paths : iterable of path
-    patch_npix : int
-        Side of a patch in pixels of the pictures.
+    patch_npix : int, optional
+        Side of a patch in pixels of the pictures; default: smaller pictures are used, too, of 8 pixels a side or more.
     progress : callable, optional
         Called with (pictures looked at, pictures).
 
@@ -157,11 +159,12 @@ def one_picture(image: np.ndarray, name: str) -> Pictures:
     return Pictures([pixels], background, np.array([noise], np.float32), [name], {}, "")
 
 
-def _judged(image: np.ndarray, whole: bool, patch_npix: int) -> tuple[float, float, str]:
+def _judged(image: np.ndarray, whole: bool, patch_npix: int | None) -> tuple[float, float, str]:
     """Return background and noise of a picture, and why it cannot be used, if so."""
     ny, nx = image.shape
-    if min(nx, ny) < patch_npix:
-        return 0.0, 0.0, f"{nx} x {ny} pixels are fewer than views.patch_npix = {patch_npix}"
+    if min(nx, ny) < (patch_npix or _SMALLEST):
+        least = f"views.patch_npix = {patch_npix}" if patch_npix else str(_SMALLEST)
+        return 0.0, 0.0, f"{nx} x {ny} pixels are fewer than {least}"
     finite = image[np.isfinite(image)] if image.dtype.kind == "f" else image.ravel()
     if len(finite) < (1 - _MOST_BLANK) * image.size:
         return 0.0, 0.0, f"{100 * (1 - len(finite) / image.size):.0f}% of its pixels are blank"
@@ -223,8 +226,8 @@ def cut_picture(
     stretch : Stretch, optional
         Default: none; ``out`` is then in units of the noise of the picture, above its background.
     change : ViewChange, optional
-        Turn and changes of pixels; default: none. With a turn, the corners of a square that reach beyond the picture
-        show it mirrored.
+        Turn and changes of pixels; default: none. Its zoom and shift are those of ``square`` already. A part of a
+        square that reaches beyond the picture shows it mirrored, or background, as it says.
     rng : numpy Generator, optional
         Of the noise of ``change``.
     """
@@ -236,10 +239,14 @@ def cut_picture(
         margin = _MARGIN + math.ceil(step)
         width = math.ceil(square.side) + 2 * margin
         region = np.empty((width, width), np.float32)
-        fill_turned(image, square.x, square.y, square.side / 2 + margin, change.angle, background, region)
+        place = square.x, square.y, square.side / 2 + margin, change.angle, background
+        if change.stays_near:
+            fill_turned(image, *place, region)
+        else:
+            fill_beyond(image, *place, change.mirror, region)
         left = lower = float(margin)
     else:
-        region, left, lower = _straight(image, square, background, step)
+        region, left, lower = _straight(image, square, background, step, change.mirror)
     plain = LINEAR, 1.0, 1.0 / noise, 1.0
     if change.of_pixels:
         view = np.empty((size, size), np.float32)
@@ -249,18 +256,42 @@ def cut_picture(
     else:
         factors = plain if stretch is None else stretch.factors(noise)
         resample(region, left, lower, square.side, *factors, out)
+    raise_to(out, change.power)
 
 
-def _straight(image: np.ndarray, square: Square, background: float, step: float) -> tuple[np.ndarray, float, float]:
+def _straight(
+    image: np.ndarray, square: Square, background: float, step: float, mirror: bool
+) -> tuple[np.ndarray, float, float]:
     """Return the part of a picture about a square above the background, and where the square starts in it."""
     reach = math.ceil(max(step, 1.0)) + 4  # the resampler takes four pixels at a time
-    spans, starts = [], []
+    spans, starts, beyond = [], [], []
     for n, middle in zip(image.shape, (square.y, square.x), strict=True):
-        start = min(max(n / 2 + middle - square.side / 2, 0.0), n - square.side)
-        first = max(0, math.floor(start) - reach)
-        spans.append(slice(first, min(n, math.ceil(start + square.side) + reach)))
+        start = n / 2 + middle - square.side / 2
+        beyond.append(start < -_ROUNDING or start + square.side > n + _ROUNDING)
+        if not beyond[-1]:
+            start = min(max(start, 0.0), n - square.side)
+        first, behind = math.floor(start) - reach, math.ceil(start + square.side) + reach
+        if not beyond[-1]:
+            first, behind = max(0, first), min(n, behind)
+        spans.append(np.arange(first, behind))
         starts.append(start - first)
-    region = image[spans[0], spans[1]].astype(np.float32) - np.float32(background)
+    if any(beyond):
+        region = _beyond(image, spans[0], spans[1], background, mirror)
+    else:
+        (top, bottom), (west, east) = ((span[0], span[-1] + 1) for span in spans)
+        region = image[top:bottom, west:east].astype(np.float32) - np.float32(background)
     if image.dtype.kind == "f":
         region[~np.isfinite(region)] = 0.0
     return region, starts[1], starts[0]
+
+
+def _beyond(image: np.ndarray, rows: np.ndarray, columns: np.ndarray, background: float, mirror: bool) -> np.ndarray:
+    """Return pixels of a picture above the background, of which some lie beyond its edge."""
+    places = []
+    for n, place in zip(image.shape, (rows, columns), strict=True):
+        within = place % (2 * n)  # mirrored at both edges
+        places.append(np.where(within >= n, 2 * n - 1 - within, within))
+    region = image[np.ix_(*places)].astype(np.float32) - np.float32(background)
+    if not mirror:
+        region *= np.outer((rows >= 0) & (rows < image.shape[0]), (columns >= 0) & (columns < image.shape[1]))
+    return region

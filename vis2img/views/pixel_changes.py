@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numba import njit
@@ -28,7 +29,10 @@ _LIMITS = {
     "blur": (0.0, 10.0),
     "clip": (0.0, 10.0),
     "erase": (0.0, 0.5),
+    "zoom": (0.2, 5.0),
+    "power": (0.1, 10.0),
 }
+_MOST_SHIFT = 0.5  # of the side of a view
 _CHANCES = ("blur_probability", "clip_probability", "erase_probability")
 _FARTHEST = 3.0  # sigma at which the Gaussian of the blur ends
 _MARGIN = 3  # pixels that a cubic needs beyond the corners of a turned view
@@ -42,8 +46,16 @@ class CutoutAugment:
     """
 
     rotate: bool = True
-    """Whether each view is turned by any angle about the middle of its picture; sources have no preferred one. Beyond
-    the edge the picture is mirrored; with a patch_npix of at most 0.7 of its side the edge is never seen."""
+    """Whether each view is turned by any angle about the middle of its picture; sources have no preferred one."""
+    zoom: Range = (1.0, 1.0)
+    """Factor by which what a view shows is enlarged, besides the scale of its crop; log-uniform, from 0.2 to 5. Below 1
+    a view may show more than its patch."""
+    shift: float = 0.0
+    """How far a view is shifted at most along each axis, as a fraction of its own side, besides the place of its crop;
+    from 0 to 0.5."""
+    beyond: Literal["mirror", "background"] = "mirror"
+    """What views show beyond the edge of a picture, where turns, zoom and shift lead there (never by turns alone with a
+    patch_npix of at most 0.7 of its side): mirror; background, and then pictures smaller than a patch are used."""
     noise: Range = (0.0, 0.0)
     """Sigma of white noise added to the pixels of a view, times the noise of the picture; from 0 to 10."""
     gain: Range = (1.0, 1.0)
@@ -63,6 +75,9 @@ class CutoutAugment:
     """Part of the area of a view that is set to 0, a rectangle at a random place; from 0 to 0.5."""
     erase_probability: float = 0.0
     """How often a part is erased, from 0 to 1."""
+    power: Range = (1.0, 1.0)
+    """Exponent on the brightness that the network sees: of pixels divided by the brightest of their view, which stays;
+    log-uniform, from 0.1 to 10. Below 1 what is faint comes out."""
 
     def __post_init__(self) -> None:
         for name, (least, most) in _LIMITS.items():
@@ -74,15 +89,25 @@ class CutoutAugment:
         for name in _CHANCES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ParameterError(f"augment.{name} = {getattr(self, name):g} must be from 0 to 1")
+        if not 0 <= self.shift <= _MOST_SHIFT:
+            raise ParameterError(f"augment.shift = {self.shift:g} must be from 0 to {_MOST_SHIFT:g}")
+        if self.beyond not in ("mirror", "background"):
+            raise ParameterError(f"augment.beyond {self.beyond!r} is unknown; use mirror or background")
 
     def draw(self, rng: np.random.Generator) -> ViewChange:
-        """Return what is done to one view; each choice takes its random numbers whether it varies or not."""
+        """Return what is done to one view; each choice takes its random numbers whether it varies or not.
+
+        But zoom, shift and power, which came later: runs that were started without them go on as they were.
+        """
         angle = rng.uniform(0.0, 2 * math.pi)
         noise, offset = rng.uniform(*self.noise), rng.uniform(*self.offset)
-        gain = math.exp(rng.uniform(math.log(self.gain[0]), math.log(self.gain[1])))
+        gain = _log_uniform(rng, self.gain)
         blur, clip, area = (rng.uniform(*getattr(self, name)) for name in ("blur", "clip", "erase"))
         blurred, clipped, erased = rng.random(3) < [getattr(self, name) for name in _CHANCES]
         shape, x, y = rng.random(3)
+        zoom = 1.0 if self.zoom == (1.0, 1.0) else _log_uniform(rng, self.zoom)
+        shift = rng.uniform(-self.shift, self.shift, 2) if self.shift else (0.0, 0.0)
+        power = 1.0 if self.power == (1.0, 1.0) else _log_uniform(rng, self.power)
         return ViewChange(
             angle=angle if self.rotate else 0.0,
             noise=noise,
@@ -91,7 +116,15 @@ class CutoutAugment:
             blur=blur if blurred else 0.0,
             clip=clip if clipped else 0.0,
             erase=_rectangle(area, shape, x, y) if erased else (0.0, 0.0, 0.0, 0.0),
+            zoom=zoom,
+            shift=(float(shift[0]), float(shift[1])),
+            power=power,
+            mirror=self.beyond == "mirror",
         )
+
+
+def _log_uniform(rng: np.random.Generator, ends: Range) -> float:
+    return math.exp(rng.uniform(math.log(ends[0]), math.log(ends[1])))
 
 
 @dataclass(frozen=True)
@@ -110,6 +143,14 @@ class ViewChange:
         Sigma in pixels of the picture.
     erase : (float, float, float, float)
         Left, lower, width and height of a rectangle as fractions of the view; nothing where it has no width.
+    zoom : float
+        Factor by which what is shown is enlarged.
+    shift : (float, float)
+        Along x and y, before the turn, as a fraction of the side after the zoom.
+    power : float
+        Exponent on the pixels of the stretched view, over their largest magnitude.
+    mirror : bool
+        Whether the picture is mirrored beyond its edge; else there is background.
     """
 
     angle: float = 0.0
@@ -119,10 +160,24 @@ class ViewChange:
     blur: float = 0.0
     clip: float = 0.0
     erase: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    zoom: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    power: float = 1.0
+    mirror: bool = True
+
+    def placed(self, x: float, y: float, side: float) -> tuple[float, float, float]:
+        """Return the middle and side, in their unit, of a square that is zoomed and shifted."""
+        side = side / self.zoom
+        return x + self.shift[0] * side, y + self.shift[1] * side, side
+
+    @property
+    def stays_near(self) -> bool:
+        """Whether a view shows no more than the corners of its patch beyond a picture, mirrored."""
+        return self.mirror and self.zoom == 1.0 and not any(self.shift)
 
     @property
     def of_pixels(self) -> bool:
-        """Whether pixel values change, besides by the turn."""
+        """Whether pixel values change before they are stretched, besides by turn, zoom and shift."""
         return bool(self.noise or self.offset or self.blur or self.clip or self.erase[2] or self.gain != 1.0)
 
 
@@ -163,6 +218,26 @@ def change_pixels(view: np.ndarray, change: ViewChange, sigma: float, rng: np.ra
         view[edges[2] : edges[3], edges[0] : edges[1]] = 0.0
 
 
+def raise_to(view: np.ndarray, power: float) -> None:
+    """Raise the pixels of a stretched view to a power over their largest magnitude, in place; signs stay.
+
+    Parameters
+    ----------
+    view : float32 [...]
+    power : float
+        Exponent; 1 changes nothing.
+    """
+    if power == 1.0:
+        return
+    size = np.abs(view)
+    peak = size.max()
+    if peak > 0:
+        size /= peak
+        np.power(size, np.float32(power), out=size)
+        size *= peak
+        np.copysign(size, view, out=view)
+
+
 def cut_changed(
     crop: Crop, size: int, stretch: Stretch, change: ViewChange, rng: np.random.Generator, out: np.ndarray
 ) -> float:
@@ -196,7 +271,9 @@ def cut_changed(
             wider, view = view, np.empty((size, size), np.float32)
             fill_turned(wider, 0.0, 0.0, size / 2, change.angle, 0.0, view)
         change_pixels(view, change, change.blur * draw.params.pixsize / step, rng)
-        out[:, :, channel] = stretched(view, 1.0, stretch)
+        view = stretched(view, 1.0, stretch)
+        raise_to(view, change.power)
+        out[:, :, channel] = view
     return change.angle
 
 

@@ -206,6 +206,73 @@ def fill_turned(
             out[j, i] = total
 
 
+@njit(nogil=True, cache=True, fastmath={"contract", "arcp", "nsz"})
+def fill_beyond(
+    image: np.ndarray,
+    x: float,
+    y: float,
+    half: float,
+    angle: float,
+    background: float,
+    mirror: bool,
+    out: np.ndarray,
+) -> None:  # pragma: no cover - compiled
+    """Fill ``out`` as :func:`fill_turned` does, with a square that may lie anywhere, also far beyond the picture.
+
+    Parameters
+    ----------
+    image, x, y, half, angle, background
+        As :func:`fill_turned`.
+    mirror : bool
+        Whether the picture is mirrored at its edges, again and again; else background lies beyond them.
+    out : float32 [n, n]
+    """
+    ny, nx = image.shape
+    cos, sin = math.cos(angle), math.sin(angle)
+    zero = np.float32(background)
+    wx, wy = np.empty(4, np.float32), np.empty(4, np.float32)
+    for j in range(out.shape[0]):
+        b = y - half + j + 0.5
+        for i in range(out.shape[1]):
+            a = x - half + i + 0.5
+            px = nx / 2 + cos * a - sin * b - 0.5
+            py = ny / 2 + sin * a + cos * b - 0.5
+            fx, fy = math.floor(px), math.floor(py)
+            x0, y0 = int(fx) - 1, int(fy) - 1
+            inside = x0 >= 0 and y0 >= 0 and x0 + 3 < nx and y0 + 3 < ny
+            if not (inside or mirror) and (x0 <= -4 or y0 <= -4 or x0 >= nx or y0 >= ny):
+                out[j, i] = 0.0
+                continue
+            _keys(np.float32(px - fx), wx)
+            _keys(np.float32(py - fy), wy)
+            total = np.float32(0)
+            for k in range(4):
+                row = y0 + k
+                if not inside:
+                    if not mirror and (row < 0 or row >= ny):
+                        continue
+                    row = _mirrored_again(row, ny)
+                line = np.float32(0)
+                for q in range(4):
+                    column = x0 + q
+                    if not inside:
+                        if not mirror and (column < 0 or column >= nx):
+                            continue
+                        column = _mirrored_again(column, nx)
+                    value = np.float32(image[row, column])
+                    if math.isfinite(value):
+                        line += wx[q] * (value - zero)
+                total += wy[k] * line
+            out[j, i] = total
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _mirrored_again(i: int, n: int) -> int:  # pragma: no cover - compiled
+    """Return the pixel that stands for pixel ``i``, however far beyond the edge."""
+    i %= 2 * n
+    return 2 * n - 1 - i if i >= n else i
+
+
 @njit(nogil=True, cache=True, inline="always")
 def _keys(f: np.float32, weight: np.ndarray) -> None:  # pragma: no cover - compiled
     half, one = np.float32(0.5), np.float32(1)
