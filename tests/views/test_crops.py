@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
 from tests.helpers.draws import ARCSEC, draw_of, gaussian_draw
 from vis2img.errors import ParameterError
 from vis2img.views.crops import ViewConfig, cut, plan_crops, turned
-from vis2img.views.resample import LINEAR, resample
-from vis2img.views.stretch import Stretch, stretched
+from vis2img.views.resample import PLAIN, resample
 
 
 @pytest.mark.parametrize("pixsize", [1.0, 1.37, 2.0])
@@ -40,7 +37,7 @@ def test_resampling_is_that_of_pillow(side: float, size: int) -> None:
     image = np.random.default_rng(1).normal(size=(420, 440)).astype(np.float32)
     for left, lower in ((17.5, 3.25), (0.0, 0.0), (440 - side, 420 - side)):  # the edges, too
         out = np.empty((size, size), np.float32)
-        resample(image, left, lower, side, LINEAR, 1.0, 1.0, 1.0, out)
+        resample(image, left, lower, side, *PLAIN, out)
         box = (left, lower, left + side, lower + side)
         expected = PillowImage.fromarray(image).resize((size, size), PillowImage.Resampling.BILINEAR, box=box)
         np.testing.assert_allclose(out, np.asarray(expected), atol=5e-6)
@@ -82,30 +79,3 @@ def test_turns_are_the_eight_symmetries_of_the_square() -> None:
     seen = {turned(square, turn).tobytes() for turn in range(8)}
     rotations = [np.rot90(square, k) for k in range(4)]
     assert seen == {view.tobytes() for r in rotations for view in (r, r[:, ::-1])}
-
-
-@pytest.mark.parametrize("kind", ["asinh", "power", "linear"])
-def test_cutting_and_stretching_at_once_is_cutting_then_stretching(kind: str) -> None:
-    rng = np.random.default_rng(3)
-    data = rng.normal(size=(2, 96, 96)) * np.array([1.0, 3.0])[:, None, None]
-    data[:, 40:44, 50:54] += 1e4
-    draw = draw_of(data, ARCSEC, noise=1.0)
-    draw.noise[1] = 3.0
-    how = Stretch(kind, softening=4.0, power=0.3)  # type: ignore[arg-type]
-    at_once = cut(draw, 0, 0, 80 * ARCSEC, 50, how)
-    expected = stretched(cut(draw, 0, 0, 80 * ARCSEC, 50), draw.noise, how)
-    assert at_once.shape == (50, 50, 2) and np.isfinite(at_once).all()
-    np.testing.assert_allclose(at_once, expected, rtol=3e-6, atol=2e-6)
-
-
-def test_the_stretches_do_what_they_say() -> None:
-    data = np.array([0.0, 0.2, 1e3, 1e4, -1e4], np.float32)[:, None]
-    out = stretched(data, np.array([2.0]), Stretch(softening=10.0))[:, 0]
-    assert out[0] == 0 and out[1] == pytest.approx(0.1 / 5, rel=1e-3)
-    assert out[3] - out[2] == pytest.approx(10 / 5 * math.log(10), rel=1e-3) and out[4] == -out[3]
-    power = stretched(data, 2.0, Stretch("power", power=0.5))[:, 0]
-    assert power[3] / power[2] == pytest.approx(math.sqrt(10)) and power[4] == -power[3]
-    assert stretched(np.float32([10.0]), 2.0, Stretch("linear")) == pytest.approx(1.0)  # 5 sigma
-    for illegal in ({"kind": "log"}, {"softening": 0.0}, {"power": 1.5}):
-        with pytest.raises(ParameterError):
-            Stretch(**illegal)

@@ -22,7 +22,7 @@ from vis2img.pictures.formats import read_pictures
 from vis2img.progress import Progress, no_progress
 from vis2img.views.pixel_changes import ViewChange, change_pixels, raise_to
 from vis2img.views.resample import LINEAR, fill_beyond, fill_turned, resample
-from vis2img.views.stretch import Stretch, stretched
+from vis2img.views.stretch import Stretch, cut_stretched, stretch_view
 
 log = logging.getLogger(__name__)
 _KEPT = ("u1", "i1", "u2", "i2", "f4")  # types that stay as they are; others become float32
@@ -247,15 +247,19 @@ def cut_picture(
         left = lower = float(margin)
     else:
         region, left, lower = _straight(image, square, background, step, change.mirror)
-    plain = LINEAR, 1.0, 1.0 / noise, 1.0
+    plain = LINEAR, 1.0, 1.0 / noise, 1.0, 0.0
     if change.of_pixels:
         view = np.empty((size, size), np.float32)
         resample(region, left, lower, square.side, *plain, view)
         change_pixels(view, change, change.blur / step, rng or np.random.default_rng(0))
-        out[...] = view if stretch is None else stretched(view, 1.0, stretch)
+        if stretch is None:
+            out[...] = view
+        else:
+            stretch_view(view, stretch, out)
+    elif stretch is None:
+        resample(region, left, lower, square.side, *plain, out)
     else:
-        factors = plain if stretch is None else stretch.factors(noise)
-        resample(region, left, lower, square.side, *factors, out)
+        cut_stretched(region, (left, lower, square.side), noise, stretch, out)
     raise_to(out, change.power)
 
 

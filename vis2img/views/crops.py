@@ -20,8 +20,8 @@ from vis2img.coordinates import lm_to_pixel
 from vis2img.draws.draw import Draw
 from vis2img.errors import ParameterError
 from vis2img.shapes import Float32
-from vis2img.views.resample import LINEAR, resample
-from vis2img.views.stretch import Stretch
+from vis2img.views.resample import PLAIN, resample
+from vis2img.views.stretch import Stretch, cut_stretched
 
 TURNS = 8  # symmetries of a square: bit 0 transposes, bit 1 flips x, bit 2 flips y, in this order
 
@@ -116,8 +116,11 @@ def cut(
     if out is None:
         out = np.empty((size, size, count), np.float32)
     for channel in range(count):
-        factors = (LINEAR, 1.0, 1.0, 1.0) if stretch is None else stretch.factors(float(draw.noise[channel]))
-        resample(draw.data[channel], left, lower, width, *factors, out[:, :, channel])
+        image, view = draw.data[channel], out[:, :, channel]
+        if stretch is None:
+            resample(image, left, lower, width, *PLAIN, view)
+        else:
+            cut_stretched(image, (left, lower, width), float(draw.noise[channel]), stretch, view)
     return out
 
 

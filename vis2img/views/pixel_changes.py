@@ -19,7 +19,7 @@ from numba import njit
 from vis2img.errors import ParameterError
 from vis2img.views.crops import Crop, cut, fits
 from vis2img.views.resample import fill_turned
-from vis2img.views.stretch import Stretch, stretched
+from vis2img.views.stretch import Stretch, stretch_view
 
 Range = tuple[float, float]
 _LIMITS = {
@@ -271,9 +271,8 @@ def cut_changed(
             wider, view = view, np.empty((size, size), np.float32)
             fill_turned(wider, 0.0, 0.0, size / 2, change.angle, 0.0, view)
         change_pixels(view, change, change.blur * draw.params.pixsize / step, rng)
-        view = stretched(view, 1.0, stretch)
-        raise_to(view, change.power)
-        out[:, :, channel] = view
+        stretch_view(view, stretch, out[:, :, channel])
+        raise_to(out[:, :, channel], change.power)
     return change.angle
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 LINEAR, ASINH, POWER = 0, 1, 2
+PLAIN = LINEAR, 1.0, 1.0, 1.0, 0.0  # as it is
 _ONE, _TWO, _THREE = np.uint64(1), np.uint64(2), np.uint64(3)
 
 
@@ -26,6 +27,7 @@ def resample(
     scale: float,
     gain: float,
     gamma: float,
+    floor: float,
     out: np.ndarray,
 ) -> None:  # pragma: no cover - compiled
     """Fill ``out`` with the square of ``image`` that starts at (left, lower), resampled and stretched.
@@ -40,6 +42,8 @@ def resample(
         Stretch of a value x: ``gain`` x; ``gain`` arcsinh(x ``scale``); or ``gain`` sign(x) abs(x ``scale``)^``gamma``.
     scale, gain, gamma : float
         Of the stretch.
+    floor : float
+        Values below it become 0 before they are stretched; 0: none do.
     out : float32 [size, size]
         Any strides.
     """  # fmt: skip
@@ -52,6 +56,7 @@ def resample(
     width = columns[size - 1] + len(weight_x)
     row, line = np.empty(width, np.float32), np.empty(size, np.float32)
     factor, height, power = np.float32(scale), np.float32(gain), np.float32(gamma)
+    least = np.float32(floor)
     for j in range(size):
         # Four taps at a time, over slices: in this form the compiler makes vector instructions of the loops.
         for k in range(0, len(weight_y), 4):
@@ -74,6 +79,9 @@ def resample(
                 total = va[i] * shifted[at] + vb[i] * shifted[at + _ONE]
                 total += vc[i] * shifted[at + _TWO] + vd[i] * shifted[at + _THREE]
                 line[i] = total if k == 0 else line[i] + total
+        if least > 0:
+            for i in range(size):
+                line[i] = line[i] if line[i] >= least else np.float32(0)
         _stretch(line, kind, factor, height, power)
         for i in range(size):
             out[j, i] = line[i]
@@ -95,6 +103,30 @@ def _stretch(
     else:
         for i in range(len(line)):
             line[i] *= height
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def over_peak(view: np.ndarray, gamma: float) -> None:  # pragma: no cover - compiled
+    """Divide a view by its largest pixel, by absolute value, and raise it to a power, in place; 0 stays 0.
+
+    Parameters
+    ----------
+    view : float32 [size, size]
+        Any strides.
+    gamma : float
+        Exponent: sign(x) abs(x)^gamma of what was divided.
+    """
+    ny, nx = view.shape
+    peak, power = np.float32(0), np.float32(gamma)
+    for j in range(ny):
+        for i in range(nx):
+            peak = max(peak, abs(view[j, i]))
+    if not peak > 0:
+        return
+    for j in range(ny):
+        for i in range(nx):
+            x = view[j, i] / peak
+            view[j, i] = x if power == 1 else math.copysign(abs(x) ** power, x)
 
 
 @njit(nogil=True, cache=True, inline="always")
