@@ -15,6 +15,8 @@ TRANSFORMERS = ("micro", "tiny", "small", "base")
 RESNETS = ("resnet18", "resnet50")
 PATCHES = (4, 8, 14, 16)
 RESIZINGS = ("dino", "plain", "antialias")
+_WITH_TEACHER = ("dino", "byol")
+_OF_WHOLE_BATCH = ("simclr",)  # the loss of a sample depends on all others, not through averages alone
 
 
 def _require(condition: bool, message: str) -> None:
@@ -74,16 +76,18 @@ class ModelConfig:
     hidden: int = 2048
     """Hidden width of the projection head."""
     bottleneck: int = 256
-    """Width of the L2-normalised bottleneck; of BYOL's projections."""
+    """Width of the L2-normalised bottleneck; of the projections of BYOL and SimCLR."""
     head_layers: int = 3
-    """Layers of the projection head, the bottleneck's included."""
+    """Layers of DINO's projection head, the bottleneck's included."""
+    projector_layers: int = 2
+    """Layers of the projector of SimCLR; 2: one hidden layer."""
     use_bn_in_head: bool = False
-    """Whether the projection head of DINO has batch normalisation."""
+    """Whether the projection head of DINO, or the projector of SimCLR, has batch normalisation."""
     norm_last_layer: bool = True
     """Whether the prototypes keep length 1. On: steadier; off: their lengths are learned (for large models)."""
 
     def __post_init__(self) -> None:
-        positive = ("hidden", "bottleneck", "head_layers")
+        positive = ("hidden", "bottleneck", "head_layers", "projector_layers")
         _check(self, "model", positive=positive, not_negative=("registers", "layer_scale"))
         names = (*TRANSFORMERS, *RESNETS)
         _require(self.variant in names, f"model.variant must be {_one_of(names)}, got {self.variant}")
@@ -113,8 +117,10 @@ class ModelConfig:
 class OptimConfig:
     """Objective, optimiser, schedules, and the teacher."""
 
-    objective: Literal["dino", "byol"] = "dino"
-    """dino, or byol (no prototypes, a predictor instead)."""
+    objective: Literal["dino", "byol", "simclr"] = "dino"
+    """dino, byol (no prototypes, a predictor instead) or simclr (contrastive; the student alone)."""
+    temperature: float = 0.1
+    """Temperature of SimCLR's softmax."""
     centring: Literal["mean", "sinkhorn"] = "mean"
     """What keeps the teacher from always giving one answer: mean (DINO) or sinkhorn (SwAV, DINOv2)."""
     koleo: float = 0.0
@@ -140,7 +146,8 @@ class OptimConfig:
     freeze_last_layer_steps: int = 100
     """Steps in which the prototypes stay at their initial values, which steadies the start."""
     momentum_teacher: float = 0.996
-    """Teacher momentum at the start, rising to 1; raise it (0.9995) for batches below 128."""
+    """Teacher momentum at the start, rising to 1; raise it (0.9995) for batches below 128. Without a teacher (simclr):
+    constant momentum of the average of the student that `vis2img embed` reads; 0.99 suits runs of hundreds of steps."""
     student_temp: float = 0.1
     """Temperature of the student's softmax."""
     teacher_temp: float = 0.04
@@ -156,7 +163,7 @@ class OptimConfig:
         _check(
             self,
             "optim",
-            positive=("base_lr", "student_temp", "teacher_temp", "warmup_teacher_temp"),
+            positive=("base_lr", "temperature", "student_temp", "teacher_temp", "warmup_teacher_temp"),
             not_negative=(
                 *("min_lr", "weight_decay", "weight_decay_end", "clip_grad", "koleo", "ibot"),
                 *("warmup_steps", "freeze_last_layer_steps", "warmup_teacher_temp_steps"),
@@ -165,9 +172,19 @@ class OptimConfig:
         _require(self.accumulate >= 1, f"optim.accumulate must be at least 1, got {self.accumulate}")
         dino_only = self.ibot > 0.0 or self.centring != "mean"
         _require(self.objective == "dino" or not dino_only, "optim.ibot and optim.centring need optim.objective dino")
+        _require(
+            self.accumulate == 1 or self.objective not in _OF_WHOLE_BATCH,
+            f"optim.accumulate = {self.accumulate} with optim.objective {self.objective}, which compares all samples "
+            "of a batch: set it to 1; if memory is short, use model.precision bfloat16 or more devices",
+        )
         momentum, of_centre = self.momentum_teacher, self.centre_momentum
         _require(0.0 <= momentum <= 1.0, f"optim.momentum_teacher must be in [0, 1], got {momentum}")
         _require(0.0 <= of_centre < 1.0, f"optim.centre_momentum must be in [0, 1), got {of_centre}")
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a second network, the moving average of the first, gives answers to learn from."""
+        return self.objective in _WITH_TEACHER
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,15 @@ def teacher_momentum(step: Scalar, *, start: float = 0.996, final: float = 1.0, 
     return cosine(step, start=start, final=final, total_steps=total_steps)
 
 
+def average_momentum(step: Scalar, *, most: float) -> Float32[Array, ""]:
+    """Momentum of an average of weights that nothing learns from: constant, but at first, when it would hardly move.
+
+    ``min(most, (1 + step) / (10 + step))``, so that the initial weights are soon forgotten.
+    """
+    step = jnp.asarray(step, jnp.float32)
+    return jnp.minimum(most, (1.0 + step) / (10.0 + step))
+
+
 def teacher_temperature(
     step: Scalar, *, start: float = 0.04, final: float = 0.07, warmup_steps: int
 ) -> Float32[Array, ""]:

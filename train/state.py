@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -10,6 +11,7 @@ from jaxtyping import Float32, Int32, UInt32
 from vis2img.models.byol_head import BYOLHead
 from vis2img.models.dino_head import DINOHead, DINOModel
 from vis2img.models.layers import Array
+from vis2img.models.projector import Projector
 from vis2img.models.resnet import make_resnet
 from vis2img.models.vit import make_vit
 from vis2img.train.config import ModelConfig, OptimConfig
@@ -25,7 +27,8 @@ class TrainState:
     step
         Steps taken, skipped ones included.
     params, teacher : dict
-        ``{"backbone": ..., "head": ...}`` of student and teacher; float32, whatever the precision of the network.
+        ``{"backbone": ..., "head": ...}`` of student and teacher; float32, whatever the precision of the network. Of
+        objectives without a teacher, its place has a moving average of the student, which is better than its last step.
     stats : dict
         Batch statistics of "student" and "teacher", each with the keys of ``params``; {} without batch normalisation.
     opt_state
@@ -84,19 +87,24 @@ def build_model(
             remat=config.remat,
             dtype=dtype,
         )
+    return DINOModel(backbone, _head(config, optim, axis_name))
+
+
+def _head(config: ModelConfig, optim: OptimConfig, axis_name: str | None) -> nn.Module:
+    shared: dict[str, Any] = {"axis_name": axis_name, "dtype": jnp.dtype(config.precision)}
+    if optim.objective == "dino":
+        return DINOHead(
+            config.out_dim,
+            config.hidden,
+            config.bottleneck,
+            config.norm_last_layer,
+            layers=config.head_layers,
+            use_bn=config.use_bn_in_head,
+            **shared,
+        )
     if optim.objective == "byol":
-        return DINOModel(backbone, BYOLHead(config.bottleneck, config.hidden, axis_name=axis_name, dtype=dtype))
-    head = DINOHead(
-        config.out_dim,
-        config.hidden,
-        config.bottleneck,
-        config.norm_last_layer,
-        layers=config.head_layers,
-        use_bn=config.use_bn_in_head,
-        axis_name=axis_name,
-        dtype=dtype,
-    )
-    return DINOModel(backbone, head)
+        return BYOLHead(config.bottleneck, config.hidden, **shared)
+    return Projector(config.bottleneck, config.hidden, config.projector_layers, config.use_bn_in_head, **shared)
 
 
 def create_state(rng: jax.Array, model: DINOModel, optim: OptimConfig, image_shape: tuple[int, int, int]) -> TrainState:

@@ -15,9 +15,10 @@ from vis2img.models.layers import Array, Scalar
 from vis2img.train import schedules
 from vis2img.train.config import OptimConfig
 from vis2img.train.objectives.augment import turn_views
+from vis2img.train.objectives.choices import Metrics
 from vis2img.train.objectives.devices import over_devices
 from vis2img.train.objectives.dino import ema_update, feature_std
-from vis2img.train.objectives.objective import Extras, Memory, Metrics, objective
+from vis2img.train.objectives.objective import Extras, Memory, objective
 from vis2img.train.optim import make_optimizer
 from vis2img.train.state import TrainState
 
@@ -37,7 +38,9 @@ def schedule_values(step: Scalar, optim: OptimConfig, *, batch: int, total_steps
         "wd": schedules.weight_decay(
             step, start=optim.weight_decay, final=optim.weight_decay_end, total_steps=total_steps
         ),
-        "momentum": schedules.teacher_momentum(step, start=optim.momentum_teacher, total_steps=total_steps),
+        "momentum": schedules.teacher_momentum(step, start=optim.momentum_teacher, total_steps=total_steps)
+        if optim.has_teacher
+        else schedules.average_momentum(step, most=optim.momentum_teacher),
         "teacher_temp": schedules.teacher_temperature(
             step,
             start=optim.warmup_teacher_temp,
@@ -76,8 +79,8 @@ def train_step(
     state : TrainState
         Unchanged apart from ``step`` if the loss or a gradient is not finite.
     metrics : dict of ()
-        loss; entropy, kl [nat] and usage of DINO; koleo, ibot [nat] where they are on; feature_std; grad_norm (before
-        clipping); lr, wd, momentum, teacher_temp; finite (1 or 0). The same on every device.
+        loss; entropy, kl [nat] and usage of DINO; accuracy of SimCLR; koleo, ibot [nat] where they are on; feature_std;
+        grad_norm (before clipping); lr, wd, momentum, teacher_temp; finite (1 or 0). The same on every device.
     """
     batch = turn_views(batch)
     per_device = batch["global"].shape[1]

@@ -11,12 +11,9 @@ from vis2img.models.dino_head import DINOModel
 from vis2img.models.layers import Array
 from vis2img.random import DROPS, MASKS
 from vis2img.train.config import OptimConfig
-from vis2img.train.objectives.byol import byol_loss
-from vis2img.train.objectives.dino import dino_loss
+from vis2img.train.objectives.choices import OBJECTIVES, Given, Metrics, settings_of_answers
 from vis2img.train.objectives.dinov2 import Masks, draw_masks, ibot_loss, koleo
 from vis2img.train.objectives.forward import Views, forward_views
-
-Metrics = dict[str, Float32[Array, ""]]
 
 
 class Memory(NamedTuple):
@@ -47,7 +44,7 @@ class Extras(NamedTuple):
     winners
         1 for the prototypes in use, to join.
     embeddings
-        The teacher's.
+        The teacher's; the student's of objectives without one.
     """
 
     memory: Memory
@@ -80,51 +77,48 @@ def objective(
         As in `vis2img.train.step.train_step`.
     """
     masks = _masks(model, batch) if optim.ibot else None
-    target, view = _both(model, params, teacher, memory, batch, masks)
+    view = _of_student(model, params, memory, batch, masks)
+    target = _of_teacher(model, teacher, memory, batch, masks) if optim.has_teacher else None
     n_global = batch["global"].shape[0]
-    stats = {"student": view.stats, "teacher": target.stats}
-    centre, patch_centre = memory.centre, memory.patch_centre
-    winners: Array = jnp.zeros_like(centre)
-    settings: dict[str, Any] = {
-        "student_temp": optim.student_temp,
-        "teacher_temp": teacher_temp,
-        "centre_momentum": optim.centre_momentum,
-        "centring": optim.centring,
-        "axis_name": axis_name,
-    }
+    given = Given(view, target, n_global, batch, memory.centre, optim, teacher_temp, axis_name)
 
-    means: Metrics = {}
-    if optim.objective == "byol":
-        loss = byol_loss(view.logits, target.logits, n_global=n_global)
-    else:
-        loss, centre, of_teacher = dino_loss(view.logits, target.logits, centre, n_global=n_global, **settings)
-        winners = of_teacher.pop("winners")
-        means |= of_teacher
-    total = means["loss"] = loss
+    value = OBJECTIVES[optim.objective](given)
+    total, means = value.loss, {"loss": value.loss, **value.means}
+    patch_centre = memory.patch_centre
+    # Without a teacher its statistics are the student's, as its weights are an average of the student's.
+    stats = {"student": view.stats, "teacher": (target or view).stats}
 
     if optim.koleo:
         # Summed over the views, as DINOv2 does: its weight means that.
         means["koleo"] = jnp.sum(jnp.stack([koleo(x, axis_name=axis_name) for x in view.embeddings[:n_global]]))
         total = total + optim.koleo * means["koleo"]
 
-    if masks is not None:
+    if masks is not None and target is not None:
         student_logits, stats["student"] = _patch_logits(model, params, view, masks.candidates)
         teacher_logits, stats["teacher"] = _patch_logits(model, teacher, target, masks.candidates)
         weight = masks.weight.reshape(teacher_logits.shape[:2])  # (n_global * B, M)
-        means["ibot"], patch_centre = ibot_loss(student_logits, teacher_logits, patch_centre, weight, **settings)
+        means["ibot"], patch_centre = ibot_loss(
+            student_logits, teacher_logits, patch_centre, weight, **settings_of_answers(given)
+        )
         total = total + optim.ibot * means["ibot"]
 
-    stats["teacher"] = jax.lax.stop_gradient(stats["teacher"])
-    return total, Extras(Memory(stats, centre, patch_centre), means, winners, target.embeddings)
+    stats, embeddings = jax.lax.stop_gradient((stats, (target or view).embeddings[:n_global]))
+    return total, Extras(Memory(stats, value.centre, patch_centre), means, value.winners, embeddings)
 
 
-def _both(
-    model: DINOModel, params: Any, teacher: Any, memory: Memory, batch: Mapping[str, Array], masks: Masks | None
-) -> tuple[Views, Views]:
-    """What the teacher makes of the global views, and the student of all, with patches hidden if there are masks."""
+def _of_teacher(
+    model: DINOModel, params: Any, memory: Memory, batch: Mapping[str, Array], masks: Masks | None
+) -> Views:
+    """What the teacher makes of the global views, in full sight."""
     patches = masks is not None
-    target = forward_views(model, teacher, batch, student=False, stats=memory.stats["teacher"], patches=patches)
-    view = forward_views(
+    return forward_views(model, params, batch, student=False, stats=memory.stats["teacher"], patches=patches)
+
+
+def _of_student(
+    model: DINOModel, params: Any, memory: Memory, batch: Mapping[str, Array], masks: Masks | None
+) -> Views:
+    """What the student makes of all views, with patches hidden if there are masks."""
+    return forward_views(
         model,
         params,
         batch,
@@ -132,9 +126,8 @@ def _both(
         stats=memory.stats["student"],
         drops=_drops(model, batch),
         masks=None if masks is None else masks.mask,
-        patches=patches,
+        patches=masks is not None,
     )
-    return target, view
 
 
 def _drops(model: DINOModel, batch: Mapping[str, Array]) -> Float32[Array, "view batch drop"] | None:

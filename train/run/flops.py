@@ -94,11 +94,13 @@ def _of_equation(equation: Any) -> float:
     return sum(inner) * (params["length"] if name == "scan" else 1)
 
 
-def model_flops_per_sample(model: DINOModel, views: ViewConfig, channels: int, *, ibot: bool = False) -> float:
+def model_flops_per_sample(
+    model: DINOModel, views: ViewConfig, channels: int, *, ibot: bool = False, teacher: bool = True
+) -> float:
     """Arithmetic of a training step for one sample [FLOP].
 
     The student on all views, three times (a backward pass takes two forward ones: the gradients by the input and by
-    the weights of each product), and the teacher on the global views, once.
+    the weights of each product), and the teacher on the global views, once, unless the objective has none.
 
     With ``ibot`` patch tokens are wanted, too, half of which go through the head
     (`vis2img.train.objectives.dinov2.draw_masks`).
@@ -118,7 +120,7 @@ def model_flops_per_sample(model: DINOModel, views: ViewConfig, channels: int, *
 
         return count_flops(run, variables, crops)
 
-    return 3.0 * forward([large, *small]) + forward([large])
+    return 3.0 * forward([large, *small]) + (forward([large]) if teacher else 0.0)
 
 
 def _crops(count: int, size: int, channels: int) -> jax.ShapeDtypeStruct:

@@ -17,14 +17,36 @@ _STEADY_MOMENTUM = 0.9995
 _STEADY_STEPS = 10_000  # five times the 1 / (1 - 0.9995) steps that so slow a teacher remembers
 _SAMPLES_PER_OUTPUT = 30
 _FEWEST_OUTPUTS = 64  # half of what the demonstration has
+_LONGEST_AVERAGE = 0.25  # of the steps; where the learning rate is below a seventh of its peak
 _LARGEST_RATE, _LARGEST_BASE_RATE = 5e-3, 1.6e-2
 
 
 def fragile(config: TrainConfig) -> list[str]:
     """Return warnings of settings known to be fragile: the setting, why, and what to use, one line each."""
-    if config.optim.objective == "dino":
-        return [*_teacher(config), *_outputs(config), *_averages(config), *_rates(config), *_network(config)]
-    return [*_averages(config), *_rates(config), *_network(config)]
+    if not config.optim.has_teacher:
+        return [*_student_alone(config), *_start(config)]
+    of_dino = [*_teacher(config), *_outputs(config)] if config.optim.objective == "dino" else []
+    return [*of_dino, *_averages(config), *_rates(config), *_start(config), *_network(config)]
+
+
+def _student_alone(config: TrainConfig) -> Iterator[str]:
+    """Judge what objectives without a teacher live on: negatives, and the average that is embedded with."""
+    optim, batch = config.optim, config.data.batch_size
+    if optim.objective == "simclr" and batch < _SMALL_BATCH:
+        yield (
+            f"data.batch_size = {batch} with optim.objective = simclr: its negatives are the other samples of the "
+            "batch, and more of them teach more (Chen et al. 2020, arXiv:2002.05709, figure 9); use 256"
+        )
+    if optim.momentum_teacher > _momentum(_LONGEST_AVERAGE * config.steps):
+        yield (
+            f"optim.momentum_teacher = {optim.momentum_teacher:g}: the average of the student, which is embedded with, "
+            f"reaches back over much of the {config.steps} steps; use {_momentum(config.steps / 10):.3g}"
+        )
+
+
+def _momentum(steps: float) -> float:
+    """Momentum of a moving average that remembers so many steps."""
+    return 1.0 - 1.0 / max(steps, 2.0)
 
 
 def _teacher(config: TrainConfig) -> Iterator[str]:
@@ -123,6 +145,10 @@ def _rates(config: TrainConfig) -> Iterator[str]:
             "(docs/results.md); use 8e-3 "
             "at most"
         )
+
+
+def _start(config: TrainConfig) -> Iterator[str]:
+    optim = config.optim
     if optim.warmup_steps < 0.01 * config.steps:
         yield (
             f"optim.warmup_steps = {optim.warmup_steps} is below 1% of the {config.steps} steps: transformers want a "

@@ -214,5 +214,5 @@ def full_rate(config: TrainConfig, model: DINOModel) -> float:
     # Simulated devices share the cores that the peak was measured on.
     if jax.default_backend() != "cpu":
         peak *= devices * jax.process_count()
-    views, channels = config.data.views, config.data.channels
-    return peak / model_flops_per_sample(model, views, channels, ibot=config.optim.ibot > 0.0)
+    views, channels, optim = config.data.views, config.data.channels, config.optim
+    return peak / model_flops_per_sample(model, views, channels, ibot=optim.ibot > 0.0, teacher=optim.has_teacher)

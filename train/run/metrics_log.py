@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LINES, EVENTS = "metrics.jsonl", "tensorboard"
 GROUPS = {
-    "loss": ("loss", "kl", "koleo", "ibot", "grad_norm"),
+    "loss": ("loss", "accuracy", "kl", "koleo", "ibot", "grad_norm"),
     "collapse": ("entropy", "usage", "feature_std", "rankme", "finite"),
     "schedule": ("lr", "wd", "momentum", "teacher_temp"),
     "speed": ("samples_per_s", "mfu", "input_wait", "fresh_draws", "draw_age", "draw_reuse"),
@@ -37,6 +37,7 @@ Row = Mapping[str, Any]
 # Of a training step, in this order.
 _SHOWN = {
     "loss": "loss {:.3f}",
+    "accuracy": "accuracy {:.2f}",
     "entropy": "entropy {:.2f}",
     "rankme": "rank {:.1f}",
     "samples_per_s": "{:.3g} samples/s",

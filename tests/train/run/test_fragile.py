@@ -76,6 +76,11 @@ def test_published_runs_are_sound() -> None:
         ({"optim": SGD}, "optim.optimizer = sgd with a transformer"),
         ({"model": {"variant": "base"}, "optim": {"clip_grad": 0.0}}, "optim.clip_grad = 0"),
         ({"views": {"local_size": 8}}, "data.views.local_size = 8"),
+        ({"batch": 64, "optim": {"objective": "simclr"}}, "data.batch_size = 64 with optim.objective = simclr"),
+        (
+            {"steps": 500, "optim": {"objective": "simclr", "warmup_steps": 50}},
+            "reaches back over much of the 500 steps; use 0.98",
+        ),
     ],
 )
 def test_what_is_known_to_be_fragile_is_told(settings: dict[str, Any], words: str) -> None:
@@ -101,6 +106,7 @@ def test_what_does_not_apply_is_not_told() -> None:
     short = config(64, steps=2000, model={"out_dim": 1024}, optim={"warmup_steps": 200})
     assert fragile(short) == []
     assert fragile(config(optim={"objective": "byol", "teacher_temp": 0.2}, model={"out_dim": 65536})) == []
+    assert fragile(config(optim={"objective": "simclr", "base_lr": 2e-3, "teacher_temp": 0.2})) == []
     assert fragile(config(optim={"centring": "sinkhorn", "centre_momentum": 0.999})) == []
     assert fragile(config(views={"local_size": 8, "n_local": 0})) == []
     sound = config(model={"variant": "resnet18"}, optim=SGD, views={"local_size": 8})
