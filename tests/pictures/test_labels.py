@@ -146,7 +146,7 @@ def test_words_and_codes_tell_fri_from_frii(tmp_path: Path) -> None:
 
 
 def test_several_channels_show_the_same_picture(tmp_path: Path) -> None:
-    seen = read_labelled(write_npz(tmp_path / "a.npz"), views=VIEWS, label=None, channels=3).images
+    seen = read_labelled(write_npz(tmp_path / "a.npz"), views=VIEWS, label=None, planes=3).images
     assert seen.shape == (6, SIZE, SIZE, 3)
     assert np.array_equal(seen[..., 0], seen[..., 2]) and seen.std() > 0
 
@@ -492,7 +492,7 @@ def test_a_file_without_positions_shares_all_its_sources_with_itself(tmp_path: P
     path = write_npz(tmp_path / "a.npz", images=twice, fr=np.zeros(7, int))
     found = read_labelled(path, views=VIEWS)
     assert pairs(source_groups(found, ARCMINUTE)) == [(0, 6)] and not found.named
-    assert shared_sources(found, read_labelled(path, views=VIEWS, channels=1), ARCMINUTE).all()
+    assert shared_sources(found, read_labelled(path, views=VIEWS, planes=1), ARCMINUTE).all()
     # Names that only count the rows of a file say nothing about another file.
     (tmp_path / "b").mkdir()
     other = read_labelled(write_npz(tmp_path / "b" / "a.npz", images=pictures(6, seed=9)), views=VIEWS, label=None)

@@ -10,7 +10,10 @@ import pytest
 
 from tests.helpers.draws import ARCSEC, draw_of
 from tests.helpers.pictures import noisy_pictures
+from vis2img.configs.load import build, load
+from vis2img.configs.records import to_record
 from vis2img.errors import ParameterError
+from vis2img.loader.config import LoaderConfig
 from vis2img.pictures.cutting import Square, cut_picture, one_picture
 from vis2img.pictures.labels import read_labelled
 from vis2img.views.crops import Crop, ViewConfig, cut
@@ -28,6 +31,8 @@ STRETCHES = [
     Stretch("peak"),
     Stretch("peak", clip=0.0),
     Stretch("peak", clip=2.0, gamma=0.5),
+    Stretch("quantile", quantiles=(0.1, 0.99)),
+    Stretch("quantile", clip=4.0, gamma=0.5),
 ]
 
 
@@ -41,7 +46,13 @@ def written_out(x: np.ndarray, how: Stretch) -> np.ndarray:
         return x / 5
     if how.kind == "power":
         return np.sign(x) * np.abs(x / 5) ** how.power
-    return np.sign(x) * (np.abs(x) / np.abs(x).max()) ** how.gamma
+    if how.kind == "peak":
+        return np.sign(x) * (np.abs(x) / np.abs(x).max()) ** how.gamma
+    in_order = np.sort(x.ravel())
+    at = np.array(how.quantiles) * (x.size - 1)
+    low, high = np.interp(at, np.arange(x.size), in_order)
+    high = high if high > low else in_order[-1]
+    return ((np.minimum(np.maximum(x, low), high) - low) / (high - low)) ** how.gamma
 
 
 @pytest.mark.parametrize("how", STRETCHES, ids=str)
@@ -62,9 +73,40 @@ def test_views_of_draws_are_cut_then_clipped_then_stretched(how: Stretch) -> Non
     np.testing.assert_allclose(changed, expected, rtol=3e-6, atol=2e-6)
 
 
+def test_several_stretches_are_channels_one_behind_the_other() -> None:
+    draw = draw_of(RNG.normal(size=(2, 64, 64)), ARCSEC, noise=1.0)
+    views = ViewConfig(stretch=STRETCHES[0], more_stretches=(STRETCHES[-1], STRETCHES[6]))
+    several = cut(draw, 0, 0, 40 * ARCSEC, 16, views.stretches)
+    each = [cut(draw, 0, 0, 40 * ARCSEC, 16, how) for how in views.stretches]
+    np.testing.assert_array_equal(several, np.concatenate(each, axis=-1))
+    changed, one = np.empty_like(several), np.empty_like(each[1])
+    crop, change = Crop(draw, 0.0, 0.0, 40 * ARCSEC, 0), ViewChange(angle=1.0, blur=1.0, power=0.7)
+    cut_changed(crop, 16, views.stretches, change, np.random.default_rng(0), changed)
+    cut_changed(crop, 16, views.stretches[1], change, np.random.default_rng(0), one)
+    np.testing.assert_array_equal(changed[..., 2:4], one)
+
+
+def test_a_file_and_options_name_one_stretch_or_several(tmp_path: Path) -> None:
+    path = tmp_path / "views.yaml"
+    path.write_text("stretch: [{kind: asinh, softening: 3}, {kind: peak, clip: 2}, quantile]\n")
+    several = load(ViewConfig, path)
+    assert several.stretches == (Stretch(softening=3.0), Stretch("peak", clip=2.0), Stretch("quantile"))
+    assert build(ViewConfig, to_record(several), path) == several
+    assert LoaderConfig(ms=("a.ms",), subbands=2, views=several).channels == 6
+    assert load(ViewConfig, path, ["--more-stretches", "{kind: peak}"]).stretches[1:] == (Stretch("peak"),)
+
+    path.write_text("stretch: {kind: power, softening: 3, power: 0.5}\n")
+    assert load(ViewConfig, path).stretches == (Stretch("power", softening=3.0),)
+    for text, words in (("[asinh, {king: peak}]", "did you mean kind"), ("[asinh, {clip: -1}]", "clip = -1 must be")):
+        path.write_text(f"stretch: {text.replace('asinh', '{kind: asinh}')}\n")
+        with pytest.raises(ParameterError, match=f"views.yaml: more_stretches: .*{words}"):
+            load(ViewConfig, path)
+
+
 @pytest.mark.parametrize("clip", [0.0, 3.0])
-def test_a_view_with_nothing_above_the_clip_is_zero(clip: float) -> None:
-    how = Stretch("peak", clip=clip)
+@pytest.mark.parametrize("kind", ["peak", "quantile"])
+def test_a_view_with_nothing_above_the_clip_is_zero(kind: str, clip: float) -> None:
+    how = Stretch(kind, clip=clip)  # type: ignore[arg-type]
     faint = draw_of(np.full((1, 64, 64), 0.5 if clip else 0.0), ARCSEC, noise=1.0)
     assert not cut(faint, 0, 0, 60 * ARCSEC, 16, how).any()
     assert not stretched(np.full((16, 16, 2), -9.0 if clip else 0.0, np.float32), 1.0, how).any()
@@ -102,7 +144,10 @@ def test_the_stretches_do_what_they_say() -> None:
 
 @pytest.mark.parametrize(
     "illegal",
-    [{"kind": "log"}, {"softening": 0.0}, {"power": 1.5}, {"clip": -1.0}, {"clip": math.inf}, {"gamma": 0.0}],
+    [
+        *({"kind": "log"}, {"softening": 0.0}, {"power": 1.5}, {"gamma": 0.0}),
+        *({"clip": -1.0}, {"clip": math.inf}, {"quantiles": (0.9, 0.1)}),
+    ],
     ids=str,
 )
 def test_illegal_stretches_are_refused(illegal: dict) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +21,14 @@ from vis2img.train.run.folder import patch_angles
 from vis2img.train.run.run import load_run
 from vis2img.train.state import backbone_variables, build_model, create_state
 from vis2img.train.weights.pretrained import load_pretrained
+from vis2img.views.crops import ViewConfig
+
+# Settings that have always been part of the hash of a network.
+_FIRST_OF_VIEWS = {
+    *("patch_npix", "global_size", "local_size", "n_global", "n_local", "global_scale", "local_scale", "rotate"),
+    "stretch",
+}
+_FIRST_OF_STRETCH = {"kind", "softening", "power"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +94,17 @@ class Embedder:
         return cls(config, model, variables, {**metadata, "vis2img": __version__}, patch_angles(Path(folder)))
 
 
+def _told(views: ViewConfig) -> dict[str, Any]:
+    """Return the settings of views; those that came later where they are not their defaults, for tables of before."""
+    record, default = to_record(views), to_record(ViewConfig())
+    stretch, usual = record["stretch"], default["stretch"]
+    record["stretch"] = {k: v for k, v in stretch.items() if k in _FIRST_OF_STRETCH or v != usual[k]}
+    return {k: v for k, v in record.items() if k in _FIRST_OF_VIEWS or v != default[k]}
+
+
 def _hash(config: TrainConfig, variables: Variables) -> str:
     """Return a name for what a network makes of pictures: its weights, and how it is shown them."""
-    digest = hashlib.sha256(json.dumps([to_record(config.data.views), config.model.positions]).encode())
+    digest = hashlib.sha256(json.dumps([_told(config.data.views), config.model.positions]).encode())
     for leaf in jax.tree.leaves(variables):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()[:16]

@@ -149,7 +149,7 @@ def _observation(source: Field, views: ViewConfig, settings: EmbedConfig) -> Ite
 
 
 def _image(path: str, config: LoaderConfig, settings: EmbedConfig, side: float | None) -> Iterator[PatchChunk]:
-    if config.channels > 1 and config.selection.stokes != "I":
+    if config.planes > 1 and config.selection.stokes != "I":
         raise ParameterError(f"{path}: the run takes Stokes {config.selection.stokes}, and an image has Stokes I alone")
     field = FitsField.open(path)
     draw = field.draw()
@@ -171,7 +171,7 @@ def _image(path: str, config: LoaderConfig, settings: EmbedConfig, side: float |
     filled = replace(draw, data=np.nan_to_num(draw.data, copy=False, nan=0.0))
     for chunk in _cut(filled, side, config.views, places, _header_params(field.image), seen):
         # One image stands for every part of the band.
-        yield replace(chunk, images=np.repeat(chunk.images, config.channels, axis=-1))
+        yield replace(chunk, images=np.repeat(chunk.images, config.planes, axis=-1))
 
 
 def _header_params(image: SkyImage) -> str:
@@ -227,7 +227,7 @@ def _cut(
 
 
 def _cutouts(path: str, config: LoaderConfig, settings: EmbedConfig) -> Iterator[PatchChunk]:
-    if config.channels > 1 and config.selection.stokes != "I":
+    if config.planes > 1 and config.selection.stokes != "I":
         raise ParameterError(f"{path}: the run takes Stokes {config.selection.stokes}, and cutouts have one channel")
     raw = read_raw(path)
     position = raw.position
@@ -235,5 +235,5 @@ def _cutouts(path: str, config: LoaderConfig, settings: EmbedConfig) -> Iterator
     params = json.dumps({"crop_npix": crop})
     for start in range(0, len(raw), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(raw)))
-        images = network_images(raw, config.views, crop, rows, config.channels)
+        images = network_images(raw, config.views, crop, rows, config.planes)
         yield PatchChunk(images, position[rows], rows, tuple(raw.names[i] for i in rows), params)

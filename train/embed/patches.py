@@ -63,11 +63,11 @@ def cut_around(draw: Draw, side: float, views: ViewConfig, position: np.ndarray)
         if n <= 0:
             continue
         try:
-            images.append(cut(draw, float(l), float(m), side, views.global_size, views.stretch))
+            images.append(cut(draw, float(l), float(m), side, views.global_size, views.stretches))
         except ParameterError:
             continue
         rows.append(i)
-    empty = np.zeros((0, views.global_size, views.global_size, len(draw.data)), np.float32)
+    empty = np.zeros((0, views.global_size, views.global_size, len(draw.data) * len(views.stretches)), np.float32)
     index = np.array(rows, dtype=np.int64)
     return Patches(np.stack(images) if images else empty, position[index], index)
 

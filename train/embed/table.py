@@ -22,9 +22,9 @@ from vis2img.files import atomic_output
 from vis2img.inputs import check_file
 from vis2img.pictures.cutouts import native
 from vis2img.train.embed.config import SUFFIX, check_suffix
+from vis2img.views.stretch import Stretch
 
 THUMBNAIL_SIZE = 48  # pixels
-_FAINTEST, _BRIGHTEST = -0.6, 2.0  # stretched values: -3 sigma, and at least 10 sigma or so
 _NO_METADATA = ("ARROW:schema", "pandas")  # what libraries keep for themselves
 _ROW_GROUP = 8192  # rows
 _DEGREES, _TEXTS = ("ra_deg", "dec_deg"), ("field", "source", "params", "name")
@@ -199,14 +199,14 @@ def _network(told: Mapping[str, str]) -> str:
     return f"{told.get('role', 'network')} of {told.get('run', 'a run')}{step}"
 
 
-def thumbnail(image: np.ndarray) -> bytes:
+def thumbnail(image: np.ndarray, shown: tuple[float, float] = Stretch().shown) -> bytes:
     """Return a PNG (8 bit, grey) of a stretched patch [y, x, channel]: its first channel, north up, at most 48 pixels.
 
-    Black is -3 sigma; white is the brightest pixel, or 10 sigma where that is brighter.
+    ``shown`` are the values that are black (-3 sigma), and white where no pixel is brighter (10 sigma or so).
     """
     plane = image[::-1, :, 0]
-    white = max(float(plane.max()), _BRIGHTEST)
-    grey = np.clip((plane - _FAINTEST) / (white - _FAINTEST), 0, 1)
+    black, white = shown[0], max(float(plane.max()), shown[1])
+    grey = np.clip((plane - black) / (white - black), 0, 1)
     picture = Image.fromarray(np.rint(255 * grey).astype(np.uint8))
     picture.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
     buffer = io.BytesIO()

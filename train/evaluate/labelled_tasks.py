@@ -135,7 +135,7 @@ def read_pictures(path: Path, config: EvaluateConfig, settings: TrainConfig) -> 
             crop=config.crop,
             label=config.label,
             confident=None if config.uncertain else True,
-            channels=settings.data.channels,
+            planes=settings.data.planes,
         )
         return images.take(np.flatnonzero(images.label >= 0))
 

@@ -26,10 +26,12 @@ from vis2img.train.run.run import load_run
 from vis2img.train.state import backbone_variables
 from vis2img.train.weights.describe import Architecture
 from vis2img.train.weights.names import describe, to_timm
+from vis2img.views.crops import ViewConfig
 
 _NOTE = (
     "images are (batch, channel, y, x) here and channels-last in vis2img: dirty images over the noise of each channel, "
-    "stretched as said under 'stretch' so that 5 sigma is about 1; no mean is subtracted and no deviation divided by"
+    "stretched as said under 'stretch' (a list: channels for each), kinds asinh, power and linear so that 5 sigma is "
+    "about 1; no mean is subtracted and no deviation divided by"
 )
 
 
@@ -110,12 +112,18 @@ def run_metadata(config: TrainConfig, backbone: Any, arrays: Mapping[str, np.nda
         "step": str(step),
         "vis2img": __version__,
         "normalisation": _NOTE,
-        "stretch": json.dumps(asdict(config.data.views.stretch)),
+        "stretch": json.dumps(_stretch_record(config.data.views)),
         "timm": json.dumps(timm_keywords(architecture, backbone, size, channels)),
     }
     if architecture.patch is None:
         return metadata
     return {**metadata, "patch": str(architecture.patch), "positions": backbone.resizing}
+
+
+def _stretch_record(views: ViewConfig) -> Any:
+    """Return the settings of the stretch, or a list of them where there are several."""
+    records = [asdict(stretch) for stretch in views.stretches]
+    return records if len(records) > 1 else records[0]
 
 
 def timm_keywords(architecture: Architecture, backbone: Any, img_size: int, channels: int) -> dict[str, Any]:

@@ -132,8 +132,13 @@ def draft(
         If a key is unknown or has no such value; one line that names file and key.
     """
     record = {str(key).replace("-", "_"): value for key, value in record.items()}
-    config = object.__new__(cls)
-    for name, key in keys_of(cls).items():
+    config, keys = object.__new__(cls), keys_of(cls)
+    for name, key in keys.items():
+        if key.rest and isinstance(record.get(name), list) and record[name]:
+            if record.get(key.rest):
+                raise ParameterError(f"{path}: {prefix}{key.rest} and a list in {prefix}{name} cannot both be given")
+            record[name], *record[key.rest] = record[name]
+    for name, key in keys.items():
         value = (base or {}).get(name, key.default)
         if name in record and key.nested != isinstance(record[name], dict):
             wanted = "keys of its own" if key.nested else "a value, not keys"

@@ -21,6 +21,15 @@ from vis2img.units import Form
 
 FLAT = tyro.conf.arg(name="")
 """Marks a dataclass in a dataclass, ``Annotated[Engine, FLAT]``, whose keys stand among those of the one around it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstOf:
+    """Marks a dataclass in a dataclass of which YAML may give a list: its first item; ``rest`` is the key of others."""
+
+    rest: str
+
+
 _LARGEST = 2**64  # of whole numbers
 _LONGEST_SHOWN = 80  # letters of a value in a message
 _TYPES = {int: "a whole number", float: "a number", str: "text", Path: "a path"}
@@ -34,6 +43,7 @@ class Key(NamedTuple):
     optional: bool
     flat: bool
     default: Any = tyro.MISSING
+    rest: str = ""
 
     @classmethod
     def of(cls, hint: Any, default: Any = tyro.MISSING) -> Key:
@@ -47,7 +57,8 @@ class Key(NamedTuple):
                 optional, hint = True, Union[tuple(set(typing.get_args(hint)) - {type(None)})]  # noqa: UP007
             else:
                 form = next((mark for mark in marks if isinstance(mark, Form)), None)
-                return cls(hint, form, optional, FLAT in marks, default)
+                rest = next((mark.rest for mark in marks if isinstance(mark, FirstOf)), "")
+                return cls(hint, form, optional, FLAT in marks, default, rest)
 
     @property
     def nested(self) -> bool:

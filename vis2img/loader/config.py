@@ -71,8 +71,8 @@ class FieldsConfig:
         load_prior(self.imaging)  # an unknown preset, or a file that cannot be read, is told at once
 
     @property
-    def channels(self) -> int:
-        """Input channels of a view."""
+    def planes(self) -> int:
+        """Images of a draw: Stokes parameters of each part of the band."""
         return self.subbands * len(self.selection.stokes)
 
 
@@ -119,6 +119,11 @@ class LoaderConfig(PoolConfig, FieldsConfig):
     engine: Annotated[Engine, FLAT] = field(default_factory=Engine)
     """Where draws are made."""
 
+    @property
+    def channels(self) -> int:
+        """Channels of a view, which are those of the input of a network: each image of a draw by each stretch."""
+        return self.planes * len(self.views.stretches)
+
     def __post_init__(self) -> None:
         if not self.ms and not self.cutouts:
             raise ParameterError("ms is empty: name at least one measurement set, or pictures in cutouts")
@@ -126,7 +131,7 @@ class LoaderConfig(PoolConfig, FieldsConfig):
             raise ParameterError("ms and cutouts cannot both be given: train on measurement sets, or on pictures")
         if self.cutouts and self.weights:
             raise ParameterError("weights are of measurement sets; each picture of cutouts comes once in an epoch")
-        if self.cutouts and self.channels != 1:
+        if self.cutouts and self.planes != 1:
             raise ParameterError("cutouts give one input channel: leave subbands at 1 and selection.stokes at I")
         _at_least(self, batch_size=1, prefetch=1, cutters=0)
         FieldsConfig.__post_init__(self)

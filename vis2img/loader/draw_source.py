@@ -227,10 +227,10 @@ def cut_batch(plan: Plan, views: ViewConfig, channels: int, augment: CutoutAugme
         rng = changes_rng(*plan.batch, sample) if augment else None
         for number, (crop, out) in enumerate(zip(crops, batch.views(sample), strict=True)):
             if augment and rng:
-                angle = cut_changed(crop, len(out), views.stretch, augment.draw(rng), rng, out)
+                angle = cut_changed(crop, len(out), views.stretches, augment.draw(rng), rng, out)
                 batch.angle[sample, number] = angle
             else:
-                cut(crop.draw, crop.l, crop.m, crop.side, len(out), views.stretch, out)
+                cut(crop.draw, crop.l, crop.m, crop.side, len(out), views.stretches, out)
         l, m = np.array(plan.patches[sample])
         first = crops[0].draw
         batch.position[sample] = sky_position(l, m, first.phase_centre, first.turn)

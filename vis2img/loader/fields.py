@@ -185,7 +185,7 @@ def _observed(
 
 def _image(path: str, config: LoaderConfig) -> tuple[Field, WeightMap, str]:
     """Return a FITS image as a field, where patches may lie (anywhere, as its beam is not known), and its size."""
-    if config.channels != 1:
+    if config.planes != 1:
         raise ParameterError(f"{path}: an image gives one input channel; leave subbands at 1 and selection.stokes at I")
     field = FitsField.open(path, math.inf if config.fov is None else config.fov, config.image_pixsize)
     patch, image = patch_angle(field, config.views), field.image

@@ -115,7 +115,7 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 def cut_pictures(pictures: Pictures, views: ViewConfig, augment: CutoutAugment, seed: int, samples: range) -> Batch:
     """Cut the views of some samples, numbered from the start of the run; any number of threads may do so at a time."""
-    batch = Batch.empty(views, len(samples), 1)
+    batch = Batch.empty(views, len(samples), len(views.stretches))
     scales = [views.global_scale] * views.n_global + [views.local_scale] * views.n_local
     for i, sample in enumerate(samples):
         epoch, place = divmod(sample, len(pictures))
@@ -130,6 +130,6 @@ def cut_pictures(pictures: Pictures, views: ViewConfig, augment: CutoutAugment, 
             x, y = rng.uniform(-0.5, 0.5, 2) * (views.patch_npix - side)
             change = augment.draw(rng)
             square = Square(*change.placed(x, y, side))
-            cut_picture(pictures, picture, square, out[:, :, 0], views.stretch, change, rng)
+            cut_picture(pictures, picture, square, out, views.stretches, change, rng)
             batch.angle[i, view], batch.box[i, view] = change.angle, (square.x, square.y, square.side)
     return batch

@@ -22,7 +22,7 @@ from vis2img.pictures.formats import read_pictures
 from vis2img.progress import Progress, no_progress
 from vis2img.views.pixel_changes import ViewChange, change_pixels, raise_to
 from vis2img.views.resample import LINEAR, fill_beyond, fill_turned, resample
-from vis2img.views.stretch import Stretch, cut_stretched, stretch_view
+from vis2img.views.stretch import Stretches, cut_stretched, stretch_view, stretches_of
 
 log = logging.getLogger(__name__)
 _KEPT = ("u1", "i1", "u2", "i2", "f4")  # types that stay as they are; others become float32
@@ -209,7 +209,7 @@ def cut_picture(
     number: int,
     square: Square,
     out: np.ndarray,
-    stretch: Stretch | None = None,
+    stretch: Stretches | None = None,
     change: ViewChange | None = None,
     rng: np.random.Generator | None = None,
 ) -> None:
@@ -221,9 +221,9 @@ def cut_picture(
     number : int
         Which of them.
     square : Square
-    out : float32 [size, size]
-        Where to write, of any strides.
-    stretch : Stretch, optional
+    out : float32 [size, size] or [size, size, stretch]
+        Where to write, of any strides; [size, size] is for one stretch or none.
+    stretch : Stretch or sequence of Stretch, optional
         Default: none; ``out`` is then in units of the noise of the picture, above its background.
     change : ViewChange, optional
         Turn and changes of pixels; default: none. Its zoom and shift are those of ``square`` already. A part of a
@@ -248,19 +248,23 @@ def cut_picture(
     else:
         region, left, lower = _straight(image, square, background, step, change.mirror)
     plain = LINEAR, 1.0, 1.0 / noise, 1.0, 0.0
+    planes = out[:, :, np.newaxis] if out.ndim == 2 else out  # the same memory
+    each = [(how, planes[:, :, number]) for number, how in enumerate(stretches_of(stretch))]
     if change.of_pixels:
         view = np.empty((size, size), np.float32)
         resample(region, left, lower, square.side, *plain, view)
         change_pixels(view, change, change.blur / step, rng or np.random.default_rng(0))
-        if stretch is None:
+        if not each:
             out[...] = view
-        else:
-            stretch_view(view, stretch, out)
-    elif stretch is None:
-        resample(region, left, lower, square.side, *plain, out)
+        for how, channel in each:
+            stretch_view(view, how, channel)
     else:
-        cut_stretched(region, (left, lower, square.side), noise, stretch, out)
-    raise_to(out, change.power)
+        if not each:
+            resample(region, left, lower, square.side, *plain, out)
+        for how, channel in each:
+            cut_stretched(region, (left, lower, square.side), noise, how, channel)
+    for channel in [channel for _, channel in each] or [out]:
+        raise_to(channel, change.power)
 
 
 def _straight(

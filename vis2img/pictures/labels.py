@@ -93,7 +93,7 @@ def read_labelled(
     crop: int | None = None,
     label: str | None = "fr",
     confident: bool | None = None,
-    channels: int = 1,
+    planes: int = 1,
 ) -> LabelledImages:
     """Read labelled cutouts from an .npz file, a folder or table of FITS images, or published batches.
 
@@ -103,7 +103,7 @@ def read_labelled(
         As :func:`vis2img.pictures.formats.read_raw` takes it. Of published batches a folder is its training split, and
         ``FOLDER/test_batch`` the test split.
     views : ViewConfig
-        ``global_size`` and ``stretch`` are used.
+        ``global_size`` and ``stretches`` are used.
     crop : int, optional
         Pixels of the file a side that are used around the middle; default: the largest square.
     label : str, optional
@@ -111,8 +111,8 @@ def read_labelled(
         out), MiraBest's codes or the words of labels; hybrids are left out. None: no labels.
     confident : bool, optional
         Keep confident labels only; default: for "fr" where the file tells which are, else no.
-    channels : int
-        The picture is repeated in as many.
+    planes : int
+        Channels of each stretch; the picture is repeated in as many.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def read_labelled(
     if not len(rows):
         raise Vis2imgError(f"{raw.path}: no cutout is left with a label of {label!r}")
     return LabelledImages(
-        images=network_images(raw, views, crop, rows, channels),
+        images=network_images(raw, views, crop, rows, planes),
         label=labels[rows],
         label_names=names,
         position=raw.position[rows],
@@ -144,7 +144,7 @@ def read_labelled(
 
 
 def network_images(
-    raw: RawCutouts, views: ViewConfig, crop: int | None, rows: Sequence[int] | np.ndarray, channels: int = 1
+    raw: RawCutouts, views: ViewConfig, crop: int | None, rows: Sequence[int] | np.ndarray, planes: int = 1
 ) -> np.ndarray:
     """Return cutouts ``rows`` as the network sees them, float32 [row, size, size, channel].
 
@@ -153,18 +153,15 @@ def network_images(
     Vis2imgError
         If a picture is smaller than ``crop``, or holds no finite pixel; the message names it.
     """
-    views_of = np.empty((len(rows), views.global_size, views.global_size, channels), np.float32)
+    views_of = np.empty((len(rows), views.global_size, views.global_size, len(views.stretches)), np.float32)
     for i, row in enumerate(rows):
         image = np.asarray(raw.images[row])
         side = min(image.shape) if crop is None else crop
         if not _LEAST <= side <= min(image.shape):
             shape = "{} x {}".format(*image.shape[::-1])
             raise Vis2imgError(f"{raw.rows[row]}: {shape} pixels, of which {side} a side cannot be cut")
-        cut_picture(
-            one_picture(image, raw.rows[row]), 0, Square(0.0, 0.0, float(side)), views_of[i, :, :, 0], views.stretch
-        )
-    views_of[..., 1:] = views_of[..., :1]
-    return views_of
+        cut_picture(one_picture(image, raw.rows[row]), 0, Square(0.0, 0.0, float(side)), views_of[i], views.stretches)
+    return np.repeat(views_of, planes, axis=-1)
 
 
 def symmetric_views(images: np.ndarray) -> np.ndarray:

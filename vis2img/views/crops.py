@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from vis2img.configs.values import FirstOf
 from vis2img.coordinates import lm_to_pixel
 from vis2img.draws.draw import Draw
 from vis2img.errors import ParameterError
 from vis2img.shapes import Float32
 from vis2img.views.resample import PLAIN, resample
-from vis2img.views.stretch import Stretch, cut_stretched
+from vis2img.views.stretch import Stretch, Stretches, cut_stretched, stretches_of
+from vis2img.views.stretch_list import StretchList
 
 TURNS = 8  # symmetries of a square: bit 0 transposes, bit 1 flips x, bit 2 flips y, in this order
 
@@ -46,8 +48,11 @@ class ViewConfig:
     """Side of a local crop as a fraction of the patch."""
     rotate: bool = True
     """Whether views are flipped, and turned by multiples of 90 degrees, at random."""
-    stretch: Stretch = field(default_factory=Stretch)
-    """How flux densities become pixel values."""
+    stretch: Annotated[Stretch, FirstOf("more_stretches")] = field(default_factory=Stretch)
+    """How flux densities become pixel values; in a file also a list, each of which gives input channels of its own."""
+    more_stretches: StretchList = ()
+    """Further stretches of the same views, each with input channels of its own behind those of stretch: a kind, or
+    settings such as '{kind: peak, clip: 3}'."""
 
     def __post_init__(self) -> None:
         if min(self.patch_npix, self.global_size, self.local_size) < 8:
@@ -58,6 +63,11 @@ class ViewConfig:
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise ParameterError(f"{name} = ({low}, {high}) must be fractions, 0 < low <= high <= 1")
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """All stretches, in the order of their channels: all channels of a draw by the first, then by the next."""
+        return self.stretch, *self.more_stretches
 
     @property
     def n_views(self) -> int:
@@ -78,7 +88,7 @@ def cut(
     m: float,
     side: float,
     size: int,
-    stretch: Stretch | None = None,
+    stretch: Stretches | None = None,
     out: Float32[np.ndarray, "{size} {size} channel"] | None = None,
 ) -> Float32[np.ndarray, "{size} {size} channel"]:
     """Return the square of angle ``side`` around direction cosines (``l``, ``m``) in ``size`` pixels.
@@ -93,8 +103,8 @@ def cut(
         Angle on the sky in rad.
     size : int
         Pixels a side of the result.
-    stretch : Stretch, optional
-        Default: none, Jy/beam.
+    stretch : Stretch or sequence of Stretch, optional
+        Default: none, Jy/beam. Of several, each gives the channels of the draw once more.
     out : float32 [size, size, channel], optional
         Where to write.
 
@@ -113,14 +123,15 @@ def cut(
     if not _inside(draw, left, lower, width):
         x, y = left + width / 2 - 0.5, lower + width / 2 - 0.5
         raise ParameterError(f"the patch at pixel ({x:.1f}, {y:.1f}) reaches beyond the {nx} x {ny} image")
+    stretches = stretches_of(stretch)
     if out is None:
-        out = np.empty((size, size, count), np.float32)
+        out = np.empty((size, size, count * max(1, len(stretches))), np.float32)
     for channel in range(count):
-        image, view = draw.data[channel], out[:, :, channel]
-        if stretch is None:
-            resample(image, left, lower, width, *PLAIN, view)
-        else:
-            cut_stretched(image, (left, lower, width), float(draw.noise[channel]), stretch, view)
+        image, noise = draw.data[channel], float(draw.noise[channel])
+        if not stretches:
+            resample(image, left, lower, width, *PLAIN, out[:, :, channel])
+        for number, each in enumerate(stretches):
+            cut_stretched(image, (left, lower, width), noise, each, out[:, :, number * count + channel])
     return out
 
 

@@ -19,7 +19,7 @@ from numba import njit
 from vis2img.errors import ParameterError
 from vis2img.views.crops import Crop, cut, fits
 from vis2img.views.resample import fill_turned
-from vis2img.views.stretch import Stretch, stretch_view
+from vis2img.views.stretch import Stretches, stretch_view, stretches_of
 
 Range = tuple[float, float]
 _LIMITS = {
@@ -239,7 +239,12 @@ def raise_to(view: np.ndarray, power: float) -> None:
 
 
 def cut_changed(
-    crop: Crop, size: int, stretch: Stretch, change: ViewChange, rng: np.random.Generator, out: np.ndarray
+    crop: Crop,
+    size: int,
+    stretch: Stretches,
+    change: ViewChange,
+    rng: np.random.Generator,
+    out: np.ndarray,
 ) -> float:
     """Cut a view of a draw and change it; return the angle by which it was turned.
 
@@ -249,7 +254,8 @@ def cut_changed(
         Where it lies. Where its corners would be turned beyond the image, it is not turned.
     size : int
         Pixels a side.
-    stretch : Stretch
+    stretch : Stretch or sequence of Stretch
+        Each gives the channels of the draw once more.
     change : ViewChange
         Noise, offset and clip in units of the noise of the draw; blur in pixels of the draw.
     rng : numpy Generator
@@ -271,8 +277,10 @@ def cut_changed(
             wider, view = view, np.empty((size, size), np.float32)
             fill_turned(wider, 0.0, 0.0, size / 2, change.angle, 0.0, view)
         change_pixels(view, change, change.blur * draw.params.pixsize / step, rng)
-        stretch_view(view, stretch, out[:, :, channel])
-        raise_to(out[:, :, channel], change.power)
+        for number, each in enumerate(stretches_of(stretch)):
+            stretched = out[:, :, number * square.shape[-1] + channel]
+            stretch_view(view, each, stretched)
+            raise_to(stretched, change.power)
     return change.angle
 
 

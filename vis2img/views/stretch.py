@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from vis2img.errors import ParameterError
 from vis2img.shapes import Float32, Float64, Num
 from vis2img.views.resample import ASINH, LINEAR, POWER, over_peak, resample
 
-_KINDS = ("asinh", "power", "linear", "peak")
+_KINDS = ("asinh", "power", "linear", "peak", "quantile")
 _UNIT_SIGMA = 5.0  # how many times the noise a pixel must be to become about 1
 _CLIP_OF_PEAK = 3.0  # of what is divided by its peak
 _MOST_CLIP, _MOST_GAMMA = 1000.0, 4.0
@@ -21,9 +22,10 @@ _MOST_CLIP, _MOST_GAMMA = 1000.0, 4.0
 class Stretch:
     """How flux densities become pixel values: in units of the noise of their draw, bright ones compressed."""
 
-    kind: Literal["asinh", "power", "linear", "peak"] = "asinh"
+    kind: Literal["asinh", "power", "linear", "peak", "quantile"] = "asinh"
     """asinh: linear below softening times the noise, logarithmic above; power: a power law; linear: as it is; peak:
-    over the largest pixel of the view, so that brightness is gone and shape is left."""
+    over the largest pixel of the view, so that brightness is gone and shape is left; quantile: 0 and 1 are two
+    quantiles of the view, and what is beyond them."""
     softening: float = 10.0
     """Of asinh, in units of the noise: s arcsinh(x / s noise) / 5."""
     power: float = 0.5
@@ -32,7 +34,9 @@ class Stretch:
     """Pixels of the view below so many times the noise of the draw or picture become 0 before all else; 0: none do;
     default: 3 of kind peak, 0 of the others."""
     gamma: float = 1.0
-    """Exponent of what peak has divided; below 1 faint parts come out."""
+    """Exponent of what peak and quantile make; below 1 faint parts come out."""
+    quantiles: tuple[float, float] = (0.5, 0.999)
+    """Of quantile: shares of the pixels of the view that are fainter than what becomes 0, and 1."""
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
@@ -45,6 +49,9 @@ class Stretch:
             )
         if not 0 < self.gamma <= _MOST_GAMMA:
             raise ParameterError(f"stretch gamma = {self.gamma:g} must be above 0 and at most {_MOST_GAMMA:g}")
+        low, high = self.quantiles
+        if not 0 <= low < high <= 1:
+            raise ParameterError(f"stretch quantiles = ({low:g}, {high:g}) must be from 0 to 1, the lower one first")
 
     @property
     def floor(self) -> float:
@@ -54,7 +61,12 @@ class Stretch:
     @property
     def of_view(self) -> bool:
         """Whether what a pixel becomes depends on the others of its view."""
-        return self.kind == "peak"
+        return self.kind in ("peak", "quantile")
+
+    @property
+    def shown(self) -> tuple[float, float]:
+        """Pixel values that pictures of views show as black, and as white where nothing is brighter."""
+        return (0.0, 1.0) if self.of_view else (-3 / _UNIT_SIGMA, 10 / _UNIT_SIGMA)
 
     def factors(self, noise: float) -> tuple[int, float, float, float, float]:
         """Return kind, scale, gain, exponent and floor for :func:`vis2img.views.resample.resample`.
@@ -69,6 +81,14 @@ class Stretch:
         if self.kind == "power":
             return POWER, 1 / (_UNIT_SIGMA * noise), 1.0, self.power, floor
         return LINEAR, 1.0, 1 / (_UNIT_SIGMA * noise), 1.0, floor
+
+
+Stretches = Stretch | Sequence[Stretch]
+
+
+def stretches_of(stretch: Stretches | None) -> tuple[Stretch, ...]:
+    """Return none, one or several stretches as a tuple."""
+    return () if stretch is None else (stretch,) if isinstance(stretch, Stretch) else tuple(stretch)
 
 
 def cut_stretched(
@@ -95,7 +115,7 @@ def cut_stretched(
     left, lower, side = square
     resample(image, left, lower, side, *stretch.factors(noise), out)
     if stretch.of_view:
-        over_peak(out, stretch.gamma)
+        _stretch_whole(out, stretch)
 
 
 def stretch_view(view: np.ndarray, stretch: Stretch, out: np.ndarray) -> None:
@@ -115,12 +135,12 @@ def stretch_view(view: np.ndarray, stretch: Stretch, out: np.ndarray) -> None:
 def stretched(
     data: Num[np.ndarray, "*place channel"], noise: Float64[np.ndarray, " _"] | float, stretch: Stretch
 ) -> Float32[np.ndarray, "*place channel"]:
-    """Return pixel values of flux densities; a faint pixel of 5 sigma becomes about 1, but for kind peak.
+    """Return pixel values of flux densities; a faint pixel of 5 sigma becomes about 1, but for peak and quantile.
 
     Parameters
     ----------
     data : float32 [..., channel]
-        Jy/beam; each channel one view.
+        Jy/beam; for what depends on the whole view, [y, x, channel].
     noise : float64 [channel] or float
         Of each channel, Jy/beam.
     stretch : Stretch
@@ -139,5 +159,23 @@ def stretched(
     x = x.astype(np.float32)
     if stretch.of_view:
         for channel in range(x.shape[-1]):
-            over_peak(x[..., channel], stretch.gamma)
+            _stretch_whole(x[..., channel], stretch)
     return x
+
+
+def _stretch_whole(view: np.ndarray, stretch: Stretch) -> None:
+    """Do in place what depends on all pixels of a view [y, x], which is clipped and in units of the noise."""
+    if stretch.kind == "peak":
+        over_peak(view, stretch.gamma)
+        return
+    low, high = map(np.float32, np.quantile(view, stretch.quantiles))
+    # Where most pixels are alike, as where noise was clipped, the brightest is 1.
+    high = high if high > low else view.max()
+    if not high > low:
+        view[...] = 0.0
+        return
+    view -= low
+    view /= high - low
+    np.clip(view, 0.0, 1.0, out=view)
+    if stretch.gamma != 1.0:
+        view **= np.float32(stretch.gamma)

@@ -16,9 +16,18 @@ from vis2img.train.embed.config import EmbedConfig
 from vis2img.train.embed.inputs import patch_fields
 from vis2img.views.crops import ViewConfig
 from vis2img.views.pixel_changes import CutoutAugment
+from vis2img.views.stretch import Stretch
 
 SIDE = 32
-VIEWS = ViewConfig(patch_npix=SIDE, global_size=16, local_size=8, n_local=0, global_scale=(1.0, 1.0), rotate=False)
+VIEWS = ViewConfig(
+    patch_npix=SIDE,
+    global_size=16,
+    local_size=8,
+    n_local=0,
+    global_scale=(1.0, 1.0),
+    rotate=False,
+    more_stretches=(Stretch("peak"), Stretch("quantile", clip=2.0)),
+)
 WHOLE = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8")
 TYPES = [order + kind for kind in (*WHOLE, "f2", "f4", "f8") for order in "<>"]
 
@@ -62,7 +71,7 @@ def test_npz_files_of_any_type(tmp_path: Path, kind: str) -> None:
     views = trained_on(path)
     np.testing.assert_array_equal(embedded(path), views)
     np.testing.assert_array_equal(read_labelled(path, views=VIEWS).images, views)
-    assert 0.15 < views.std() < 10
+    assert 0.15 < views[..., 0].std() < 10 and (views[..., 1:].max(axis=(1, 2)) == 1).all()
 
 
 def test_whole_numbers_are_the_same_however_wide_they_are(tmp_path: Path) -> None:
