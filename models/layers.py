@@ -4,6 +4,7 @@ Parameters and values are those of ``flax.linen``. What XLA makes of the automat
 transposed order before products, which on CPUs takes a third of a training step (docs/benchmarks.md).
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -155,3 +156,64 @@ def _normalise_backward(
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+class GroupNorm(nn.Module):
+    """Normalise over pixels and over the channels of each of eight groups (Wu & He 2018, arXiv:1803.08494), in float32.
+
+    Epsilon 1e-5, as PyTorch has it by default; in two passes, see `LayerNorm`. ``dtype`` is that of the result.
+    """
+
+    dtype: Any = jnp.float32
+    groups: int = 8
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch y x channel"]) -> Float[Array, "batch y x channel"]:
+        width = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, width)
+        bias = self.param("bias", nn.initializers.zeros, width)
+        return _normalise_groups(x, scale, bias, self.groups).astype(self.dtype)
+
+
+def _over_groups(sums: Float32[Array, "batch channel"], groups: int, pixels: int) -> Float32[Array, "batch 1 channel"]:
+    """Mean of each group, of sums over pixels, at each of its channels."""
+    batch, channels = sums.shape
+    means = sums.reshape(batch, groups, -1).sum(axis=-1) * (groups / (pixels * channels))
+    return jnp.repeat(means, channels // groups, axis=-1)[:, None]
+
+
+def _rows(x: Array) -> Float32[Array, "batch pixel channel"]:
+    return x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _normalise_groups(
+    x: Float[Array, "batch y x channel"],
+    scale: Float[Array, " channel"],
+    bias: Float[Array, " channel"],
+    groups: int,
+) -> Float32[Array, "batch y x channel"]:
+    return _normalise_groups_forward(x, scale, bias, groups)[0]
+
+
+def _normalise_groups_forward(x: Array, scale: Array, bias: Array, groups: int) -> tuple[Array, Any]:
+    y = _rows(x)
+    mean = _over_groups(y.sum(axis=1), groups, y.shape[1])
+    rate = jax.lax.rsqrt(_over_groups(((y - mean) ** 2).sum(axis=1), groups, y.shape[1]) + 1e-5)
+    out = (y - mean) * (rate * _beside(scale, y)) + _beside(bias, y)
+    return out.reshape(x.shape), (x, mean, rate, scale)
+
+
+def _normalise_groups_backward(
+    groups: int, residuals: Any, gradient: Float32[Array, "batch y x channel"]
+) -> tuple[Float[Array, "batch y x channel"], Float32[Array, " channel"], Float32[Array, " channel"]]:
+    x, mean, rate, scale = residuals
+    y, of_y = _rows(x) - mean, _rows(gradient)
+    of_scale, of_bias = (of_y * y).sum(axis=1) * rate[:, 0], of_y.sum(axis=1)  # (B, C)
+    along, level = (_over_groups(sums * scale[None], groups, y.shape[1]) for sums in (of_scale, of_bias))
+    # One pass over the pixels: what stands before them is (B, 1, C).
+    of_x = of_y * (rate * _beside(scale, y)) - y * (rate**2 * along) - rate * level
+    return of_x.reshape(x.shape).astype(x.dtype), of_scale.sum(axis=0), of_bias.sum(axis=0)
+
+
+_normalise_groups.defvjp(_normalise_groups_forward, _normalise_groups_backward)

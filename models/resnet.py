@@ -1,43 +1,47 @@
-"""Residual networks, ResNet-18 and ResNet-50.
+"""Residual networks: ResNet-18 and ResNet-50, and a ResNet-10 for small pictures.
 
 He et al. 2016 (arXiv:1512.03385) in the layout of torchvision ("v1.5": the stride of a bottleneck is on its 3 x 3
-convolution), which is also that of the weights published with DINO. Images are channels-last, ``(batch, y, x,
-channel)``, with any number of channels. Calls and results are like those of :class:`vis2img.models.vit.ViT`.
+convolution), which is also that of the weights published with DINO. The small one has one block at each stage, a stem
+of 5 x 5 pixels, as most sources are a few pixels wide, and group normalisation, which does not depend on the batch.
+Images are channels-last, ``(batch, y, x, channel)``, with any number of channels. Calls and results are like those of
+:class:`vis2img.models.vit.ViT`.
 """
 
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from vis2img.models.layers import Array, batch_norm
+from vis2img.models.convolution import Conv
+from vis2img.models.layers import Array, GroupNorm, batch_norm
 
-# name -> (blocks of the four stages, bottleneck blocks?)
-VARIANTS: dict[str, tuple[tuple[int, ...], bool]] = {
-    "resnet18": ((2, 2, 2, 2), False),
-    "resnet50": ((3, 4, 6, 3), True),
-}
+Norm = Literal["batch", "group"]
 EXPANSION = 4  # output over inner channels of a bottleneck block
 WIDTHS = (64, 128, 256, 512)  # inner channels of the four stages
 
-# Kaiming normal over fan_out (He et al. 2015, arXiv:1502.01852, equation 10), as torchvision.
-_CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+class Variant(NamedTuple):
+    """Blocks of the four stages, whether they are bottlenecks, side of the stem's kernel, normalisation."""
+
+    depths: tuple[int, ...]
+    bottleneck: bool = False
+    stem: int = 7
+    norm: Norm = "batch"
 
 
-def _conv(features: int, kernel: int, stride: int, dtype: Any, name: str) -> nn.Conv:
-    # The padding is spelt out: "SAME" pads more on the far side when the stride is 2, PyTorch the same on both.
-    pad = kernel // 2
-    return nn.Conv(
-        features,
-        (kernel, kernel),
-        strides=stride,
-        padding=[(pad, pad), (pad, pad)],
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=_CONV_INIT,
-        name=name,
-    )
+VARIANTS: dict[str, Variant] = {
+    "resnet10": Variant((1, 1, 1, 1), stem=5, norm="group"),
+    "resnet18": Variant((2, 2, 2, 2)),
+    "resnet50": Variant((3, 4, 6, 3), bottleneck=True),
+}
+
+
+def _norm(x: Array, norm: Norm, train: bool, axis_name: str | None, dtype: Any, name: str) -> Array:
+    # Both under one name, as timm has them.
+    if norm == "group":
+        return GroupNorm(dtype, name=name)(x)
+    return batch_norm(x, train=train, axis_name=axis_name, dtype=dtype, name=name)
 
 
 class ResidualBlock(nn.Module):
@@ -49,13 +53,14 @@ class ResidualBlock(nn.Module):
         Inner channels; a bottleneck has ``EXPANSION`` times as many outside.
     stride
         Of the first 3 x 3 convolution.
-    bottleneck, dtype, axis_name
+    bottleneck, norm, dtype, axis_name
         As in `ResNet`.
     """
 
     width: int
     stride: int
     bottleneck: bool
+    norm: Norm = "batch"
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -70,23 +75,24 @@ class ResidualBlock(nn.Module):
             layers = [(3, self.stride, self.width), (3, 1, out_width)]
         y = x
         for i, (kernel, stride, features) in enumerate(layers, start=1):
-            y = _conv(features, kernel, stride, self.dtype, f"conv{i}")(y)
+            y = Conv(features, kernel, stride, self.dtype, name=f"conv{i}")(y)
             y = self._norm(y, train, f"bn{i}")
             if i < len(layers):
                 y = nn.relu(y)
         if self.stride != 1 or x.shape[-1] != out_width:
-            x = _conv(out_width, 1, self.stride, self.dtype, "downsample_conv")(x)
+            x = Conv(out_width, 1, self.stride, self.dtype, name="downsample_conv")(x)
             x = self._norm(x, train, "downsample_bn")
         return nn.relu(y + x)
 
     def _norm(self, x: Array, train: bool, name: str) -> Array:
-        return batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name=name)
+        return _norm(x, self.norm, train, self.axis_name, self.dtype, name)
 
 
 class ResNet(nn.Module):
     """Residual network; see the module docstring.
 
-    Variables are ``{"params": ..., "batch_stats": ...}``; in training the latter must be mutable.
+    Variables are ``{"params": ..., "batch_stats": ...}``, the latter with batch normalisation alone; in training they
+    must be mutable.
 
     Attributes
     ----------
@@ -94,6 +100,10 @@ class ResNet(nn.Module):
         Blocks of the stages.
     bottleneck : bool
         Bottleneck blocks (ResNet-50) instead of pairs of 3 x 3 convolutions (ResNet-18).
+    stem : int
+        Side of the kernel of the first convolution, odd.
+    norm : str
+        "batch", as published, or "group" (`vis2img.models.layers.GroupNorm`).
     dtype : dtype
         Of the computation; parameters and running statistics stay float32.
     axis_name : str, optional
@@ -103,6 +113,8 @@ class ResNet(nn.Module):
 
     depths: tuple[int, ...]
     bottleneck: bool
+    stem: int = 7
+    norm: Norm = "batch"
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -169,15 +181,15 @@ class ResNet(nn.Module):
         self, images: Float[Array, "batch y x channel"], train: bool
     ) -> tuple[Float[Array, "batch row column {self.dim}"], dict[str, Array]]:
         """Return the last feature map, and all of them by name."""
-        x = _conv(WIDTHS[0], 7, 2, self.dtype, "conv1")(images)
-        x = nn.relu(batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name="bn1"))
+        x = Conv(WIDTHS[0], self.stem, 2, self.dtype, name="conv1")(images)
+        x = nn.relu(_norm(x, self.norm, train, self.axis_name, self.dtype, "bn1"))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pads with -inf
         out = {"stem": x}
         for stage, (width, depth) in enumerate(zip(WIDTHS, self.depths, strict=True), start=1):
             for i in range(depth):
                 stride = 2 if stage > 1 and i == 0 else 1
                 block = ResidualBlock(
-                    width, stride, self.bottleneck, self.dtype, self.axis_name, name=f"layer{stage}_{i}"
+                    width, stride, self.bottleneck, self.norm, self.dtype, self.axis_name, name=f"layer{stage}_{i}"
                 )
                 x = block(x, train=train)
             out[f"stage{stage}"] = x
@@ -209,5 +221,4 @@ def make_resnet(variant: str, **kwargs: Any) -> ResNet:
     """
     if variant not in VARIANTS:
         raise ValueError(f"unknown ResNet variant {variant!r}; known: {', '.join(VARIANTS)}")
-    depths, bottleneck = VARIANTS[variant]
-    return ResNet(**{"depths": depths, "bottleneck": bottleneck, **kwargs})
+    return ResNet(**{**VARIANTS[variant]._asdict(), **kwargs})

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from vis2img.errors import ParameterError
 
 TRANSFORMERS = ("micro", "tiny", "small", "base")
-RESNETS = ("resnet18", "resnet50")
+RESNETS = ("resnet10", "resnet18", "resnet50")
 PATCHES = (4, 8, 14, 16)
 RESIZINGS = ("dino", "plain", "antialias")
 _WITH_TEACHER = ("dino", "byol")
@@ -47,10 +47,14 @@ class ModelConfig:
     """Backbone and projection head."""
 
     variant: str = "tiny"
-    """Transformer: micro, tiny, small or base (1, 5, 21 or 85 million parameters); or resnet18 or resnet50 (11, 23)."""
+    """Transformer: micro, tiny, small or base (1, 5, 21 or 85 million parameters); or resnet10, resnet18 or resnet50
+    (5, 11, 23), of which resnet10 is made for small pictures and few cores."""
     patch: int = 8
     """Patch side of a transformer [pixel]: 4, 8, 14 or 16. 8 rather than 16, because most radio sources are a few
     pixels wide."""
+    norm: Literal["batch", "group"] | None = None
+    """Normalisation of a residual network: batch, or group, which depends on no other picture; default: group for
+    resnet10, batch for the published ones."""
     registers: int = 0
     """Learned tokens beside the patches, which keep maps of attention clean (4 in the paper, for large models)."""
     layer_scale: float = 0.0
@@ -98,7 +102,10 @@ class ModelConfig:
             only_vit = {name: getattr(self, name) for name in fields_of_vit}
             wrong = [f"model.{name}" for name, value in only_vit.items() if value]
             _require(not wrong, f"{', '.join(wrong)}: of transformers only, and model.variant is {self.variant}")
+            norms = (None, "batch", "group")
+            _require(self.norm in norms, f"model.norm must be {_one_of(norms[1:])}, got {self.norm}")
         else:
+            _require(self.norm is None, f"model.norm: of residual networks only, and model.variant is {self.variant}")
             _require(self.patch in PATCHES, f"model.patch must be {_one_of(PATCHES)}, got {self.patch}")
             _require(
                 self.positions in (None, *RESIZINGS),

@@ -74,7 +74,8 @@ def build_model(
     optim = optim or OptimConfig()
     dtype = jnp.dtype(config.precision)
     if config.is_resnet:
-        backbone: Any = make_resnet(config.variant, axis_name=axis_name, dtype=dtype)
+        chosen = {} if config.norm is None else {"norm": config.norm}
+        backbone: Any = make_resnet(config.variant, axis_name=axis_name, dtype=dtype, **chosen)
     else:
         backbone = make_vit(
             f"{config.variant}/{config.patch}",

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vis2img.models.layers import LayerNorm, Linear, gelu
+from vis2img.models.layers import GroupNorm, LayerNorm, Linear, gelu
 
 INIT = nn.initializers.normal(0.3)
 
@@ -32,6 +32,30 @@ def test_layers_are_those_of_flax(shape):
     for ours, theirs in pairs:
         mine, flax = both(ours, theirs, x)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), mine, flax)
+
+
+def test_group_norm_is_that_of_pytorch():
+    torch = pytest.importorskip("torch", reason="PyTorch, the reference, is not installed")
+    rng = np.random.default_rng(0)
+    x, weight = (rng.normal(5.0, 2.0, size=(3, 4, 5, 16)).astype(np.float32) for _ in range(2))
+    params = {name: rng.normal(size=16).astype(np.float32) for name in ("scale", "bias")}
+    layer = GroupNorm()
+
+    def value(params, x):
+        out = layer.apply({"params": params}, x)
+        return jnp.sum(out * weight), out
+
+    (_, out), (of_params, of_x) = jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True))(params, x)
+    theirs = [
+        torch.tensor(each, dtype=torch.float64, requires_grad=True) for each in (params["scale"], params["bias"], x)
+    ]
+    scale, bias, images = theirs
+    expected = torch.nn.functional.group_norm(images.permute(0, 3, 1, 2), 8, scale, bias).permute(0, 2, 3, 1)
+    (expected * torch.from_numpy(weight)).sum().backward()
+    np.testing.assert_allclose(out, expected.detach(), rtol=1e-5, atol=1e-5)
+    for ours, tensor in zip((of_params["scale"], of_params["bias"], of_x), theirs, strict=True):
+        np.testing.assert_allclose(ours, tensor.grad, rtol=1e-4, atol=1e-4)
+    assert GroupNorm(jnp.bfloat16).apply({"params": params}, x).dtype == jnp.bfloat16
 
 
 def test_bfloat16_keeps_parameters_and_sums_in_float32():

@@ -10,10 +10,13 @@ from vis2img.models.resnet import ResNet, make_resnet
 from vis2img.train.weights.names import from_torch, to_timm
 
 
-def torch_resnet(depths, bottleneck, channels):
+def torch_resnet(depths, bottleneck, channels, stem=7, norm="batch"):
     """A ResNet with the names of torchvision, written from the paper's table 1 and torchvision's documentation."""
     torch = pytest.importorskip("torch", reason="PyTorch, the reference, is not installed")
     nn = torch.nn
+
+    def normalise(width):
+        return nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(8, width)
 
     class Block(nn.Module):
         def __init__(self, inside, width, stride):
@@ -23,16 +26,14 @@ def torch_resnet(depths, bottleneck, channels):
                 self.conv1 = nn.Conv2d(inside, width, 1, bias=False)
                 self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
                 self.conv3 = nn.Conv2d(width, outside, 1, bias=False)
-                self.bn3 = nn.BatchNorm2d(outside)
+                self.bn3 = normalise(outside)
             else:
                 self.conv1 = nn.Conv2d(inside, width, 3, stride, 1, bias=False)
                 self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-            self.bn1, self.bn2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
+            self.bn1, self.bn2 = normalise(width), normalise(width)
             self.downsample = None
             if stride > 1 or inside != outside:
-                self.downsample = nn.Sequential(
-                    nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
-                )
+                self.downsample = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), normalise(outside))
 
         def forward(self, x):
             y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
@@ -42,8 +43,8 @@ def torch_resnet(depths, bottleneck, channels):
     class Network(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
-            self.bn1 = nn.BatchNorm2d(64)
+            self.conv1 = nn.Conv2d(channels, 64, stem, 2, stem // 2, bias=False)
+            self.bn1 = normalise(64)
             inside = 64
             for stage, depth in enumerate(depths):
                 width, blocks = 64 * 2**stage, []
@@ -63,9 +64,10 @@ def torch_resnet(depths, bottleneck, channels):
     torch.manual_seed(1)
     network = Network()
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
             nn.init.uniform_(module.weight, 0.5, 1.0)
             nn.init.normal_(module.bias, 0.0, 0.2)
+        if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, 0.0, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
     return network
@@ -97,11 +99,13 @@ def close(ours, theirs):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(theirs).max()))
 
 
-@pytest.mark.parametrize(("variant", "shape"), [("resnet18", (2, 45, 64, 1)), ("resnet50", (1, 64, 33, 3))])
+@pytest.mark.parametrize(
+    ("variant", "shape"), [("resnet10", (3, 64, 48, 2)), ("resnet18", (2, 45, 64, 1)), ("resnet50", (1, 64, 33, 3))]
+)
 def test_outputs_are_those_of_pytorch(variant, shape):
     """Odd sizes tell symmetric padding from "SAME"."""
     model = make_resnet(variant)
-    reference = torch_resnet(model.depths, model.bottleneck, shape[3]).eval()
+    reference = torch_resnet(model.depths, model.bottleneck, shape[3], model.stem, model.norm).eval()
     state = {name: value.numpy() for name, value in reference.state_dict().items()}
     variables = from_torch(state, shapes_of(model, shape[3]))
     images = images_of(shape)
@@ -206,5 +210,5 @@ def test_what_a_resnet_cannot_do_is_refused(shape, kwargs, words):
 
 
 def test_unknown_variants_list_the_known_ones():
-    with pytest.raises(ValueError, match=r"resnet18, resnet50"):
+    with pytest.raises(ValueError, match=r"resnet10, resnet18, resnet50"):
         make_resnet("resnet101")

@@ -81,7 +81,7 @@ def architecture(shapes: Mapping[str, tuple[int, ...]], patch: int | None) -> Ar
     if "conv1.weight" in shapes and "layer1.0.conv1.weight" in shapes:
         depths = tuple(_count(shapes, rf"layer{stage}\.(\d+)\.") for stage in range(1, 5))
         bottleneck = "layer1.0.conv3.weight" in shapes
-        same = [name for name, spec in resnet.VARIANTS.items() if spec == (depths, bottleneck)]
+        same = [name for name, spec in resnet.VARIANTS.items() if spec[:2] == (depths, bottleneck)]
         kind = "bottleneck" if bottleneck else "plain"
         return Architecture(same[0] if same else f"ResNet of {depths} {kind} blocks")
     raise ValueError(
