@@ -21,7 +21,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Float
 
-from vis2img.models.layers import Array, Pair
+from vis2img.models.layers import Array
+
+Pair = tuple[jax.Array, jax.Array]
 
 # Kaiming normal over fan_out (He et al. 2015, arXiv:1502.01852, equation 10), as torchvision.
 KAIMING = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -56,31 +58,31 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch y x channel"]) -> Float[Array, "batch row column {self.features}"]:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        return convolve(x.astype(self.dtype), self.param("kernel", self.kernel_init, shape), self.stride)
+        return convolve(jnp.asarray(x, self.dtype), self.param("kernel", self.kernel_init, shape), self.stride)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(
-    x: Float[Array, "batch y x in"], kernel: Float[Array, "side side in out"], stride: int = 1
-) -> Float[Array, "batch row column out"]:
+    x: Float[jax.Array, "batch y x in"], kernel: Float[jax.Array, "side side in out"], stride: int = 1
+) -> Float[jax.Array, "batch row column out"]:
     """Convolve images, in their precision; rows and columns are those of the images over ``stride``, rounded up."""
     plain = partial(_plain, stride=stride)
     fast = partial(_by_taps, stride=stride) if _taps_pay(x, kernel, stride) else plain
     return lax.platform_dependent(x, kernel.astype(x.dtype), cpu=fast, default=plain)
 
 
-def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, Pair]:
+def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, Pair]:
     return convolve(x, kernel, stride), (x, kernel)
 
 
-def _backward(stride: int, residuals: Pair, gradient: Float[Array, "batch row column out"]) -> Pair:
+def _backward(stride: int, residuals: Pair, gradient: Float[jax.Array, "batch row column out"]) -> Pair:
     x, kernel = residuals
     taps_pay = _taps_pay(x, kernel, stride)
 
-    def by_input(x: Array, kernel: Array, gradient: Array) -> Array:
+    def by_input(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda x: _plain(x, kernel, stride=stride), x)(gradient)[0]
 
-    def by_kernel(x: Array, gradient: Array) -> Array:
+    def by_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
         like = jax.ShapeDtypeStruct(kernel.shape, x.dtype)
         plain = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride=stride), like)
         return plain(gradient)[0].astype(kernel.dtype)
@@ -94,23 +96,23 @@ def _backward(stride: int, residuals: Pair, gradient: Float[Array, "batch row co
 convolve.defvjp(_forward, _backward)
 
 
-def _plain(x: Array, kernel: Array, *, stride: int) -> Array:
+def _plain(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
     pad = kernel.shape[0] // 2
     return lax.conv_general_dilated(x, kernel, (stride, stride), [(pad, pad)] * 2, dimension_numbers=_LAYOUT)
 
 
-def _taps_pay(x: Array, kernel: Array, stride: int) -> bool:
+def _taps_pay(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
     rows, columns = (-(-side // stride) for side in x.shape[1:3])
     return kernel.shape[0] == 1 or rows * columns <= _SMALL
 
 
 class _Reach(NamedTuple):
-    """What a tap reaches along one axis: pixels ``first``, ``first + stride``, ... of the input, for the ``count``
+    """What a tap reaches along one axis: pixels ``first``, ``first + stride``, ... of the input, for the ``number``
     pixels of the output that begin at ``start``."""
 
     first: int
     start: int
-    count: int
+    number: int
 
 
 def _reach(tap: int, side: int, size: int, stride: int) -> _Reach:
@@ -119,50 +121,50 @@ def _reach(tap: int, side: int, size: int, stride: int) -> _Reach:
     return _Reach(outputs[0] * stride + offset, outputs[0], len(outputs)) if outputs else _Reach(0, 0, 0)
 
 
-def _taps(x: Array, side: int, stride: int) -> Iterator[tuple[int, int, _Reach, _Reach]]:
+def _taps(x: jax.Array, side: int, stride: int) -> Iterator[tuple[int, int, _Reach, _Reach]]:
     """Yield place and reach, both along y and x, of the taps that reach anything."""
     for i in range(side):
         for j in range(side):
             y, z = (_reach(tap, side, size, stride) for tap, size in ((i, x.shape[1]), (j, x.shape[2])))
-            if y.count and z.count:
+            if y.number and z.number:
                 yield i, j, y, z
 
 
-def _seen(x: Array, y: _Reach, z: _Reach, stride: int) -> Array:
-    """Return the pixels of the input that a tap reaches, as rows (B * count * count, in)."""
-    last_y, last_x = (reach.first + (reach.count - 1) * stride + 1 for reach in (y, z))
+def _seen(x: jax.Array, y: _Reach, z: _Reach, stride: int) -> jax.Array:
+    """Return the pixels of the input that a tap reaches, as rows (B * number * number, in)."""
+    last_y, last_x = (reach.first + (reach.number - 1) * stride + 1 for reach in (y, z))
     return x[:, y.first : last_y : stride, z.first : last_x : stride].reshape(-1, x.shape[-1])
 
 
-def _met(gradient: Array, y: _Reach, z: _Reach) -> Array:
-    """Return the pixels of the output that a tap adds to, as rows (B * count * count, out)."""
-    part = gradient[:, y.start : y.start + y.count, z.start : z.start + z.count]
+def _met(gradient: jax.Array, y: _Reach, z: _Reach) -> jax.Array:
+    """Return the pixels of the output that a tap adds to, as rows (B * number * number, out)."""
+    part = gradient[:, y.start : y.start + y.number, z.start : z.start + z.number]
     return part.reshape(-1, gradient.shape[-1])
 
 
-def _by_taps(x: Array, kernel: Array, *, stride: int) -> Array:
+def _by_taps(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
     rows, columns = (-(-side // stride) for side in x.shape[1:3])
     total = jnp.zeros((x.shape[0], rows, columns, kernel.shape[-1]), x.dtype)
     for i, j, y, z in _taps(x, kernel.shape[0], stride):
-        part = (_seen(x, y, z, stride) @ kernel[i, j]).reshape(-1, y.count, z.count, kernel.shape[-1])
-        around = [(reach.start, size - reach.start - reach.count) for reach, size in ((y, rows), (z, columns))]
+        part = (_seen(x, y, z, stride) @ kernel[i, j]).reshape(-1, y.number, z.number, kernel.shape[-1])
+        around = [(reach.start, size - reach.start - reach.number) for reach, size in ((y, rows), (z, columns))]
         total += jnp.pad(part, [(0, 0), *around, (0, 0)])
     return total
 
 
-def _taps_by_input(x: Array, kernel: Array, gradient: Array, *, stride: int) -> Array:
+def _taps_by_input(x: jax.Array, kernel: jax.Array, gradient: jax.Array, *, stride: int) -> jax.Array:
     total = jnp.zeros_like(x)
     for i, j, y, z in _taps(x, kernel.shape[0], stride):
-        part = (_met(gradient, y, z) @ kernel[i, j].T).reshape(-1, y.count, z.count, x.shape[-1])
+        part = (_met(gradient, y, z) @ kernel[i, j].T).reshape(-1, y.number, z.number, x.shape[-1])
         around = []
         for reach, size in ((y, x.shape[1]), (z, x.shape[2])):
-            last = reach.first + (reach.count - 1) * stride
+            last = reach.first + (reach.number - 1) * stride
             around.append((reach.first, size - last - 1, stride - 1))
         total += lax.pad(part, jnp.zeros((), x.dtype), [(0, 0, 0), *around, (0, 0, 0)])
     return total
 
 
-def _taps_by_kernel(x: Array, gradient: Array, *, like: Array, stride: int) -> Array:
+def _taps_by_kernel(x: jax.Array, gradient: jax.Array, *, like: jax.Array, stride: int) -> jax.Array:
     side = like.shape[0]
     of_taps = {
         (i, j): _over_rows(_seen(x, y, z, stride), _met(gradient, y, z), like.dtype)
@@ -173,7 +175,7 @@ def _taps_by_kernel(x: Array, gradient: Array, *, like: Array, stride: int) -> A
     return stacked.reshape(like.shape)
 
 
-def _columns_by_kernel(x: Array, gradient: Array, *, like: Array, stride: int) -> Array:
+def _columns_by_kernel(x: jax.Array, gradient: jax.Array, *, like: jax.Array, stride: int) -> jax.Array:
     batch, rows, columns, out = gradient.shape
     side = like.shape[0]
     pad = side // 2
@@ -182,7 +184,7 @@ def _columns_by_kernel(x: Array, gradient: Array, *, like: Array, stride: int) -
     while batch % images:
         images -= 1
 
-    def add(total: Array, part: Pair) -> tuple[Array, None]:
+    def add(total: jax.Array, part: Pair) -> tuple[jax.Array, None]:
         x, gradient = part
         padded = jnp.pad(x, [(0, 0), (pad, pad), (pad, pad), (0, 0)])
         seen = [
@@ -193,11 +195,11 @@ def _columns_by_kernel(x: Array, gradient: Array, *, like: Array, stride: int) -
         by_tap = jnp.concatenate(seen, axis=-1).reshape(-1, width)
         return total + _over_rows(by_tap, gradient.reshape(-1, out), like.dtype), None
 
-    parts = tuple(each.reshape(-1, images, *each.shape[1:]) for each in (x, gradient))
+    parts = x.reshape(-1, images, *x.shape[1:]), gradient.reshape(-1, images, rows, columns, out)
     total, _ = lax.scan(add, jnp.zeros((width, out), like.dtype), parts)
     return total.reshape(like.shape)
 
 
-def _over_rows(left: Array, right: Array, dtype: Any) -> Array:
+def _over_rows(left: jax.Array, right: jax.Array, dtype: Any) -> jax.Array:
     """Return ``left.T @ right``, the sum kept in the precision of the parameters."""
     return lax.dot_general(left, right, (((0,), (0,)), ((), ())), preferred_element_type=dtype)
