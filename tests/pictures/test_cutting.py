@@ -105,6 +105,29 @@ def test_what_lies_beyond_the_edge_is_what_a_padded_picture_shows(
     assert ((views[0] == 0).mean() > 0.5) != mirror
 
 
+@pytest.mark.parametrize("mirror", [True, False])
+def test_a_zoomed_shifted_and_turned_view_is_that_of_scipy(tmp_path: Path, mirror: bool) -> None:
+    smooth = ndimage.gaussian_filter(np.random.default_rng(5).normal(size=(90, 80)), 4.0)
+    opened = one(smooth.astype(np.float32), tmp_path, 40)
+    x, y, side, angle, size = 25.0, -18.0, 52.0, 2.2, 40
+    out = np.empty((size, size), np.float32)
+    change = ViewChange(angle=angle, zoom=0.8, mirror=mirror)
+    cut_picture(opened, 0, Square(x, y, side), out, None, change)
+
+    b, a = (np.indices((size, size)) + 0.5) * side / size - side / 2
+    a, b = a + x, b + y
+    cos, sin = math.cos(angle), math.sin(angle)
+    row, column = 44.5 + sin * a + cos * b, 39.5 + cos * a - sin * b
+    mode = {"mode": "reflect"} if mirror else {"mode": "constant", "cval": opened.background[0]}
+    wanted = ndimage.map_coordinates(smooth, [row, column], order=3, **mode) - opened.background[0]
+    # But within a pixel or two of an edge where the picture breaks off.
+    apart = np.maximum(np.abs(row - np.clip(row, 0, 89)), np.abs(column - np.clip(column, 0, 79)))
+    edge = np.minimum.reduce([np.abs(row + 0.5), np.abs(row - 89.5), np.abs(column + 0.5), np.abs(column - 79.5)])
+    far = (edge > 3) if not mirror else np.ones_like(edge, bool)
+    assert (apart > 3).mean() > 0.1 and far.mean() > 0.6
+    np.testing.assert_allclose((out * opened.noise[0])[far], wanted[far], atol=0.04 * np.abs(wanted).max())
+
+
 def test_the_noise_of_rounded_cut_off_and_plain_pictures() -> None:
     noise = np.random.default_rng(1).normal(size=40_000)
     for sigma in (1.2, 4.0, 30.0):  # the plain median deviation of the first is 1 step, 24% too much

@@ -8,6 +8,7 @@ import pytest
 from scipy import ndimage
 
 from tests.helpers.draws import ARCSEC, draw_of, gaussian_draw
+from vis2img.coordinates import lm_to_pixel
 from vis2img.loader.draw_source import Plan, cut_batch
 from vis2img.views.crops import Crop, ViewConfig, cut
 from vis2img.views.pixel_changes import CutoutAugment, ViewChange, change_pixels, cut_changed, raise_to
@@ -44,6 +45,28 @@ def test_the_sky_turns_about_the_middle_of_the_view(crop, degrees):
     wanted = (SIZE - 1) / 2 + 6 * np.array([math.cos(angle), math.sin(angle)])
     assert np.hypot(*(np.array([x, y]) - wanted)) < 1.0
     assert view.max() == pytest.approx(changed(crop)[..., 0].max(), rel=0.03)
+
+
+def test_a_turned_zoomed_and_shifted_view_is_that_of_scipy(crop):
+    """A smooth sky, so that what differs between two ways to resample is small."""
+    sky = ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(256, 256)), 6.0)
+    sky /= np.abs(sky).max()
+    crop = replace(crop, draw=draw_of(sky[np.newaxis], 1.5 * ARCSEC, noise=0.2))  # linear stretch: values as they are
+    angle, zoom, shift = 2.5, 0.8, (0.1, -0.05)
+    out = np.empty((SIZE, SIZE, 1), np.float32)
+    change = ViewChange(angle=angle, zoom=zoom, shift=shift)
+    turned, box = cut_changed(crop, SIZE, LINEAR, change, np.random.default_rng(0), out)
+    side = crop.side / zoom
+    assert turned == angle and box == pytest.approx((crop.l + 0.1 * side, crop.m - 0.05 * side, side))
+
+    b, a = ((np.indices((SIZE, SIZE)) + 0.5) / SIZE - 0.5) * side / (1.5 * ARCSEC)
+    x, y = lm_to_pixel(box[0], box[1], (256, 256), 1.5 * ARCSEC)
+    column, row = x + math.cos(angle) * a - math.sin(angle) * b, y + math.sin(angle) * a + math.cos(angle) * b
+    wanted = ndimage.map_coordinates(sky, [row, column], order=3)
+    np.testing.assert_allclose(out[..., 0], wanted, atol=0.02 * np.abs(wanted).max())
+
+    far = ViewChange(zoom=0.2)  # reaches beyond the image
+    assert cut_changed(crop, SIZE, LINEAR, far, np.random.default_rng(0), out)[1] == (crop.l, crop.m, crop.side)
 
 
 def test_where_its_corners_would_leave_the_image_a_view_is_not_turned():

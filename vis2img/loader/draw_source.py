@@ -223,12 +223,13 @@ def _largest_draw(fields: list[Field]) -> int:
 def cut_batch(plan: Plan, views: ViewConfig, channels: int, augment: CutoutAugment | None = None) -> Batch:
     """Cut what was planned, and vary the pictures if ``augment`` says how; many threads may do so at a time."""
     batch = Batch.empty(views, len(plan.crops), channels)
+    batch.box[:] = [[(crop.l, crop.m, crop.side) for crop in crops] for crops in plan.crops]
     for sample, crops in enumerate(plan.crops):
         rng = changes_rng(*plan.batch, sample) if augment else None
         for number, (crop, out) in enumerate(zip(crops, batch.views(sample), strict=True)):
             if augment and rng:
-                angle = cut_changed(crop, len(out), views.stretches, augment.draw(rng), rng, out)
-                batch.angle[sample, number] = angle
+                angle, box = cut_changed(crop, len(out), views.stretches, augment.draw(rng), rng, out)
+                batch.angle[sample, number], batch.box[sample, number] = angle, box
             else:
                 cut(crop.draw, crop.l, crop.m, crop.side, len(out), views.stretches, out)
         l, m = np.array(plan.patches[sample])
@@ -238,5 +239,4 @@ def cut_batch(plan: Plan, views: ViewConfig, channels: int, augment: CutoutAugme
     batch.item[:] = [crops[0].draw.field for crops in plan.crops]
     batch.turns[:] = np.array([[crop.turn for crop in crops] for crops in plan.crops]).T
     batch.draw_index[:] = [[crop.draw.index for crop in crops] for crops in plan.crops]
-    batch.box[:] = [[(crop.l, crop.m, crop.side) for crop in crops] for crops in plan.crops]
     return batch

@@ -21,7 +21,7 @@ from vis2img.pictures.cutouts import RawCutouts
 from vis2img.pictures.formats import read_pictures
 from vis2img.progress import Progress, no_progress
 from vis2img.views.pixel_changes import ViewChange, change_pixels, raise_to
-from vis2img.views.resample import LINEAR, fill_beyond, fill_turned, resample
+from vis2img.views.resample import LINEAR, fill_region, fill_turned, resample, turn_middle
 from vis2img.views.stretch import Stretches, cut_stretched, stretch_view, stretches_of
 
 log = logging.getLogger(__name__)
@@ -235,36 +235,58 @@ def cut_picture(
     image, size = pictures.images[number], len(out)
     background, noise = float(pictures.background[number]), float(pictures.noise[number])
     step = square.side / size
-    if change.angle:
-        margin = _MARGIN + math.ceil(step)
-        width = math.ceil(square.side) + 2 * margin
-        region = np.empty((width, width), np.float32)
-        place = square.x, square.y, square.side / 2 + margin, change.angle, background
-        if change.stays_near:
-            fill_turned(image, *place, region)
-        else:
-            fill_beyond(image, *place, change.mirror, region)
-        left = lower = float(margin)
-    else:
-        region, left, lower = _straight(image, square, background, step, change.mirror)
-    plain = LINEAR, 1.0, 1.0 / noise, 1.0, 0.0
     planes = out[:, :, np.newaxis] if out.ndim == 2 else out  # the same memory
     each = [(how, planes[:, :, number]) for number, how in enumerate(stretches_of(stretch))]
-    if change.of_pixels:
+
+    if change.stays_near or not change.angle:
+        region, left, lower = _region(image, square, background, step, change)
+        if each and not change.of_pixels:
+            for how, channel in each:
+                cut_stretched(region, (left, lower, square.side), noise, how, channel)
+                raise_to(channel, change.power)
+            return
         view = np.empty((size, size), np.float32)
-        resample(region, left, lower, square.side, *plain, view)
-        change_pixels(view, change, change.blur / step, rng or np.random.default_rng(0))
-        if not each:
-            out[...] = view
-        for how, channel in each:
-            stretch_view(view, how, channel)
+        resample(region, left, lower, square.side, LINEAR, 1.0, 1.0 / noise, 1.0, 0.0, view)
     else:
-        if not each:
-            resample(region, left, lower, square.side, *plain, out)
-        for how, channel in each:
-            cut_stretched(region, (left, lower, square.side), noise, how, channel)
+        view = _turned(image, square, background, change, size)
+        view /= np.float32(noise)
+
+    change_pixels(view, change, change.blur / step, rng or np.random.default_rng(0))
+    if not each:
+        out[...] = view
+    for how, channel in each:
+        stretch_view(view, how, channel)
     for channel in [channel for _, channel in each] or [out]:
         raise_to(channel, change.power)
+
+
+def _region(
+    image: np.ndarray, square: Square, background: float, step: float, change: ViewChange
+) -> tuple[np.ndarray, float, float]:
+    """Return the part of a picture about a square above the background, turned, and where the square starts in it."""
+    if not change.angle:
+        return _straight(image, square, background, step, change.mirror)
+    margin = _MARGIN + math.ceil(step)
+    width = math.ceil(square.side) + 2 * margin
+    region = np.empty((width, width), np.float32)
+    fill_turned(image, square.x, square.y, square.side / 2 + margin, change.angle, background, region)
+    return region, float(margin), float(margin)
+
+
+def _turned(image: np.ndarray, square: Square, background: float, change: ViewChange, size: int) -> np.ndarray:
+    """Return a view [size, size] of a square that is turned about the middle of the picture, above the background.
+
+    Reduced first and turned then, which takes a third of the time of the other way round.
+    """
+    cos, sin = math.cos(change.angle), math.sin(change.angle)
+    width = math.ceil(size * math.sqrt(2)) + 2 * (_MARGIN + 1)
+    step = square.side / size
+    around = Square(cos * square.x - sin * square.y, sin * square.x + cos * square.y, width * step)
+    region, left, lower = _straight(image, around, background, step, change.mirror)
+    wider, view = np.empty((width, width), np.float32), np.empty((size, size), np.float32)
+    resample(region, left, lower, around.side, LINEAR, 1.0, 1.0, 1.0, 0.0, wider)
+    turn_middle(wider, change.angle, view)
+    return view
 
 
 def _straight(
@@ -272,34 +294,18 @@ def _straight(
 ) -> tuple[np.ndarray, float, float]:
     """Return the part of a picture about a square above the background, and where the square starts in it."""
     reach = math.ceil(max(step, 1.0)) + 4  # the resampler takes four pixels at a time
-    spans, starts, beyond = [], [], []
+    firsts, counts, starts = [], [], []
     for n, middle in zip(image.shape, (square.y, square.x), strict=True):
         start = n / 2 + middle - square.side / 2
-        beyond.append(start < -_ROUNDING or start + square.side > n + _ROUNDING)
-        if not beyond[-1]:
+        beyond = start < -_ROUNDING or start + square.side > n + _ROUNDING
+        if not beyond:
             start = min(max(start, 0.0), n - square.side)
         first, behind = math.floor(start) - reach, math.ceil(start + square.side) + reach
-        if not beyond[-1]:
+        if not beyond:
             first, behind = max(0, first), min(n, behind)
-        spans.append(np.arange(first, behind))
+        firsts.append(first)
+        counts.append(behind - first)
         starts.append(start - first)
-    if any(beyond):
-        region = _beyond(image, spans[0], spans[1], background, mirror)
-    else:
-        (top, bottom), (west, east) = ((span[0], span[-1] + 1) for span in spans)
-        region = image[top:bottom, west:east].astype(np.float32) - np.float32(background)
-    if image.dtype.kind == "f":
-        region[~np.isfinite(region)] = 0.0
+    region = np.empty(counts, np.float32)
+    fill_region(image, firsts[0], firsts[1], background, mirror, region)
     return region, starts[1], starts[0]
-
-
-def _beyond(image: np.ndarray, rows: np.ndarray, columns: np.ndarray, background: float, mirror: bool) -> np.ndarray:
-    """Return pixels of a picture above the background, of which some lie beyond its edge."""
-    places = []
-    for n, place in zip(image.shape, (rows, columns), strict=True):
-        within = place % (2 * n)  # mirrored at both edges
-        places.append(np.where(within >= n, 2 * n - 1 - within, within))
-    region = image[np.ix_(*places)].astype(np.float32) - np.float32(background)
-    if not mirror:
-        region *= np.outer((rows >= 0) & (rows < image.shape[0]), (columns >= 0) & (columns < image.shape[1]))
-    return region

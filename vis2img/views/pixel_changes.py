@@ -18,7 +18,7 @@ from numba import njit
 
 from vis2img.errors import ParameterError
 from vis2img.views.crops import Crop, cut, fits
-from vis2img.views.resample import fill_turned
+from vis2img.views.resample import fill_turned, turn_middle
 from vis2img.views.stretch import Stretches, stretch_view, stretches_of
 
 Range = tuple[float, float]
@@ -239,19 +239,15 @@ def raise_to(view: np.ndarray, power: float) -> None:
 
 
 def cut_changed(
-    crop: Crop,
-    size: int,
-    stretch: Stretches,
-    change: ViewChange,
-    rng: np.random.Generator,
-    out: np.ndarray,
-) -> float:
-    """Cut a view of a draw and change it; return the angle by which it was turned.
+    crop: Crop, size: int, stretch: Stretches, change: ViewChange, rng: np.random.Generator, out: np.ndarray
+) -> tuple[float, tuple[float, float, float]]:
+    """Cut a view of a draw and change it; return the angle by which it was turned, and its middle and side.
 
     Parameters
     ----------
     crop : Crop
-        Where it lies. Where its corners would be turned beyond the image, it is not turned.
+        Where it lies. Where zoom and shift would lead beyond the image, it is neither zoomed nor shifted; where its
+        corners would be turned beyond it, it is not turned.
     size : int
         Pixels a side.
     stretch : Stretch or sequence of Stretch
@@ -262,26 +258,41 @@ def cut_changed(
         Of the noise.
     out : float32 [size, size, channel]
         Where to write.
+
+    Returns
+    -------
+    float
+        rad.
+    (float, float, float)
+        Direction cosines of the middle before the turn, and side in rad.
     """
-    draw, step = crop.draw, crop.side / size
+    draw, near = crop.draw, change.stays_near
+    box = change.placed(crop.l, crop.m, crop.side)
+    if not fits(draw, *box):
+        box = crop.l, crop.m, crop.side
+    l, m, side = box
+    step = side / size
     wide = math.ceil(size * math.sqrt(2)) + 2 * _MARGIN
-    if not fits(draw, crop.l, crop.m, wide * step):
+    if not fits(draw, l, m, wide * step):
         change = replace(change, angle=0.0)
-    square = (
-        cut(draw, crop.l, crop.m, wide * step, wide) if change.angle else cut(draw, crop.l, crop.m, crop.side, size)
-    )
+    square = cut(draw, l, m, wide * step, wide) if change.angle else cut(draw, l, m, side, size)
+    if not near and not draw.usable.all():  # a view may show more than its patch, in which nothing is blank
+        square[~np.isfinite(square)] = 0.0
     for channel in range(square.shape[-1]):
         view = np.ascontiguousarray(square[:, :, channel])
         view /= np.float32(draw.noise[channel])
         if change.angle:
             wider, view = view, np.empty((size, size), np.float32)
-            fill_turned(wider, 0.0, 0.0, size / 2, change.angle, 0.0, view)
+            if near:  # as it was before there were zoom and shift, to the last bit
+                fill_turned(wider, 0.0, 0.0, size / 2, change.angle, 0.0, view)
+            else:
+                turn_middle(wider, change.angle, view)
         change_pixels(view, change, change.blur * draw.params.pixsize / step, rng)
         for number, each in enumerate(stretches_of(stretch)):
             stretched = out[:, :, number * square.shape[-1] + channel]
             stretch_view(view, each, stretched)
             raise_to(stretched, change.power)
-    return change.angle
+    return change.angle, box
 
 
 def _gaussian(sigma: float) -> np.ndarray:

@@ -238,64 +238,80 @@ def fill_turned(
             out[j, i] = total
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "arcp", "nsz"})
-def fill_beyond(
-    image: np.ndarray,
-    x: float,
-    y: float,
-    half: float,
-    angle: float,
-    background: float,
-    mirror: bool,
-    out: np.ndarray,
-) -> None:  # pragma: no cover - compiled
-    """Fill ``out`` as :func:`fill_turned` does, with a square that may lie anywhere, also far beyond the picture.
+@njit(nogil=True, cache=True, fastmath=True, error_model="numpy", boundscheck=False)
+def turn_middle(square: np.ndarray, angle: float, out: np.ndarray) -> None:  # pragma: no cover - compiled
+    """Fill ``out`` with the middle of a square of the same pixels, as :func:`fill_turned` in a quarter of the time.
 
     Parameters
     ----------
-    image, x, y, half, angle, background
-        As :func:`fill_turned`.
-    mirror : bool
-        Whether the picture is mirrored at its edges, again and again; else background lies beyond them.
-    out : float32 [n, n]
+    square : float32 [n, n]
+        Without blank pixels; at least sqrt(2) times as wide as ``out``, and 4 pixels.
+    angle : float
+        rad.
+    out : float32 [size, size]
     """
-    ny, nx = image.shape
-    cos, sin = math.cos(angle), math.sin(angle)
-    zero = np.float32(background)
-    wx, wy = np.empty(4, np.float32), np.empty(4, np.float32)
-    for j in range(out.shape[0]):
-        b = y - half + j + 0.5
-        for i in range(out.shape[1]):
-            a = x - half + i + 0.5
-            px = nx / 2 + cos * a - sin * b - 0.5
-            py = ny / 2 + sin * a + cos * b - 0.5
-            fx, fy = math.floor(px), math.floor(py)
-            x0, y0 = int(fx) - 1, int(fy) - 1
-            inside = x0 >= 0 and y0 >= 0 and x0 + 3 < nx and y0 + 3 < ny
-            if not (inside or mirror) and (x0 <= -4 or y0 <= -4 or x0 >= nx or y0 >= ny):
-                out[j, i] = 0.0
-                continue
-            _keys(np.float32(px - fx), wx)
-            _keys(np.float32(py - fy), wy)
+    n, size = square.shape[0], out.shape[0]
+    cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+    middle, half = np.float32((n - 1) / 2), np.float32((size - 1) / 2)
+    wx, wy = np.empty((4, size), np.float32), np.empty((4, size), np.float32)
+    x0, y0 = np.empty(size, np.int64), np.empty(size, np.int64)
+    weight = np.empty(4, np.float32)
+    for j in range(size):
+        b = np.float32(j) - half
+        # Places and weights of a line first: loops that the compiler makes vector instructions of.
+        for i in range(size):
+            a = np.float32(i) - half
+            px, py = middle + cos * a - sin * b, middle + sin * a + cos * b
+            fx, fy = np.floor(px), np.floor(py)
+            x0[i], y0[i] = np.int64(fx) - 1, np.int64(fy) - 1
+            _keys(px - fx, weight)
+            wx[0, i], wx[1, i], wx[2, i], wx[3, i] = weight[0], weight[1], weight[2], weight[3]
+            _keys(py - fy, weight)
+            wy[0, i], wy[1, i], wy[2, i], wy[3, i] = weight[0], weight[1], weight[2], weight[3]
+        for i in range(size):
+            x, y = np.uint64(x0[i]), np.uint64(y0[i])
+            va, vb, vc, vd = wx[0, i], wx[1, i], wx[2, i], wx[3, i]
             total = np.float32(0)
             for k in range(4):
-                row = y0 + k
-                if not inside:
-                    if not mirror and (row < 0 or row >= ny):
-                        continue
-                    row = _mirrored_again(row, ny)
-                line = np.float32(0)
-                for q in range(4):
-                    column = x0 + q
-                    if not inside:
-                        if not mirror and (column < 0 or column >= nx):
-                            continue
-                        column = _mirrored_again(column, nx)
-                    value = np.float32(image[row, column])
-                    if math.isfinite(value):
-                        line += wx[q] * (value - zero)
-                total += wy[k] * line
+                row = square[y + np.uint64(k)]
+                total += wy[k, i] * (va * row[x] + vb * row[x + _ONE] + vc * row[x + _TWO] + vd * row[x + _THREE])
             out[j, i] = total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def fill_region(
+    image: np.ndarray, top: int, left: int, background: float, mirror: bool, out: np.ndarray
+) -> None:  # pragma: no cover - compiled
+    """Fill ``out`` with the part of ``image`` that starts at row ``top`` and column ``left``, above the background.
+
+    Parameters
+    ----------
+    image : integers or float32 [y, x]
+        Blank pixels are background.
+    top, left : int
+        Of any size: the part may lie anywhere, also far beyond the image.
+    background : float
+    mirror : bool
+        Whether the image is mirrored at its edges, again and again; else background lies beyond them.
+    out : float32 [rows, columns]
+    """
+    ny, nx = image.shape
+    zero = np.float32(background)
+    for j in range(out.shape[0]):
+        y = top + j
+        if not mirror and (y < 0 or y >= ny):
+            out[j] = 0.0
+            continue
+        row = image[_mirrored_again(y, ny)]
+        for i in range(out.shape[1]):
+            x = left + i
+            if x < 0 or x >= nx:
+                if not mirror:
+                    out[j, i] = 0.0
+                    continue
+                x = _mirrored_again(x, nx)
+            value = np.float32(row[x])
+            out[j, i] = value - zero if math.isfinite(value) else np.float32(0)
 
 
 @njit(nogil=True, cache=True, inline="always")
