@@ -112,10 +112,15 @@ class Outputs(NamedTuple):
 
 
 class DINOModel(nn.Module):
-    """Backbone and head; parameters are ``{"backbone": ..., "head": ...}``."""
+    """Backbone and head; parameters are ``{"backbone": ..., "head": ...}``.
+
+    ``turns`` is what becomes of a trained one: over how many symmetries of the square, 1 or 8, the vector of a picture
+    is averaged. Training looks at each view as it is.
+    """
 
     backbone: nn.Module
     head: nn.Module
+    turns: int = 1
 
     def __call__(
         self, crops: Sequence[Array], *, train: bool = False

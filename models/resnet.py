@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from vis2img.models.convolution import Conv
 from vis2img.models.layers import Array, GroupNorm, batch_norm
+from vis2img.models.pooling import Part, Pooling, embedding_dim
 
 Norm = Literal["batch", "group"]
 EXPANSION = 4  # output over inner channels of a bottleneck block
@@ -104,6 +105,8 @@ class ResNet(nn.Module):
         Side of the kernel of the first convolution, odd.
     norm : str
         "batch", as published, or "group" (`vis2img.models.layers.GroupNorm`).
+    pooling : tuple of str
+        What the embedding is made of (`vis2img.models.pooling`): "mean", "max", "attention"; none: the mean.
     dtype : dtype
         Of the computation; parameters and running statistics stay float32.
     axis_name : str, optional
@@ -115,13 +118,19 @@ class ResNet(nn.Module):
     bottleneck: bool
     stem: int = 7
     norm: Norm = "batch"
+    pooling: tuple[Part, ...] = ()
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     @property
     def dim(self) -> int:
-        """Channels of the last stage, which is the length of an embedding."""
+        """Channels of the last stage."""
         return WIDTHS[-1] * (EXPANSION if self.bottleneck else 1)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of an embedding."""
+        return embedding_dim(self.pooling, self.dim)
 
     @property
     def n_drops(self) -> int:
@@ -138,7 +147,7 @@ class ResNet(nn.Module):
         masks: Any = None,
         patches: bool = True,
         return_attention: bool = False,
-    ) -> tuple[Float[Array, "batch {self.dim}"], dict[str, Array]]:
+    ) -> tuple[Float[Array, "batch {self.embedding_dim}"], dict[str, Array]]:
         """Embed images.
 
         Parameters
@@ -157,10 +166,10 @@ class ResNet(nn.Module):
         Returns
         -------
         embedding
-            Average of the last feature map.
+            Average of the last feature map, or what ``pooling`` makes of it.
         out : dict
             "stem" and "stage1" ... "stage4" (B, rows, columns, channels) feature maps; "tokens" (B, 1 + rows *
-            columns, D): the embedding, then the last map row-major in y, x, as a ViT orders its tokens; "patches"
+            columns, D): the average, then the last map row-major in y, x, as a ViT orders its tokens; "patches"
             (B, rows * columns, D), the latter alone.
 
         Raises
@@ -175,7 +184,9 @@ class ResNet(nn.Module):
         average = pixels.astype(jnp.float32).mean(axis=1, keepdims=True).astype(x.dtype)
         out["tokens"] = jnp.concatenate([average, pixels], axis=1) if patches else average
         out["patches"] = out["tokens"][:, 1:]
-        return average[:, 0], out
+        if not self.pooling:
+            return average[:, 0], out
+        return Pooling(self.pooling, name="pool")(average[:, 0], pixels), out
 
     def _features(
         self, images: Float[Array, "batch y x channel"], train: bool

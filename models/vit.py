@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Float32
 
 from vis2img.models.layers import Array, LayerNorm, Linear, gelu
+from vis2img.models.pooling import Part, Pooling, embedding_dim
 from vis2img.models.positions import Resizing, resize_positions
 
 # name -> (dim, depth, heads). "micro" is ours, for laptops and demos; the others are DINO's (head width 64).
@@ -150,6 +151,9 @@ class ViT(nn.Module):
         Initial LayerScale; 0 for none.
     mask_token : bool
         Have a learned token that stands for masked patches.
+    pooling : tuple of str
+        What the embedding is made of (`vis2img.models.pooling`): "class", "mean", "max", "attention"; none: the class
+        token.
     remat : bool
         Compute activations of blocks again in the backward pass instead of keeping them: a third more time, a
         fraction of the memory.
@@ -168,8 +172,14 @@ class ViT(nn.Module):
     registers: int = 0
     layer_scale: float = 0.0
     mask_token: bool = False
+    pooling: tuple[Part, ...] = ()
     remat: bool = False
     dtype: Any = jnp.float32
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of an embedding."""
+        return embedding_dim(self.pooling, self.dim)
 
     @property
     def resizing(self) -> Resizing:
@@ -191,7 +201,7 @@ class ViT(nn.Module):
         masks: Bool[Array, "batch patch"] | None = None,
         patches: bool = True,
         return_attention: bool = False,
-    ) -> tuple[Float[Array, "batch {self.dim}"], dict[str, Array]]:
+    ) -> tuple[Float[Array, "batch {self.embedding_dim}"], dict[str, Array]]:
         """Embed images.
 
         Parameters
@@ -211,13 +221,13 @@ class ViT(nn.Module):
 
         Returns
         -------
-        cls_embedding
-            Class token after the final norm.
+        embedding
+            Class token after the final norm, or what ``pooling`` makes of it and of the patches.
         out : dict
             "stem" (B, T, D) tokens with positions, "block00"... (B, T, D) after each block, "tokens" (B, T, D) after
             the final norm, which are the class token, the registers and the patches, row-major in y, x; "patches" (B,
-            N, D), the last of these; "attention" (B, heads, T, T) on request. Without ``patches``, the last block and
-            "tokens" hold the class token only.
+            N, D), the last of these; "attention" (B, heads, T, T) on request. Without ``patches``, and if the
+            embedding needs none, the last block and "tokens" hold the class token only.
 
         Raises
         ------
@@ -229,6 +239,7 @@ class ViT(nn.Module):
 
         x = self._stem(images, masks)  # (B, T, D)
         out = {"stem": x}
+        patches = patches or not {*self.pooling} <= {"class"}
         for i in range(self.depth):
             class_only = not patches and i == self.depth - 1
             x, weights = self._block(i, class_only)(x, None if drop is None else drop[:, 2 * i : 2 * i + 2])
@@ -238,7 +249,9 @@ class ViT(nn.Module):
         out["patches"] = out["tokens"][:, 1 + self.registers :]  # (B, N, D)
         if return_attention and self.depth:
             out["attention"] = weights  # (B, H, T, T)
-        return out["tokens"][:, 0], out
+        if not self.pooling:
+            return out["tokens"][:, 0], out
+        return Pooling(self.pooling, name="pool")(out["tokens"][:, 0], out["patches"]), out
 
     def _block(self, index: int, class_only: bool) -> nn.Module:
         block = nn.remat(Block) if self.remat else Block

@@ -14,6 +14,7 @@ from vis2img.errors import ParameterError
 TRANSFORMERS = ("micro", "tiny", "small", "base")
 RESNETS = ("resnet10", "resnet18", "resnet50")
 PATCHES = (4, 8, 14, 16)
+POOLINGS = ("class", "mean", "max", "attention")
 RESIZINGS = ("dino", "plain", "antialias")
 _WITH_TEACHER = ("dino", "byol")
 _OF_WHOLE_BATCH = ("simclr",)  # the loss of a sample depends on all others, not through averages alone
@@ -55,6 +56,13 @@ class ModelConfig:
     norm: Literal["batch", "group"] | None = None
     """Normalisation of a residual network: batch, or group, which depends on no other picture; default: group for
     resnet10, batch for the published ones."""
+    pooling: tuple[str, ...] = ()
+    """What a vector is made of: class (token of a transformer), mean, max and attention (by a learned query) over the
+    last map, joined in this order; the head is given the same. Default: mean and max for resnet10; for the others the
+    head is given the class token, or the mean, and the vector has the maximum beside it."""
+    turns: int = 1
+    """Symmetries of the square over which vectors are averaged once the network is trained: 1 or 8, by every command
+    that embeds or scores."""
     registers: int = 0
     """Learned tokens beside the patches, which keep maps of attention clean (4 in the paper, for large models)."""
     layer_scale: float = 0.0
@@ -95,6 +103,14 @@ class ModelConfig:
         _check(self, "model", positive=positive, not_negative=("registers", "layer_scale"))
         names = (*TRANSFORMERS, *RESNETS)
         _require(self.variant in names, f"model.variant must be {_one_of(names)}, got {self.variant}")
+        choices = ", ".join(POOLINGS[self.is_resnet :])
+        order = tuple(part for part in POOLINGS if part in self.pooling)
+        fits = self.pooling == order and not (self.is_resnet and "class" in order)
+        _require(
+            fits,
+            f"model.pooling must be of {choices}, each once and in this order, got {self.pooling}",
+        )
+        _require(self.turns in (1, 8), f"model.turns must be 1 or 8, got {self.turns}")
         _require(self.out_dim > 1, f"model.out_dim must be at least 2, got {self.out_dim}")
         _require(0.0 <= self.drop_path < 1.0, f"model.drop_path must be in [0, 1), got {self.drop_path}")
         if self.is_resnet:
@@ -113,6 +129,11 @@ class ModelConfig:
             )
             fits = self.img_size is None or (self.img_size > 0 and self.img_size % self.patch == 0)
             _require(fits, f"model.img_size must be a multiple of model.patch = {self.patch}, got {self.img_size}")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What a vector is made of; none: as the networks had it before there was a choice."""
+        return self.pooling or (("mean", "max") if self.variant == "resnet10" else ())
 
     @property
     def is_resnet(self) -> bool:

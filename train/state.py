@@ -72,10 +72,10 @@ def build_model(
         If the variant or the patch is unknown.
     """
     optim = optim or OptimConfig()
-    dtype = jnp.dtype(config.precision)
+    shared: dict[str, Any] = {"pooling": config.parts, "dtype": jnp.dtype(config.precision)}
     if config.is_resnet:
         chosen = {} if config.norm is None else {"norm": config.norm}
-        backbone: Any = make_resnet(config.variant, axis_name=axis_name, dtype=dtype, **chosen)
+        backbone: Any = make_resnet(config.variant, axis_name=axis_name, **chosen, **shared)
     else:
         backbone = make_vit(
             f"{config.variant}/{config.patch}",
@@ -86,9 +86,9 @@ def build_model(
             layer_scale=config.layer_scale,
             mask_token=optim.ibot > 0.0,
             remat=config.remat,
-            dtype=dtype,
+            **shared,
         )
-    return DINOModel(backbone, _head(config, optim, axis_name))
+    return DINOModel(backbone, _head(config, optim, axis_name), config.turns)
 
 
 def _head(config: ModelConfig, optim: OptimConfig, axis_name: str | None) -> nn.Module:
@@ -142,7 +142,7 @@ def create_state(rng: jax.Array, model: DINOModel, optim: OptimConfig, image_sha
         opt_state=make_optimizer(optim).init(params),
         centre=jnp.zeros((outputs,), jnp.float32),
         patch_centre=jnp.zeros((outputs,), jnp.float32),
-        moment=jnp.zeros((model.backbone.dim, model.backbone.dim), jnp.float32),
+        moment=jnp.zeros(2 * (model.backbone.embedding_dim,), jnp.float32),
         rng=step_rng,
     )
 

@@ -104,7 +104,10 @@ def _told(views: ViewConfig) -> dict[str, Any]:
 
 def _hash(config: TrainConfig, variables: Variables) -> str:
     """Return a name for what a network makes of pictures: its weights, and how it is shown them."""
-    digest = hashlib.sha256(json.dumps([_told(config.data.views), config.model.positions]).encode())
+    shown: list[Any] = [_told(config.data.views), config.model.positions]
+    if config.model.pooling or config.model.turns > 1:  # earlier names stay what they were
+        shown += [config.model.pooling, config.model.turns]
+    digest = hashlib.sha256(json.dumps(shown).encode())
     for leaf in jax.tree.leaves(variables):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()[:16]

@@ -32,7 +32,7 @@ from vis2img.progress import Progress, no_progress
 from vis2img.train.embed.config import EmbedConfig, check_suffix
 from vis2img.train.embed.embedder import Embedder
 from vis2img.train.embed.inputs import PatchChunk, PatchField, expand_inputs, patch_fields, run_patch_angle
-from vis2img.train.embed.patches import embed_images
+from vis2img.train.embed.patches import embed_images, vector_dim
 from vis2img.train.embed.table import EmbeddingTable, merge_embeddings, read_columns, thumbnail, write_embeddings
 
 
@@ -97,7 +97,7 @@ def _embed_inputs(embedder: Embedder, settings: EmbedConfig, progress: Progress)
     count = merge_embeddings(parts, output, metadata, settings.overwrite)
     _remove(parts, folder)
     _tell_missing(output, settings)
-    return EmbedResult(count, len(parts), resumed, 2 * embedder.model.backbone.dim, skipped, told)
+    return EmbedResult(count, len(parts), resumed, vector_dim(embedder.model), skipped, told)
 
 
 def _tell_missing(output: Path, settings: EmbedConfig) -> None:

@@ -18,6 +18,7 @@ from vis2img.draws.field import Field
 from vis2img.errors import ParameterError
 from vis2img.loader.fields import patch_angle
 from vis2img.models.dino_head import DINOModel
+from vis2img.pictures.labels import symmetric_views
 from vis2img.random import EVALUATION_SEED, draw_rng
 from vis2img.views.crops import ViewConfig, cut
 
@@ -117,10 +118,11 @@ def tiles(
 
 
 def embed_images(model: DINOModel, variables: Variables, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Return an embedding of each image: the class token beside the maximum of the patch tokens.
+    """Return a vector of each image: its embedding, averaged over the turns of the network.
 
-    The class token of a network that has seen little is mostly its own initial value; what any one patch
-    token holds is not lost in the maximum. Of a residual network: the mean of its last feature map and its maximum.
+    Where the network says nothing of pooling, the class token beside the maximum of the patch tokens: the class token
+    of a network that has seen little is mostly its own initial value; what any one patch token holds is not lost in the
+    maximum. Of a residual network: the mean of its last feature map and its maximum.
 
     Parameters
     ----------
@@ -135,20 +137,29 @@ def embed_images(model: DINOModel, variables: Variables, images: np.ndarray, bat
 
     Returns
     -------
-    float32 [image, 2 dim]
+    float32 [image, `vector_dim`]
     """
     vectors = []
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
         padded = np.pad(part, [(0, batch_size - len(part))] + [(0, 0)] * 3)
-        vectors.append(np.asarray(_forward(model, variables, padded))[: len(part)])
-    return np.concatenate(vectors) if vectors else np.zeros((0, 2 * model.backbone.dim), np.float32)
+        turns = symmetric_views(padded) if model.turns > 1 else padded[None]
+        each = [np.asarray(_forward(model, variables, view)) for view in turns]
+        vectors.append(np.mean(each, axis=0)[: len(part)] if len(each) > 1 else each[0][: len(part)])
+    return np.concatenate(vectors) if vectors else np.zeros((0, vector_dim(model)), np.float32)
+
+
+def vector_dim(model: DINOModel) -> int:
+    """Length of a vector of :func:`embed_images`."""
+    return (1 if model.backbone.pooling else 2) * model.backbone.embedding_dim
 
 
 def joined_tokens(model: DINOModel, variables: Variables, images: jax.Array) -> jax.Array:
-    """Return the vectors of :func:`embed_images`, float32 [image, 2 dim], inside of what is compiled."""
-    token, out = model.backbone.apply(variables, images)
-    return jnp.concatenate([token, out["patches"].max(axis=1)], axis=1).astype(jnp.float32)
+    """Return the vectors of :func:`embed_images` of images as they are, not turned, inside of what is compiled."""
+    embedding, out = model.backbone.apply(variables, images)
+    if not model.backbone.pooling:
+        embedding = jnp.concatenate([embedding, out["patches"].max(axis=1)], axis=1)
+    return embedding.astype(jnp.float32)
 
 
 _forward = partial(jax.jit, static_argnums=0)(joined_tokens)

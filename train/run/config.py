@@ -77,6 +77,8 @@ class TrainConfig:
             if self.optim.ibot:
                 raise ParameterError(f"optim.ibot hides patches, and model.variant {self.model.variant} has none")
             return
+        if self.optim.ibot and len(self.model.pooling) > 1:
+            raise ParameterError("optim.ibot has one head for vectors and patches: model.pooling must have one part")
         for name in ("global_size", "local_size"):
             if getattr(views, name) % patch:
                 raise ParameterError(

@@ -48,8 +48,8 @@ def from_torch(
     Projection heads and classifiers are left out. The stem of an RGB network is adapted to another number of
     channels (`adapt_stem`). Positions are resized as the code of the file resizes them if the grid of the template is
     another one; what computes at several sizes had better keep the grid of the file, as the published networks do.
-    Positions of timm without one for the class token get zero for it. A mask token, which only training needs, is zero
-    if the file has none.
+    Positions of timm without one for the class token get zero for it. A mask token, which only training needs, and the
+    query of attention pooling are zero if the file has none.
 
     Parameters
     ----------
@@ -82,6 +82,8 @@ def from_torch(
     # (1, D) in DINOv2 and iBOT.
     blank = np.zeros_like(source["cls_token"]) if "cls_token" in source else np.zeros(1, np.float32)
     source["mask_token"] = source.get("mask_token", blank).reshape(1, 1, -1)
+    if "pool.query" in wanted:  # of attention, which others do not have: it starts as the mean
+        source.setdefault("pool.query", np.zeros(wanted["pool.query"][1].shape, np.float32))
     if "pos_embed" in source and "pos_embed" in wanted:
         source |= _with_positions(source, math.isqrt(wanted["pos_embed"][1].shape[1] - 1), backbone.positions)
     variables = {
