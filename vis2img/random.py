@@ -12,7 +12,7 @@ EVALUATION_SEED = 2**31 - 1  # of draws to evaluate on: no training run has it b
 DROPS, MASKS = 0, 1  # folded into the key of a sample by the training step: for drop path, for hidden patches
 
 # Beyond any number of fields and hosts, which stand in the same place.
-_BATCHES, _VISITS, _EPOCHS, _SAMPLES = (number << 32 for number in (1, 2, 3, 4))
+_BATCHES, _VISITS, _EPOCHS, _SAMPLES, _ROUNDS = (number << 32 for number in (1, 2, 3, 4, 5))
 _CHANGES = 1  # behind the number of a batch
 _POINTINGS = 7  # in front of the seed of a simulation
 _ASKAP = 36
@@ -26,6 +26,11 @@ def draw_rng(seed: int, field: int, index: int) -> np.random.Generator:
 def visits_rng(seed: int) -> np.random.Generator:
     """Return the generator of the order in which fields are visited."""
     return _generator(seed, _VISITS)
+
+
+def rounds_rng(seed: int, field: int) -> np.random.Generator:
+    """Return the generator of the order in which the draws of a field come again."""
+    return _generator(seed, _ROUNDS, field)
 
 
 def batch_rng(seed: int, host: int, number: int) -> np.random.Generator:

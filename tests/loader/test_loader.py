@@ -311,3 +311,18 @@ def test_illegal_settings_are_refused(sets, tmp_path: Path, workers) -> None:
         Loader(config((str(tmp_path / "none.ms"),)), seed=0, connection=workers)
     with pytest.raises(OutputError, match="cannot keep draws"):
         Loader(config(sets, shared=str(tmp_path / "none")), connection=workers)
+
+
+def test_draws_from_disk_give_the_batches_of_those_imaged(sets, workers, tmp_path: Path) -> None:
+    repeating = config(sets, draws_total=3, refresh_every=1)
+    cached = replace(repeating, draw_cache=str(tmp_path / "draws"))
+    with Loader(repeating, 1, connection=workers) as loader:
+        wanted = [loader.next_batch() for _ in range(9)]
+    for _ in range(2):  # cold, and warm
+        with Loader(cached, 1, connection=workers) as loader:
+            assert all(same(loader.next_batch(), batch) for batch in wanted)
+    assert len(list((tmp_path / "draws").rglob("*.npz"))) == 6
+    assert len(np.unique(np.concatenate([batch.draw_index for batch in wanted]))) == 3
+    for total, words in ((1, "at least draws_per_field"), (3, "on each of 2 hosts")):
+        with pytest.raises(ParameterError, match=words):
+            Loader(config(sets, draws_total=total), 1, connection=workers, hosts=2)

@@ -40,3 +40,20 @@ def test_hosts_take_every_draw_between_them_and_none_twice() -> None:
         together = [draw for share in shares for draw in share]
         assert len(set(together)) == 300
         assert set(first(whole, 250)) <= set(together)
+
+
+def test_a_total_of_draws_comes_round_and_round_in_other_orders_and_none_is_held_twice() -> None:
+    for weights, at_once, total, hosts in (([1.0, 2.0], 4, 9, 1), ([1.0, 2.0, 1.0], 2, 9, 1), ([1.0], 4, 12, 2)):
+        schedules = [Schedule(weights, 3, at_once, Share(2, 4, host, hosts), total) for host in range(hosts)]
+        shares = [first(schedule, 400) for schedule in schedules]
+        for share, schedule in zip(shares, schedules, strict=True):
+            assert first(schedule, 50, start=77) == share[77:127]
+            of_field = [index for field, index in share if field == 0]
+            assert all(len(set(of_field[i : i + 3])) == 3 for i in range(len(of_field) - 3))
+        together = [draw for draws in zip(*shares, strict=True) for draw in draws]
+        of_field = [index for field, index in together if field == 0]
+        rounds = [tuple(of_field[i : i + total]) for i in range(0, len(of_field) - total, total)]
+        assert all(sorted(each) == list(range(total)) for each in rounds)
+        assert rounds[0] == tuple(range(total)) and len(set(rounds)) == len(rounds)
+    few = first(Schedule([1.0], 3, 4, Share(1, 0), 4), 12)  # too few to be mixed
+    assert [index for _, index in few] == [0, 1, 2, 3] * 3

@@ -59,6 +59,8 @@ def absolute(config: TrainConfig) -> TrainConfig:
         return tuple(str(Path(path).absolute()) for path in paths)
 
     data = replace(config.data, ms=whole(config.data.ms), cutouts=whole(config.data.cutouts))
+    if data.draw_cache is not None:
+        data = replace(data, draw_cache=str(Path(data.draw_cache).absolute()))
     weights = config.model.weights and str(Path(config.model.weights).absolute())
     return replace(config, data=data, model=replace(config.model, weights=weights))
 

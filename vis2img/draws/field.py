@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -49,11 +50,19 @@ class Field(Protocol):
         """
 
 
-def make_draw(field: Field, seed: int, number: int, index: int, nthreads: int = 1) -> Draw:
+def make_draw(
+    field: Field,
+    seed: int,
+    number: int,
+    index: int,
+    nthreads: int = 1,
+    image: Callable[[Field, ImagingParams, int], Draw] | None = None,
+) -> Draw:
     """Make draw ``index`` of ``field``, which is ``number`` among the fields of a run with ``seed``.
 
     Parameters that leave no visibility with weight (a part of the band that is all flagged), nothing but zeros or fewer
-    channels than sub-bands are drawn again.
+    channels than sub-bands are drawn again. ``image`` takes the place of :meth:`Field.draw`, as
+    :meth:`vis2img.draws.cache.DrawCache.draw` does, and gives the same.
 
     Raises
     ------
@@ -65,7 +74,8 @@ def make_draw(field: Field, seed: int, number: int, index: int, nthreads: int = 
     rng = draw_rng(seed, number, index)
     for attempt in range(_ATTEMPTS):
         try:
-            draw = field.draw(field.prior.draw(rng), nthreads)
+            params = field.prior.draw(rng)
+            draw = image(field, params, nthreads) if image else field.draw(params, nthreads)
             return replace(draw, field=number, index=index)
         except EmptyImageError as error:
             if attempt == _ATTEMPTS - 1:

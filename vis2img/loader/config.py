@@ -16,7 +16,17 @@ from vis2img.views.crops import ViewConfig
 from vis2img.views.pixel_changes import CutoutAugment
 
 Mode = Literal["sync", "async"]
-ENGINE_KEYS = ("workers", "scheduler", "worker_memory", "dashboard", "prefetch", "cutters", "shared")
+ENGINE_KEYS = (
+    "workers",
+    "scheduler",
+    "worker_memory",
+    "dashboard",
+    "prefetch",
+    "cutters",
+    "shared",
+    "draw_cache",
+    "draw_cache_size",
+)
 """What may differ between a run and the same run resumed: none of it changes a batch of the synchronous mode."""
 
 
@@ -91,11 +101,23 @@ class PoolConfig:
     """Batches after which the oldest draw is replaced in synchronous mode; 0: never."""
     mode: Mode = "async"
     """async: draws enter as soon as they are ready; sync: at fixed batches, so that a run replays."""
+    draws_total: int = 0
+    """Different draws of each field, after which they come again in another order; 0: without end. With draw_cache,
+    later rounds are read from disk."""
+    draw_cache: str | None = None
+    """Folder in which draws are kept, for this run and others: what was imaged once is read. Default: none is kept."""
+    draw_cache_size: Memory = 20e9
+    """Bytes that draw_cache may take; beyond, the draws that were not used for longest are deleted."""
     shared: str | None = None
     """Folder through which workers of this machine hand draws over; default: /dev/shm, which is memory."""
 
     def __post_init__(self) -> None:
-        _at_least(self, draws_per_field=2, fields_at_once=1, refresh_every=0, draw_memory=1e6)
+        _at_least(self, draws_per_field=2, fields_at_once=1, refresh_every=0, draw_memory=1e6, draw_cache_size=1e6)
+        if self.draws_total and self.draws_total < self.draws_per_field:
+            raise ParameterError(
+                f"draws_total = {self.draws_total} must be 0 (without end) or at least draws_per_field = "
+                f"{self.draws_per_field}"
+            )
         _one_of(self, mode=("sync", "async"))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,8 +17,10 @@ import numpy as np
 
 from vis2img.cluster.engine import Connection, connect
 from vis2img.coordinates import sky_position
+from vis2img.draws.cache import DrawCache, check_cache
 from vis2img.draws.draw import Draw
 from vis2img.draws.field import Field
+from vis2img.errors import ParameterError
 from vis2img.loader.batches import Batch, Share, Source
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import open_fields
@@ -89,8 +92,16 @@ class DrawSource(Source):
         # Draws that are all alike need not be made twice.
         varies = any(field.prior.varies for field in self.fields)
         per_field = config.draws_per_field if varies else 1
-        schedule = Schedule(self.located.weights, per_field, config.fields_at_once, share)
+        total = config.draws_total if varies else 0
+        if 0 < total < per_field * share.hosts:
+            raise ParameterError(
+                f"draws_total = {total} is less than draws_per_field = {per_field} on each of {share.hosts} hosts"
+            )
+        schedule = Schedule(self.located.weights, per_field, config.fields_at_once, share, total)
+        all_there = total == per_field * share.hosts and not schedule.visits
         self._refreshes = (varies or schedule.visits) and (config.mode == "async" or config.refresh_every > 0)
+        self._refreshes = self._refreshes and not all_there
+        cache = self._cache(varies)
         self._weighted = not schedule.visits  # the pool holds fields that are visited in proportion already
         self._maps: WeakKeyDictionary[Draw, WeightMap] = WeakKeyDictionary()
 
@@ -101,11 +112,20 @@ class DrawSource(Source):
             room = schedule.capacity + 2 * len(client.nthreads()) + _SPARE_DRAWS
             self._shared = SharedFolder(room * _largest_draw(self.fields), config.shared)
             self._stack = stack.pop_all()
-        requests = DrawRequests(client, self.fields, share.seed, self._shared, config.engine.threads)
+        requests = DrawRequests(client, self.fields, share.seed, self._shared, config.engine.threads, cache)
         in_order = config.mode == "sync"
         self.pool = DrawPool(requests, schedule, state=state, in_order=in_order, refreshes=self._refreshes)
         lost = {i: field.why for i, field in enumerate(self.fields) if isinstance(field, LostField)}
         self.pool.failed = {**lost, **self.pool.failed}
+
+    def _cache(self, varies: bool) -> DrawCache | None:
+        """Return where draws are kept on disk, if they are."""
+        if self.config.draw_cache is None:
+            return None
+        folder, limit = str(Path(self.config.draw_cache).absolute()), self.config.draw_cache_size
+        each = self.config.draws_total or self.config.draws_per_field if varies else 1
+        check_cache(folder, limit, sum(_largest_draw([field]) for field in self.fields) * each)
+        return DrawCache(folder, limit)
 
     def prepare(self) -> None:
         """Wait until the pool is full; see :meth:`Source.prepare`."""

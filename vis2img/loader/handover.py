@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 
 from vis2img.cluster.scratch import ScratchFolder, sweep
+from vis2img.draws.cache import DrawCache
 from vis2img.draws.draw import Draw
 from vis2img.draws.field import Field, make_draw
 from vis2img.errors import OutputError
@@ -42,11 +43,20 @@ class Delivery:
     bytes_read: int
 
 
-def deliver(field: Field, seed: int, number: int, index: int, nthreads: int, folder: str, key: str) -> Delivery:
-    """Make a draw on a worker and leave its pixels in the shared folder, or else send them."""
+def deliver(
+    field: Field,
+    seed: int,
+    number: int,
+    index: int,
+    nthreads: int,
+    folder: str,
+    key: str,
+    cache: DrawCache | None = None,
+) -> Delivery:
+    """Make a draw on a worker, or read it, and leave its pixels in the shared folder, or else send them."""
     process = psutil.Process()
     start, before = time.perf_counter(), _bytes_read(process)
-    draw = make_draw(field, seed, number, index, nthreads)
+    draw = make_draw(field, seed, number, index, nthreads, cache.draw if cache else None)
     name = f"{number}-{index}.npy"
     left = leave(folder, key, name, draw.data)
     return Delivery(

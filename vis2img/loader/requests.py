@@ -13,6 +13,7 @@ from typing import Any
 
 from distributed import KilledWorker
 
+from vis2img.draws.cache import DrawCache
 from vis2img.draws.field import Field
 from vis2img.errors import MeasurementSetError, NotEnoughMemoryError, ParameterError, Vis2imgError
 from vis2img.loader.handover import Delivery, SharedFolder, deliver
@@ -50,6 +51,8 @@ class DrawRequests:
         Where workers of this machine leave draws.
     nthreads : int
         Threads of a draw.
+    cache : DrawCache, optional
+        Where draws are kept on disk.
 
     Attributes
     ----------
@@ -57,9 +60,17 @@ class DrawRequests:
         Draws that were asked for again, as their worker died or had no memory, besides those that Dask repeats.
     """
 
-    def __init__(self, client: Any, fields: list[Field], seed: int, shared: SharedFolder, nthreads: int = 1) -> None:
+    def __init__(
+        self,
+        client: Any,
+        fields: list[Field],
+        seed: int,
+        shared: SharedFolder,
+        nthreads: int = 1,
+        cache: DrawCache | None = None,
+    ) -> None:
         self.client, self.fields = client, fields
-        self._seed, self._shared, self._nthreads = seed, shared, nthreads
+        self._seed, self._shared, self._nthreads, self._cache = seed, shared, nthreads, cache
         self.repeated = 0
         self._pending: deque[Request] = deque()
         self._news, self._stopped = threading.Event(), False
@@ -74,7 +85,16 @@ class DrawRequests:
 
     def _submit(self, field: int, index: int) -> Any:
         shared = self._shared
-        arguments = self.fields[field], self._seed, field, index, self._nthreads, str(shared.path), shared.key
+        arguments = (
+            self.fields[field],
+            self._seed,
+            field,
+            index,
+            self._nthreads,
+            str(shared.path),
+            shared.key,
+            self._cache,
+        )
         future = self.client.submit(deliver, *arguments, pure=False)
         future.add_done_callback(lambda _: self._news.set())
         return future
