@@ -49,6 +49,8 @@ class PatchChunk:
     index : int64 [n]
         Which tile, row of the positions, or row of the file.
     names : tuple of str
+    brightness : float64 [n, 3]
+        Peak in Jy/beam and flux in Jy, NaN where unknown, and peak over noise: :mod:`vis2img.views.brightness`.
     params : str
         JSON: imaging parameters; of images that do not tell them, pixel size, beam and frequency of the header.
     """
@@ -57,6 +59,7 @@ class PatchChunk:
     position: np.ndarray
     index: np.ndarray
     names: tuple[str, ...]
+    brightness: np.ndarray
     params: str
 
 
@@ -223,7 +226,7 @@ def _cut(
         if len(patches.rows):
             index = some[patches.rows]
             names = tuple(places.names[i] for i in index)
-            yield PatchChunk(patches.images, patches.position, index, names, params)
+            yield PatchChunk(patches.images, patches.position, index, names, patches.brightness, params)
 
 
 def _cutouts(path: str, config: LoaderConfig, settings: EmbedConfig) -> Iterator[PatchChunk]:
@@ -235,5 +238,7 @@ def _cutouts(path: str, config: LoaderConfig, settings: EmbedConfig) -> Iterator
     params = json.dumps({"crop_npix": crop})
     for start in range(0, len(raw), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(raw)))
-        images = network_images(raw, config.views, crop, rows, config.planes)
-        yield PatchChunk(images, position[rows], rows, tuple(raw.names[i] for i in rows), params)
+        images, snr = network_images(raw, config.views, crop, rows, config.planes)
+        # Which unit a file of pictures has is not known.
+        brightness = np.stack([np.full(len(rows), np.nan), np.full(len(rows), np.nan), snr], axis=1)
+        yield PatchChunk(images, position[rows], rows, tuple(raw.names[i] for i in rows), brightness, params)

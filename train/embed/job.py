@@ -34,6 +34,7 @@ from vis2img.train.embed.embedder import Embedder
 from vis2img.train.embed.inputs import PatchChunk, PatchField, expand_inputs, patch_fields, run_patch_angle
 from vis2img.train.embed.patches import embed_images, vector_dim
 from vis2img.train.embed.table import EmbeddingTable, merge_embeddings, read_columns, thumbnail, write_embeddings
+from vis2img.views.brightness import NUMBERS
 
 
 @dataclass(frozen=True)
@@ -151,11 +152,12 @@ def embed_field(patches: PatchField, embedder: Embedder, settings: EmbedConfig) 
     Vis2imgError
         If it has none, or cannot be read.
     """
+    shown = embedder.config.data.views.stretch.shown if settings.thumbnails else None
     vectors: list[np.ndarray] = []
     columns: dict[str, list[np.ndarray]] = {}
     for chunk in patches.chunks():
         vectors.append(embed_images(embedder.model, embedder.variables, chunk.images, settings.batch_size))
-        for name, values in _columns(chunk, patches, settings.thumbnails).items():
+        for name, values in _columns(chunk, patches, shown).items():
             columns.setdefault(name, []).append(values)
     if not vectors:
         raise Vis2imgError(
@@ -165,7 +167,7 @@ def embed_field(patches: PatchField, embedder: Embedder, settings: EmbedConfig) 
     return EmbeddingTable(np.concatenate(vectors), joined, embedder.metadata)
 
 
-def _columns(chunk: PatchChunk, patches: PatchField, thumbnails: bool) -> dict[str, np.ndarray]:
+def _columns(chunk: PatchChunk, patches: PatchField, shown: tuple[float, float] | None) -> dict[str, np.ndarray]:
     n = len(chunk.images)
     columns: dict[str, np.ndarray] = {
         "ra_deg": np.degrees(chunk.position[:, 0]),
@@ -173,10 +175,11 @@ def _columns(chunk: PatchChunk, patches: PatchField, thumbnails: bool) -> dict[s
         "field": np.full(n, patches.name, object),
         "source": np.full(n, patches.source, object),
         "index": chunk.index.astype(np.int64),
+        **dict(zip(NUMBERS, chunk.brightness.T, strict=True)),
         "params": np.full(n, chunk.params, object),
     }
-    if thumbnails:
-        columns["thumbnail"] = np.array([thumbnail(image) for image in chunk.images], object)
+    if shown is not None:
+        columns["thumbnail"] = np.array([thumbnail(image, shown) for image in chunk.images], object)
     return {**columns, "name": np.array(chunk.names, object)}
 
 

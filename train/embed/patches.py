@@ -20,6 +20,7 @@ from vis2img.loader.fields import patch_angle
 from vis2img.models.dino_head import DINOModel
 from vis2img.pictures.labels import symmetric_views
 from vis2img.random import EVALUATION_SEED, draw_rng
+from vis2img.views.brightness import NUMBERS, patch_brightness
 from vis2img.views.crops import ViewConfig, cut
 
 Variables = Mapping[str, Any]  # a tree of arrays
@@ -37,11 +38,14 @@ class Patches:
         RA and Dec of the centres in rad.
     rows : int64 [patch]
         Which of the positions these are; the others lie too near the edge of the field.
+    brightness : float64 [patch, 3]
+        Peak in Jy/beam, flux in Jy, and peak over noise: :mod:`vis2img.views.brightness`.
     """
 
     images: np.ndarray
     position: np.ndarray
     rows: np.ndarray
+    brightness: np.ndarray
 
 
 def evaluation_draw(source: Field, *, varied: int | None = None) -> Draw:
@@ -59,7 +63,7 @@ def cut_around(draw: Draw, side: float, views: ViewConfig, position: np.ndarray)
     """Cut patches of ``side`` rad around ``position`` [patch, 2] (RA, Dec in rad) from ``draw``."""
     position = np.asarray(position, dtype=np.float64).reshape(-1, 2)
     lmn = direction_cosines(position[:, 0], position[:, 1], draw.phase_centre, draw.turn)
-    images, rows = [], []
+    images, brightness, rows = [], [], []
     for i, (l, m, n) in enumerate(lmn):
         if n <= 0:
             continue
@@ -67,10 +71,12 @@ def cut_around(draw: Draw, side: float, views: ViewConfig, position: np.ndarray)
             images.append(cut(draw, float(l), float(m), side, views.global_size, views.stretches))
         except ParameterError:
             continue
+        brightness.append(patch_brightness(draw, float(l), float(m), side))
         rows.append(i)
     empty = np.zeros((0, views.global_size, views.global_size, len(draw.data) * len(views.stretches)), np.float32)
     index = np.array(rows, dtype=np.int64)
-    return Patches(np.stack(images) if images else empty, position[index], index)
+    numbers = np.array(brightness).reshape(-1, len(NUMBERS))
+    return Patches(np.stack(images) if images else empty, position[index], index, numbers)
 
 
 def grid_positions(draw: Draw, source: Field, views: ViewConfig, overlap: float = 0.0) -> np.ndarray:

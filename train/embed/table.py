@@ -1,7 +1,8 @@
 """Tables of embeddings as Parquet files: a vector for each patch, with where it is, what it is of and how it was made.
 
 Columns: ``vector`` (fixed_size_list<float32>[dim]), ``ra_deg``, ``dec_deg``, ``field``, ``source``, ``index``,
-``params`` (JSON), ``thumbnail`` (PNG, may be absent) and ``name``; run, step, role, network (a hash of weights and
+``peak``, ``flux`` and ``snr`` (:mod:`vis2img.views.brightness`; units in the metadata of the columns), ``params``
+(JSON), ``thumbnail`` (PNG, may be absent) and ``name``; run, step, role, network (a hash of weights and
 views) and version are in the key-value metadata of the file. pandas, polars, DuckDB and TOPCAT read it as it is.
 """
 
@@ -25,6 +26,7 @@ from vis2img.train.embed.config import SUFFIX, check_suffix
 from vis2img.views.stretch import Stretch
 
 THUMBNAIL_SIZE = 48  # pixels
+UNITS = {"ra_deg": "deg", "dec_deg": "deg", "peak": "Jy/beam", "flux": "Jy", "snr": ""}
 _NO_METADATA = ("ARROW:schema", "pandas")  # what libraries keep for themselves
 _ROW_GROUP = 8192  # rows
 _DEGREES, _TEXTS = ("ra_deg", "dec_deg"), ("field", "source", "params", "name")
@@ -222,7 +224,12 @@ def _to_arrow(table: EmbeddingTable) -> pa.Table:
         # An empty column of objects has no type to be inferred.
         kind = pa.binary() if name == "thumbnail" else pa.string() if values.dtype.kind in "UO" else None
         arrays[name] = pa.array(native(values), kind)
-    return pa.table(arrays).replace_schema_metadata(table.metadata)
+    fields = [pa.field(name, array.type, metadata=_unit(name)) for name, array in arrays.items()]
+    return pa.table(list(arrays.values()), pa.schema(fields, metadata=table.metadata))
+
+
+def _unit(name: str) -> dict[str, str] | None:
+    return {"unit": UNITS[name]} if name in UNITS else None
 
 
 def _files(path: Path) -> list[Path]:

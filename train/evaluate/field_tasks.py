@@ -36,6 +36,7 @@ from vis2img.train.evaluate.simulated import (
 )
 from vis2img.train.evaluate.transfer import Transfer, TransferToOthers
 from vis2img.train.run.config import TrainConfig
+from vis2img.views.brightness import log_brightness
 
 Encode = Callable[[np.ndarray], np.ndarray]  # images [n, y, x, channel] to vectors [n, dim]
 AS_LEARNT = "as learnt"  # tested on other sources, imaged as the training ones: what a transfer is compared with
@@ -135,10 +136,16 @@ class FieldTasks:
                 yield from transfer.run(replace(train, inputs=first), tests, seeds)
 
     def _regression(self, tiles: TilePatches, encode: Encode, folds: int, seeds: Sequence[int]) -> Pairs:
-        vectors = encode(tiles.images)
-        yield from Regression("compact sources", folds).run(Samples(vectors, tiles.compact, tiles.field), seeds=seeds)
+        """Yield errors of two numbers from vectors, from brightness beside them, and from brightness alone."""
+        vectors, numbers = encode(tiles.images), log_brightness(tiles.brightness)
         flux = np.where(tiles.flux > 0, tiles.flux, np.nan)
-        yield from Regression("flux", folds, log=True).run(Samples(vectors, flux, tiles.field), seeds=seeds)
+        targets = (("compact sources", tiles.compact, False), ("flux", flux, True))
+        for target, values, log in targets:
+            yield from Regression(target, folds, log=log).run(Samples(vectors, values, tiles.field), seeds=seeds)
+            # k-NN would not see three numbers among hundreds.
+            for name, inputs in (("with", np.hstack([vectors, numbers])), ("from", numbers)):
+                task = Regression(f"{target} {name} brightness", folds, log=log, methods=("ridge",))
+                yield from task.run(Samples(inputs, values, tiles.field), seeds=seeds)
 
 
 @dataclass(frozen=True, eq=False)

@@ -70,11 +70,14 @@ class Regression:
         Parts of a cross-validation, each predicted once by what was fitted to the others.
     log : bool
         Predict, and measure errors in, log10 of the target (dex). The measures of redshift are of z itself.
+    methods : tuple of str
+        Of "ridge" and "k-NN".
     """
 
     target: str
     folds: int = 5
     log: bool = False
+    methods: tuple[str, ...] = tuple(FITS)
 
     def run(self, train: Samples, test: Samples | None = None, seeds: Sequence[int] = range(5)) -> Pairs:
         """Yield errors under the settings "TARGET, ridge" and "TARGET, k-NN".
@@ -89,14 +92,14 @@ class Regression:
         if not len(train) or (test is not None and not len(test)):
             raise ParameterError(f"no {'training' if not len(train) else 'test'} sample has a value of {self.target}")
         if test is not None:
-            for method, fit in FITS.items():
-                yield from self._errors(method, seeds[0], test.label, fit(train)(test.inputs))
+            for method in self.methods:
+                yield from self._errors(method, seeds[0], test.label, FITS[method](train)(test.inputs))
             return
 
         for seed in seeds:
             fold = validation_folds(np.zeros(len(train)), train.group, self.folds, seed)
-            for method, fit in FITS.items():
-                predicted = np.empty_like(train.label)
+            for method in self.methods:
+                predicted, fit = np.empty_like(train.label), FITS[method]
                 for i in range(self.folds):
                     predicted[fold == i] = fit(train.take(fold != i))(train.inputs[fold == i])
                 yield from self._errors(method, seed, train.label, predicted)

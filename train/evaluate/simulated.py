@@ -90,12 +90,15 @@ class TilePatches:
         Number of compact catalogued sources above five times the noise of the image.
     flux : float64 [patch]
         Total flux of all catalogued sources, Jy.
+    brightness : float64 [patch, 3]
+        What the image tells without a network: :mod:`vis2img.views.brightness`.
     """
 
     images: np.ndarray
     field: np.ndarray
     compact: np.ndarray
     flux: np.ndarray
+    brightness: np.ndarray
 
 
 def ways_of(names: Sequence[str]) -> dict[str, str | dict[str, object]]:
@@ -241,7 +244,11 @@ def _tiles_of(config: TrainConfig, source: Field, truth: Truth, field: int, draw
     half = patch_angle(source, views) / 2
     inside = (np.abs(places[None] - centres[:, None]) <= half).all(axis=2)  # [patch, source]
     return TilePatches(
-        patches.images, np.full(len(centres), field), inside @ bright.astype(int), inside @ catalogue[:, 2]
+        patches.images,
+        np.full(len(centres), field),
+        inside @ bright.astype(int),
+        inside @ catalogue[:, 2],
+        patches.brightness,
     )
 
 

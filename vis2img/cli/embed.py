@@ -31,8 +31,8 @@ class EmbedCommand(EmbedConfig):
 
     Inputs are measurement sets, averaged data (vis2img average), FITS images or folders of them, which are
     tiled, and .npz files of cutouts (images [n, y, x]), a patch each. Columns: vector (float32 [dim]),
-    ra_deg, dec_deg, field, source, index, params (JSON), thumbnail (PNG), name. A command that was
-    interrupted goes on with the fields that are missing.
+    ra_deg, dec_deg, field, source, index, peak (Jy/beam), flux (Jy, above 3 sigma), snr (peak over noise),
+    params (JSON), thumbnail (PNG), name. A command that was interrupted goes on with the fields that are missing.
     """
 
     run: tyro.conf.Positional[Path]

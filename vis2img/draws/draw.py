@@ -6,12 +6,14 @@ are cut from them (``docs/decisions/0002-image-the-field-crop-the-views.md``).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vis2img.draws.peaks import find_peaks, usable_cells
+from vis2img.imaging.beam import beam_solid_angle
 from vis2img.imaging.params import ImagingParams
 
 
@@ -48,6 +50,8 @@ class Draw:
     field: int = 0
     index: int = 0
     """Which field of the loader, which draw of it."""
+    beam_area: float = math.nan
+    """Solid angle of the beam of the first channel, sr; NaN where it is not known."""
 
     @classmethod
     def of_images(
@@ -58,11 +62,16 @@ class Draw:
         noise: np.ndarray,
         channels: tuple[Channel, ...],
         turn: float = 0.0,
+        beam: tuple[float, ...] | None = None,
     ) -> Draw:
-        """Return the draw of images [channel, y, x], with their peaks and where they can be used."""
+        """Return the draw of images [channel, y, x], with their peaks and where they can be used.
+
+        ``beam`` is major and minor axis of the first, FWHM in rad.
+        """
         peaks = find_peaks(data[0], float(noise[0]), params)
         usable = usable_cells(data, params.pixsize)
-        return cls(data, params, phase_centre, noise, channels, peaks, usable, turn)
+        area = math.nan if beam is None else beam_solid_angle(beam[0], beam[1]) or math.nan
+        return cls(data, params, phase_centre, noise, channels, peaks, usable, turn, beam_area=area)
 
     def record(self) -> dict[str, Any]:
         """Return what travels with a view: field, draw index and imaging parameters."""

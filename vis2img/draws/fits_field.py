@@ -96,7 +96,9 @@ class FitsField:
         channel = Channel("I", (0.0, 1.0), math.nan if self.image.freq is None else self.image.freq)
         noises = np.array([noise])
         image = self.image
-        return Draw.of_images(data[np.newaxis], _params(image), image.phase_centre, noises, (channel,), turn=image.turn)
+        return Draw.of_images(
+            data[np.newaxis], _params(image), image.phase_centre, noises, (channel,), turn=image.turn, beam=image.beam
+        )
 
 
 def _params(image: SkyImage) -> ImagingParams:

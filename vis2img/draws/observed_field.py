@@ -98,7 +98,8 @@ class ObservedField:
                 channels.append(Channel(stokes, _fractions(every, band), image.freq[0]))
 
         stack = np.stack([image.data for image in images]) if len(images) > 1 else images[0].data[np.newaxis]
-        return Draw.of_images(stack, params, images[0].phase_centre, np.array(noise), tuple(channels))
+        centre, beam = images[0].phase_centre, images[0].beam
+        return Draw.of_images(stack, params, centre, np.array(noise), tuple(channels), beam=beam)
 
 
 def _within(parts: list[Visibilities], stokes: str, band: np.ndarray) -> list[Visibilities]:

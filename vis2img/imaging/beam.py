@@ -34,6 +34,11 @@ _COARSE = 0.02  # turns over a cell at the edge of the patch; the PSF is then ri
 Beam = tuple[float, float, float]
 
 
+def beam_solid_angle(major: float, minor: float) -> float:
+    """Return the solid angle in sr of a Gaussian beam, of FWHM in rad: 2 pi sigma_major sigma_minor."""
+    return 2 * math.pi * major * minor / FWHM_OF_SIGMA**2
+
+
 def fit_beam(cells: Float64[np.ndarray, "y x"], first: int, cell: tuple[float, float]) -> Beam | None:
     """Return (major, minor, position angle north through east) in rad, FWHM, of the fitted Gaussian.
 

@@ -14,7 +14,7 @@ import numpy as np
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.pictures.classes import UNKNOWN, confidence, labels_of
 from vis2img.pictures.cutouts import RawCutouts
-from vis2img.pictures.cutting import Square, cut_picture, one_picture
+from vis2img.pictures.cutting import Pictures, Square, cut_picture, one_picture
 from vis2img.pictures.formats import read_raw
 from vis2img.views.crops import TURNS, ViewConfig, turned
 
@@ -132,7 +132,7 @@ def read_labelled(
     if not len(rows):
         raise Vis2imgError(f"{raw.path}: no cutout is left with a label of {label!r}")
     return LabelledImages(
-        images=network_images(raw, views, crop, rows, planes),
+        images=network_images(raw, views, crop, rows, planes)[0],
         label=labels[rows],
         label_names=names,
         position=raw.position[rows],
@@ -145,8 +145,8 @@ def read_labelled(
 
 def network_images(
     raw: RawCutouts, views: ViewConfig, crop: int | None, rows: Sequence[int] | np.ndarray, planes: int = 1
-) -> np.ndarray:
-    """Return cutouts ``rows`` as the network sees them, float32 [row, size, size, channel].
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return cutouts ``rows`` as the network sees them, float32 [row, size, size, channel], and peak over noise [row].
 
     Raises
     ------
@@ -154,14 +154,27 @@ def network_images(
         If a picture is smaller than ``crop``, or holds no finite pixel; the message names it.
     """
     views_of = np.empty((len(rows), views.global_size, views.global_size, len(views.stretches)), np.float32)
+    snr = np.empty(len(rows))
     for i, row in enumerate(rows):
         image = np.asarray(raw.images[row])
         side = min(image.shape) if crop is None else crop
         if not _LEAST <= side <= min(image.shape):
             shape = "{} x {}".format(*image.shape[::-1])
             raise Vis2imgError(f"{raw.rows[row]}: {shape} pixels, of which {side} a side cannot be cut")
-        cut_picture(one_picture(image, raw.rows[row]), 0, Square(0.0, 0.0, float(side)), views_of[i], views.stretches)
-    return np.repeat(views_of, planes, axis=-1)
+        picture = one_picture(image, raw.rows[row])
+        cut_picture(picture, 0, Square(0.0, 0.0, float(side)), views_of[i], views.stretches)
+        snr[i] = _peak_over_noise(picture, side)
+    return np.repeat(views_of, planes, axis=-1), snr
+
+
+def _peak_over_noise(picture: Pictures, side: int) -> float:
+    """Return the brightest pixel of the middle of one picture above its background, over its noise; 0 if blank."""
+    ny, nx = picture.images[0].shape
+    y, x = (ny - side) // 2, (nx - side) // 2
+    middle = picture.images[0][y : y + side, x : x + side]
+    peak = middle.max() if middle.dtype.kind != "f" else np.nan_to_num(middle, nan=-np.inf, posinf=-np.inf).max()
+    above = float(peak) - float(picture.background[0])
+    return above / float(picture.noise[0]) if np.isfinite(above) else 0.0
 
 
 def symmetric_views(images: np.ndarray) -> np.ndarray:

@@ -119,7 +119,7 @@ def cut(
         If the square reaches beyond the image.
     """
     count, ny, nx = draw.data.shape
-    left, lower, width = _square(draw, l, m, side)
+    left, lower, width = square_of(draw, l, m, side)
     if not _inside(draw, left, lower, width):
         x, y = left + width / 2 - 0.5, lower + width / 2 - 0.5
         raise ParameterError(f"the patch at pixel ({x:.1f}, {y:.1f}) reaches beyond the {nx} x {ny} image")
@@ -137,7 +137,7 @@ def cut(
 
 def fits(draw: Draw, l: float, m: float, side: float) -> bool:
     """Return whether a square, as :func:`cut` takes it, lies within the image."""
-    return _inside(draw, *_square(draw, l, m, side))
+    return _inside(draw, *square_of(draw, l, m, side))
 
 
 def _inside(draw: Draw, left: float, lower: float, width: float) -> bool:
@@ -145,7 +145,7 @@ def _inside(draw: Draw, left: float, lower: float, width: float) -> bool:
     return bool(min(left, lower) >= -1e-6 and left + width <= nx + 1e-6 and lower + width <= ny + 1e-6)
 
 
-def _square(draw: Draw, l: float, m: float, side: float) -> tuple[float, float, float]:
+def square_of(draw: Draw, l: float, m: float, side: float) -> tuple[float, float, float]:
     """Return left and lower edge and width of a square in pixels of the draw."""
     ny, nx = draw.data.shape[1:]
     pixsize = draw.params.pixsize

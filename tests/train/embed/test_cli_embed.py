@@ -32,6 +32,7 @@ from vis2img.train.embed.table import read_embeddings
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.run import train
 from vis2img.units import format_angle
+from vis2img.views.brightness import NUMBERS
 from vis2img.views.crops import ViewConfig
 
 SKY = ((1.0, 1e-3, -2e-3), (0.5, -2e-3, 1e-3), (0.3, 2e-3, 2e-3))
@@ -138,6 +139,10 @@ def test_a_fits_image_of_the_same_data_gives_the_same_vectors(run: Run, embed: C
     spread = np.linalg.norm(first[0] - first[1])
     assert np.linalg.norm(first - second, axis=1).max() < 0.02 * spread
     assert json.loads(found.columns["params"][3])["robust"] == 0.0
+    for name in NUMBERS:
+        values = found.columns[name]
+        assert (values > 0).all()
+        np.testing.assert_allclose(values[:3], values[3:], rtol=0.01)
 
 
 @pytest.mark.filterwarnings("ignore::astropy.wcs.FITSFixedWarning")

@@ -53,6 +53,9 @@ def test_other_tools_see_lists_of_fixed_length_and_the_metadata(tmp_path: Path) 
     assert schema.field("vector").type == pa.list_(pa.float32(), 3)
     assert schema.field("thumbnail").type == pa.binary() and schema.field("field").type == pa.string()
     assert pq.ParquetFile(path).metadata.metadata[b"step"] == b"7"
+    merge_embeddings([path, path], tmp_path / "two.parquet", {})
+    for file in (path, tmp_path / "two.parquet"):
+        assert pq.read_schema(file).field("ra_deg").metadata[b"unit"] == b"deg"
 
 
 def test_a_folder_is_read_as_one_table_in_order_of_names(tmp_path: Path) -> None:
