@@ -7,19 +7,16 @@ its own (test-time augmentation), so representations are compared with the same 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from vis2img.errors import ParameterError
 from vis2img.train.evaluate.folds import Samples, few_labels, validation_folds
+from vis2img.train.evaluate.logistic import fit_logistic
 from vis2img.train.evaluate.neighbours import K_NEIGHBOURS, neighbour_means
 
 STRENGTHS = tuple(10.0**power for power in range(-5, 1))
@@ -95,24 +92,17 @@ def linear_probe(train: Samples, unlabelled: np.ndarray | None = None) -> Classi
     views = as_views(train.inputs)
     scale = StandardScaler().fit(as_rows(views if unlabelled is None else unlabelled))
     scaled = Samples(scale.transform(as_rows(views)).reshape(views.shape), train.label, train.group)
-    probe = _probes(scaled, [_best_strength(scaled)])[0]
+    probe = _probe(scaled, _best_strength(scaled))
     return Classifier(probe.classes, lambda x: probe.probabilities(scale.transform(x)))
 
 
-def _probes(train: Samples, strengths: Sequence[float]) -> list[Classifier]:
-    """Return a probe of standardised features [view, n, dim] for each C, each started from the one before."""
-    rows, label = as_rows(train.inputs), np.tile(train.label, len(train.inputs))
-    model = LogisticRegression(max_iter=200, warm_start=True)
-    probes = []
-    for strength in strengths:
-        model.C = strength
-        # The products of this fit are thin: threads of BLAS wait for each other far longer than they work.
-        with warnings.catch_warnings(), threadpool_limits(1):
-            # A fit that stops early is one with a little more of the penalty.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(rows, label)
-        probes.append(Classifier(model.classes_, deepcopy(model).predict_proba))
-    return probes
+def _probe(train: Samples, strength: float) -> Classifier:
+    """Return a probe of standardised features [view, n, dim]."""
+    classes, code = np.unique(train.label, return_inverse=True)
+    # The products of a fit are thin: threads of BLAS wait for each other far longer than they work.
+    with threadpool_limits(1):
+        fitted = fit_logistic(as_rows(train.inputs), np.tile(code, len(train.inputs)), [strength])
+    return Classifier(classes, lambda x: fitted.probabilities(x)[0])
 
 
 def _best_strength(train: Samples) -> float:
@@ -130,14 +120,16 @@ def _best_strength(train: Samples) -> float:
     except ParameterError:
         return DEFAULT_STRENGTH
 
-    loss = np.zeros(len(STRENGTHS))
-    for held_out in range(folds):
-        part, test = train.take(fold != held_out), train.take(fold == held_out)
-        of_class = code[fold == held_out]
-        for i, probe in enumerate(_probes(part, STRENGTHS)):
-            probability = probe.averaged(test.inputs)[np.arange(len(test)), of_class]
-            loss[i] -= np.log(np.maximum(probability, 1e-7)).sum()
-    return STRENGTHS[int(loss.argmin())]
+    # Each strength with each fold left out is one fit.
+    left_out = np.repeat(np.arange(folds), len(STRENGTHS))
+    used = np.tile(fold, views)[:, None] != left_out
+    rows = as_rows(train.inputs)
+    with threadpool_limits(1):
+        fitted = fit_logistic(rows, np.tile(code, views), STRENGTHS * folds, used)
+        of_views = fitted.probabilities(rows).reshape(len(left_out), views, len(train), -1)
+    right = of_views.mean(axis=1)[:, np.arange(len(train)), code]
+    loss = -np.log(np.maximum(right, 1e-7)) * (fold == left_out[:, None])
+    return STRENGTHS[int(loss.sum(axis=1).reshape(folds, -1).sum(axis=0).argmin())]
 
 
 Fit = Callable[[Samples, np.ndarray], Classifier]
