@@ -60,7 +60,7 @@ def patches_of(config: TrainConfig) -> SourcePatches:
 
 def accuracies(encoder: Encoder, patches: SourcePatches) -> list[float]:
     """Return k-NN accuracy of queries imaged alike, imaged otherwise and off centre."""
-    return [value for _, value in QueryWays(patches, tuple(QUERIES)).run(encoder.encode)]
+    return [value for _, value in QueryWays(patches, tuple(QUERIES)).run(encoder)]
 
 
 def simulate_fields(work: Path) -> None:

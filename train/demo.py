@@ -59,7 +59,7 @@ def run_demo(config: DemoConfig, report: Progress) -> tuple[Path, list[Score]]:
     encoders: list[Encoder] = [*trained, *random_encoders(settings, range(3)), pixel_encoder(patches.seen[ALIKE])]
     scores: list[Score] = []
     for i, encoder in enumerate(encoders):
-        scores += scores_of(encoder.name, queries.run(encoder.encode, [encoder.seed]))
+        scores += scores_of(encoder.name, queries.run(encoder, [encoder.seed]))
         report("evaluating", i + 1, len(encoders))
 
     report("report", 0, 1)

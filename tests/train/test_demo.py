@@ -20,6 +20,7 @@ from vis2img.simulate.truth.truth import Truth
 from vis2img.train.demo import run_demo
 from vis2img.train.demo_config import DemoConfig
 from vis2img.train.embed.patches import cut_patches, evaluation_draw
+from vis2img.train.evaluate.encoders import Encoder
 from vis2img.train.evaluate.field_tasks import FieldTasks
 from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, field_patches, linked_fields, read_truths
 from vis2img.train.run.run import load_run
@@ -128,15 +129,16 @@ def test_what_imaging_does_not_change_is_invariant_and_what_it_does_is_told(patc
     def brightness(images: np.ndarray) -> np.ndarray:
         return images.reshape(len(images), -1)[:, ::37].astype(np.float32)
 
+    encoder = Encoder("brightness", 0, brightness)
     tasks = FieldTasks(patches, tasks=("transfer", "invariance", "similarity"), folds=2)
-    found = {(name.task, name.setting, name.metric): value for name, value in tasks.run(brightness)}
+    found = {(name.task, name.setting, name.metric): value for name, value in tasks.run(encoder)}
     assert 0 < found["invariance", "full", "distance ratio"] < 1.5
     assert {"to full, k-NN", "robust -1 and 1, linear probe"} <= {setting for _, setting, _ in found}
     assert not [s for _, s, _ in found if "band" in s]  # a way that was not asked for
     with pytest.raises(ParameterError, match="choose from classification"):
         FieldTasks(patches, tasks=("classify",))
     with pytest.raises(ParameterError, match="rare class 'orc'"):
-        list(FieldTasks(patches, tasks=("anomaly",), rare=("orc",)).run(brightness))
+        list(FieldTasks(patches, tasks=("anomaly",), rare=("orc",)).run(encoder))
 
 
 def test_evaluate_scores_a_run_on_fields(demo, cli, tmp_path: Path) -> None:

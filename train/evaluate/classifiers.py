@@ -7,8 +7,8 @@ its own (test-time augmentation), so representations are compared with the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.preprocessing import StandardScaler
@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from vis2img.errors import ParameterError
 from vis2img.train.evaluate.folds import Samples, few_labels, validation_folds
 from vis2img.train.evaluate.logistic import fit_logistic
-from vis2img.train.evaluate.neighbours import K_NEIGHBOURS, neighbour_means
+from vis2img.train.evaluate.neighbours import VOTING, Voting, neighbour_means
 
 STRENGTHS = tuple(10.0**power for power in range(-5, 1))
 # Where a class has one group only, nothing can be held out: strong, as labels are few then.
@@ -28,14 +28,18 @@ SELECTION_ROWS = 3000
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """Classes [class], and a function of vectors [n, dim] to their probabilities [n, class]."""
+    """Classes [class], and a function of vectors [n, dim] to their probabilities [n, class].
+
+    With ``first_view`` the first view of what is tested stands for all.
+    """
 
     classes: np.ndarray
     probabilities: Callable[[np.ndarray], np.ndarray]
+    first_view: bool = False
 
     def averaged(self, vectors: np.ndarray) -> np.ndarray:
         """Return probabilities [n, class] of vectors ([view,] n, dim), averaged over the views."""
-        views = as_views(vectors)
+        views = as_views(vectors)[: 1 if self.first_view else None]
         every = self.probabilities(as_rows(views))
         return every.reshape(*views.shape[:2], -1).mean(axis=0)
 
@@ -57,7 +61,7 @@ def as_rows(vectors: np.ndarray) -> np.ndarray:
     return as_views(vectors).reshape(-1, np.shape(vectors)[-1])
 
 
-def knn_classifier(train: Samples, unlabelled: np.ndarray | None = None, k: int = K_NEIGHBOURS) -> Classifier:
+def knn_classifier(train: Samples, unlabelled: np.ndarray | None = None, voting: Voting = VOTING) -> Classifier:
     """Return the k-NN classifier by cosine similarity of centred features, the nearer voting with more weight.
 
     Features keep their scale: to divide each by its spread would make the result depend on how the axes of the
@@ -69,13 +73,12 @@ def knn_classifier(train: Samples, unlabelled: np.ndarray | None = None, k: int 
         Vectors ([view,] n, dim) and classes; of several views of a sample the nearest counts.
     unlabelled : float ([view,] m, dim), optional
         What the mean of the features is measured on; by default the training samples.
-    k : int
-        Samples that vote.
+    voting : Voting
     """
     views = as_views(train.inputs)
     mean = as_rows(views if unlabelled is None else unlabelled).mean(axis=0, dtype=np.float64).astype(np.float32)
     classes, code = np.unique(train.label, return_inverse=True)
-    return Classifier(classes, neighbour_means(views, np.eye(len(classes))[code], mean, k))
+    return Classifier(classes, neighbour_means(views, np.eye(len(classes))[code], mean, voting))
 
 
 def linear_probe(train: Samples, unlabelled: np.ndarray | None = None) -> Classifier:
@@ -133,18 +136,32 @@ def _best_strength(train: Samples) -> float:
 
 
 Fit = Callable[[Samples, np.ndarray], Classifier]
-FITS: dict[str, Fit] = {"k-NN": knn_classifier, "linear probe": linear_probe}
+KNN, LINEAR = "k-NN", "linear probe"
+FITS: dict[str, Fit] = {KNN: knn_classifier, LINEAR: linear_probe}
+
+
+def fits_of(voting: Voting, *, linear: bool = True, turned: bool = False) -> Mapping[str, Fit]:
+    """Return what is fitted, with neighbours that vote as ``voting`` says.
+
+    ``turned`` is of vectors of all turns that turn with the picture, as pixels do: each turn of what is tested has the
+    same neighbours then, so one is enough.
+    """
+
+    def knn(train: Samples, unlabelled: np.ndarray) -> Classifier:
+        return replace(knn_classifier(train, unlabelled, voting), first_view=turned)
+
+    return {KNN: knn, **({LINEAR: linear_probe} if linear else {})}
 
 
 def cross_predictions(
-    fit: Fit, train: Samples, tests: Sequence[np.ndarray], fold: np.ndarray | None, share: float, seed: int
+    fit: Fit, train: Samples, tests: Sequence[np.ndarray], fold: np.ndarray | None, share: float | int, seed: int
 ) -> list[np.ndarray]:
     """Return the classes [m] that a classifier gives each set of test vectors ([view,] m, dim).
 
     With ``fold`` [n] the test vectors are of the training samples themselves, as they are or seen otherwise, and each
-    is tested by a classifier that was trained on the other folds. ``seed`` draws the ``share`` of labels that is used,
-    stratified, at least one of each class; mean and spread of the features are those of the whole training part, as
-    they need no labels.
+    is tested by a classifier that was trained on the other folds. ``seed`` draws the ``share`` (or the number) of
+    labels that is used, stratified, at least one of each class; mean and spread of the features are those of the whole
+    training part, as they need no labels.
     """
     if fold is None:
         few = train.take(few_labels(train.label, share, seed))

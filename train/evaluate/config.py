@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from vis2img.errors import ParameterError
 
 TASKS = ("classification", "similarity", "anomaly", "regression", "transfer", "invariance")
 LABELLED_TASKS = ("classification", "similarity", "anomaly", "regression")
 ALL, MIRABEST = "all", "mirabest"
+_OF_MIRABEST = ("classification", "similarity")
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class EvaluateConfig:
     runs: tuple[Path, ...] = ()
     """Run folders of ``vis2img train``; several are seeds."""
     task: tuple[str, ...] = (ALL,)
-    """classification, similarity, anomaly, regression, transfer, invariance; all; or mirabest: all that labelled
-    pictures allow, of FRI and FRII."""
+    """classification, similarity, anomaly, regression, transfer, invariance; all; or mirabest: classification and
+    similarity of FRI and FRII, with 145 labels, too, in less than a minute."""
     ms: tuple[str, ...] = ()
     """Measurement sets with a catalogue; default: those of the run."""
     catalogue: tuple[Path, ...] = ()
@@ -39,12 +41,25 @@ class EvaluateConfig:
     """Use uncertain labels, too."""
     crop: int | None = None
     """Pixels of a picture that are used, a side; default: all."""
+    turns: Literal["mean", "all", "one"] = "mean"
+    """Of labelled pictures, vectors are the mean over the eight turns and reflections; all: each is learnt and asked
+    by itself; one: the picture as it is."""
     seeds: int = 5
-    """Seeds of labels, folds and random networks."""
+    """Seeds of labels and folds."""
+    untrained: int | None = None
+    """Networks with random weights that stand beside; default: as many as seeds."""
     folds: int = 5
     """Parts of the cross-validation."""
-    shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.3, 0.5, 1.0)
-    """Shares of the labels that are trained on."""
+    shares: tuple[float, ...] = ()
+    """Labels that are trained on: shares, above 1 their number. Default: 0.01 0.05 0.1 0.3 0.5 1; of mirabest 145 0.1
+    0.3 0.5 1."""
+    protocol: Literal["own", "stradavit"] = "own"
+    """stradavit: 3 folds, 10, 30, 50 and 100% of the labels and ten seeds, as DeMarco et al. 2026 (arXiv:2603.29660)
+    split MiraBest, whatever --folds, --shares and --seeds say."""
+    neighbours: int = 20
+    """Neighbours that vote in k-NN."""
+    votes: Literal["cosine", "exponential"] = "cosine"
+    """What the vote of a neighbour weighs: its cosine, or exp(cosine / 0.07)."""
     rare: tuple[str, ...] = ()
     """Classes that are the anomalies; default: each in turn, thinned out to a twentieth of the whole."""
     classes: tuple[str, ...] = ()
@@ -58,11 +73,13 @@ class EvaluateConfig:
 
     def check(self) -> None:
         """Refuse settings that are out of range, or do not go together."""
-        check_tasks(self.tasks, f", {MIRABEST} and {ALL}")
-        if self.seeds < 1 or self.folds < 2 or self.fine_tune < 0:
-            raise ParameterError("seeds must be at least 1, folds at least 2, fine_tune at least 0")
-        if not self.shares or not all(0 < share <= 1 for share in self.shares):
-            raise ParameterError("shares of labels must be above 0 and at most 1")
+        check_tasks({*self.task} - {ALL, MIRABEST}, f", {MIRABEST} and {ALL}")
+        if min(self.seeds, self.neighbours) < 1 or self.folds < 2 or min(self.fine_tune, self.untrained or 0) < 0:
+            raise ParameterError(
+                "seeds and neighbours must be at least 1, folds at least 2, fine_tune and untrained at least 0"
+            )
+        if not all(0 < share <= 1 or share == round(share) > 1 for share in self.shares):
+            raise ParameterError("shares of labels must be above 0 and at most 1, or whole numbers of labels")
         if not self.runs:
             raise ParameterError("give a run folder, such as runs/first")
         if self.train is None and (self.test or MIRABEST in self.task):
@@ -73,10 +90,20 @@ class EvaluateConfig:
                 "give one of the two"
             )
 
+    def resolved(self) -> EvaluateConfig:
+        """Return the configuration with what the protocol and the task say of folds, shares and seeds."""
+        if self.protocol == "stradavit":
+            return replace(self, folds=3, shares=(0.1, 0.3, 0.5, 1.0), seeds=10)
+        few = (145.0, 0.1, 0.3, 0.5, 1.0) if MIRABEST in self.task else (0.01, 0.05, 0.1, 0.3, 0.5, 1.0)
+        return replace(self, shares=self.shares or few)
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks that are meant."""
-        return TASKS if {ALL, MIRABEST} & {*self.task} else self.task
+        if ALL in self.task:
+            return TASKS
+        own = {name for name in self.task if name != MIRABEST} | {*(_OF_MIRABEST if MIRABEST in self.task else ())}
+        return tuple(task for task in TASKS if task in own)
 
 
 def check_tasks(tasks: Iterable[str], more: str = "") -> None:

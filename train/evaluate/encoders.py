@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -18,29 +19,46 @@ from vis2img.train.run.run import load_run
 from vis2img.train.state import backbone_variables, build_model, create_state
 
 TRAINED, RANDOM, PIXELS = "trained", "random weights", "PCA of pixels"
+RAW, TURNED = "pixels", ", turned"
 _COMPONENTS = 64
+
+# Of the eight turns and reflections of a picture: the mean of their vectors, all of them, or the picture as it is.
+Turns = Literal["mean", "all", "one"]
 
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """A representation: its name in tables, its seed, and images [n, y, x, channel] to vectors [n, dim]."""
+    """A representation: its name in tables, its seed, and images [n, y, x, channel] to vectors [n, dim].
+
+    ``turns`` says which turns of a picture its vector is of; by default what the tasks are asked for. Vectors of
+    ``pixels`` turn with the picture.
+    """
 
     name: str
     seed: int
     encode: Callable[[np.ndarray], np.ndarray]
+    turns: Turns | None = None
+    pixels: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkEncoder(Encoder):
     """The representation of a network."""
 
-    model: DINOModel
-    variables: Variables
+    model: DINOModel = field(kw_only=True)
+    variables: Variables = field(kw_only=True)
 
 
 def network_encoder(name: str, seed: int, model: DINOModel, variables: Variables) -> NetworkEncoder:
     """Return the representation of a network; the vectors are those of `vis2img.train.embed.patches.embed_images`."""
-    return NetworkEncoder(name, seed, lambda images: embed_images(model, variables, images), model, variables)
+    return NetworkEncoder(
+        name,
+        seed,
+        lambda images: embed_images(model, variables, images),
+        "one" if model.turns > 1 else None,  # a network that averages over turns itself is not turned once more
+        model=model,
+        variables=variables,
+    )
 
 
 def run_encoders(
@@ -76,6 +94,13 @@ def random_encoders(config: TrainConfig, seeds: Iterable[int]) -> list[NetworkEn
     return encoders
 
 
+def pixel_encoders(images: np.ndarray) -> list[Encoder]:
+    """Return the pixels of ``images`` [n, y, x, channel] and their principal components, upright and over all turns."""
+    components = pixel_encoder(images)
+    every = [Encoder(RAW, 0, lambda others: others.reshape(len(others), -1), "one", True), components]
+    return [each for plain in every for each in (plain, replace(plain, name=f"{plain.name}{TURNED}", turns="all"))]
+
+
 def pixel_encoder(images: np.ndarray, seed: int = 0) -> Encoder:
     """Return the principal components of the pixels of ``images`` [n, y, x, channel], at most 64 of them.
 
@@ -83,4 +108,6 @@ def pixel_encoder(images: np.ndarray, seed: int = 0) -> Encoder:
     """
     count = min(_COMPONENTS, len(images), int(np.prod(images.shape[1:])))
     pca = PCA(count, random_state=0).fit(images.reshape(len(images), -1))
-    return Encoder(PIXELS, seed, lambda others: pca.transform(others.reshape(len(others), -1)).astype(np.float32))
+    return Encoder(
+        PIXELS, seed, lambda others: pca.transform(others.reshape(len(others), -1)).astype(np.float32), "one", True
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +14,12 @@ from vis2img.pictures.groups import position_groups
 from vis2img.progress import Progress, renamed
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.evaluate.classification import SHARES, Classification
-from vis2img.train.evaluate.classifiers import knn_classifier
+from vis2img.train.evaluate.classifiers import KNN, fits_of
 from vis2img.train.evaluate.config import TASKS, EvaluateConfig, check_tasks
+from vis2img.train.evaluate.encoders import Encoder
 from vis2img.train.evaluate.folds import Samples
 from vis2img.train.evaluate.invariance import Invariance
+from vis2img.train.evaluate.neighbours import VOTING, Voting
 from vis2img.train.evaluate.rare import RareClasses
 from vis2img.train.evaluate.regression import Regression
 from vis2img.train.evaluate.scores import Pairs
@@ -38,7 +40,6 @@ from vis2img.train.evaluate.transfer import Transfer, TransferToOthers
 from vis2img.train.run.config import TrainConfig
 from vis2img.views.brightness import log_brightness
 
-Encode = Callable[[np.ndarray], np.ndarray]  # images [n, y, x, channel] to vectors [n, dim]
 AS_LEARNT = "as learnt"  # tested on other sources, imaged as the training ones: what a transfer is compared with
 
 
@@ -72,6 +73,8 @@ class FieldTasks:
         Parts of the fields; fewer where there are fewer fields.
     rare : sequence of str
         Classes that are the anomalies: see :class:`vis2img.train.evaluate.rare.RareClasses`.
+    voting : Voting
+        Of the neighbours.
     """
 
     sources: SourcePatches
@@ -81,6 +84,7 @@ class FieldTasks:
     shares: Sequence[float] = SHARES
     folds: int = 5
     rare: Sequence[str] = ()
+    voting: Voting = VOTING
 
     def __post_init__(self) -> None:
         check_tasks(self.tasks)
@@ -99,30 +103,31 @@ class FieldTasks:
         """Images of sources and tiles [n, y, x, channel]."""
         return np.concatenate([self.train.inputs, *([self.tiles.images] if self.tiles else [])])
 
-    def run(self, encode: Encode, seeds: Sequence[int] = (0,)) -> Pairs:
+    def run(self, encoder: Encoder, seeds: Sequence[int] = (0,)) -> Pairs:
         """Yield what all tasks yield of a representation.
 
         ``seeds`` are of folds, labels and what is planted; of the representation, if it has one.
         """
-        vectors = {way: encode(images) for way, images in self.sources.seen.items()}
+        vectors = {way: encoder.encode(images) for way, images in self.sources.seen.items()}
+        fits = fits_of(self.voting)
         train = replace(self.train, inputs=vectors[ALIKE])
         folds = min(self.folds, len(np.unique(train.group)))
         if "classification" in self.tasks:
-            yield from Classification(self.shares, folds).run(train, seeds=seeds)
+            yield from Classification(self.shares, folds, fits).run(train, seeds=seeds)
         if "similarity" in self.tasks:
             yield from Similarity().run(train, seeds=seeds)
         if "anomaly" in self.tasks:
             yield from RareClasses(self.rare).run(train, seeds)
         if "transfer" in self.tasks:
-            yield from self._transfer(vectors, train, Transfer(folds), seeds)
+            yield from self._transfer(vectors, train, Transfer(folds, fits), seeds)
         if "invariance" in self.tasks:
             otherwise = {way: vectors[way] for way in (*PARAMETERS, "full") if way in vectors}
             yield from Invariance().run(train.inputs, otherwise, seeds)
         if "regression" in self.tasks and self.tiles is not None:
-            yield from self._regression(self.tiles, encode, folds, seeds)
+            yield from self._regression(self.tiles, encoder, folds, seeds)
         if "transfer" in self.tasks and self.others is not None:
-            test = Samples(encode(self.others.seen[ALIKE]), self.others.label, self.others.field)
-            yield from TransferToOthers().run(train, test, seeds)
+            test = Samples(encoder.encode(self.others.seen[ALIKE]), self.others.label, self.others.field)
+            yield from TransferToOthers(fits=fits).run(train, test, seeds)
 
     def _transfer(
         self, vectors: dict[str, np.ndarray], train: Samples, transfer: Transfer, seeds: Sequence[int]
@@ -135,9 +140,9 @@ class FieldTasks:
                 tests = {name: second, f"{name}, {AS_LEARNT}": first}
                 yield from transfer.run(replace(train, inputs=first), tests, seeds)
 
-    def _regression(self, tiles: TilePatches, encode: Encode, folds: int, seeds: Sequence[int]) -> Pairs:
+    def _regression(self, tiles: TilePatches, encoder: Encoder, folds: int, seeds: Sequence[int]) -> Pairs:
         """Yield errors of two numbers from vectors, from brightness beside them, and from brightness alone."""
-        vectors, numbers = encode(tiles.images), log_brightness(tiles.brightness)
+        vectors, numbers = encoder.encode(tiles.images), log_brightness(tiles.brightness)
         flux = np.where(tiles.flux > 0, tiles.flux, np.nan)
         targets = (("compact sources", tiles.compact, False), ("flux", flux, True))
         for target, values, log in targets:
@@ -161,12 +166,13 @@ class QueryWays:
 
     sources: SourcePatches
     ways: Sequence[str]
+    voting: Voting = VOTING
 
-    def run(self, encode: Encode, seeds: Sequence[int] = (0,)) -> Pairs:
+    def run(self, encoder: Encoder, seeds: Sequence[int] = (0,)) -> Pairs:
         """Yield "balanced accuracy" of the task "transfer", settings "WAY, k-NN"."""
-        vectors = {way: encode(self.sources.seen[way]) for way in dict.fromkeys((ALIKE, *self.ways))}
+        vectors = {way: encoder.encode(self.sources.seen[way]) for way in dict.fromkeys((ALIKE, *self.ways))}
         gallery = Samples(vectors[ALIKE], self.sources.label, self.sources.field)
-        transfer = Transfer(len(np.unique(gallery.group)), {"k-NN": knn_classifier})
+        transfer = Transfer(len(np.unique(gallery.group)), {KNN: fits_of(self.voting)[KNN]})
         yield from transfer.run(gallery, {way: vectors[way] for way in self.ways}, seeds)
 
 
@@ -222,7 +228,8 @@ def read_fields(
         facts["other fields"] = f"{_names(config.other_ms)}: {len(others.label)} sources"
         facts[left_out.name] = str(left_out)
         missing.append(left_out)
-    tasks = FieldTasks(sources, tiles, others, config.tasks, config.shares, config.folds, config.rare)
+    voting = Voting(config.neighbours, config.votes)
+    tasks = FieldTasks(sources, tiles, others, config.tasks, config.shares, config.folds, config.rare, voting)
     return tasks, facts, missing
 
 

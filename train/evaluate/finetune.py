@@ -21,7 +21,7 @@ from vis2img.errors import ParameterError
 from vis2img.models.dino_head import DINOModel
 from vis2img.train.embed.patches import Variables, joined_tokens
 from vis2img.train.evaluate.classification import accuracies
-from vis2img.train.evaluate.folds import Samples, few_labels, validation_folds
+from vis2img.train.evaluate.folds import Samples, few_labels, share_or_count, validation_folds
 from vis2img.train.evaluate.scores import Pairs
 from vis2img.views.crops import TURNS, turned
 
@@ -210,7 +210,7 @@ class FineTuning:
                 rows, queries = np.flatnonzero(fold != seed % self.folds), train.take(fold == seed % self.folds)
             start = self.starts[seed % len(self.starts)]
             for share in self.shares:
-                few = rows[few_labels(train.label[rows], share, seed)]
+                few = rows[few_labels(train.label[rows], share_or_count(share), seed)]
                 predict = fine_tune(self.model, start, train.inputs[few], number[few], len(names), self.config, seed)
                 predicted = names[predict(queries.inputs).argmax(axis=1)]
                 for name, value in accuracies("fine-tuned", share, seed, queries.label, predicted):

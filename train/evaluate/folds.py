@@ -171,6 +171,11 @@ def validation_folds(label: np.ndarray, group: np.ndarray, folds: int, seed: int
     return fold
 
 
+def share_or_count(value: float) -> float | int:
+    """Return a number of a setting as :func:`few_labels` takes it: up to 1 a share, above it how many."""
+    return int(value) if value > 1 else float(value)
+
+
 def few_labels(label: np.ndarray, share_or_count: float, seed: int) -> np.ndarray:
     """Return which samples keep their label: a stratified subset with at least one of each class.
 

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from vis2img import __version__
 from vis2img.progress import Progress, no_progress
 from vis2img.train.evaluate.config import EvaluateConfig
-from vis2img.train.evaluate.encoders import Encoder, NetworkEncoder, pixel_encoder, random_encoders, run_encoders
+from vis2img.train.evaluate.encoders import (
+    Encoder,
+    NetworkEncoder,
+    pixel_encoder,
+    pixel_encoders,
+    random_encoders,
+    run_encoders,
+)
 from vis2img.train.evaluate.field_tasks import FieldTasks, LeftOut, read_fields
 from vis2img.train.evaluate.finetune import FineTuneConfig, FineTuning
 from vis2img.train.evaluate.folds import Samples
@@ -37,6 +44,7 @@ def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> Evalua
         If a run, a measurement set, a catalogue or a file cannot be used, or the data do not suit a task.
     """
     config.check()
+    config = config.resolved()
     settings, trained = run_encoders(config.runs, "student" if config.student else "teacher", config.step)
     tasks: FieldTasks | LabelledTasks
     left_out: list[LeftOut] = []
@@ -45,16 +53,22 @@ def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> Evalua
     else:
         tasks, facts = read_pictures(config.train, config, settings)
 
-    encoders = [*trained, *random_encoders(settings, range(config.seeds)), pixel_encoder(tasks.pixels)]
+    pixels = pixel_encoders(tasks.pixels) if config.train else [pixel_encoder(tasks.pixels)]
+    encoders = [*trained, *random_encoders(settings, range(_untrained(config))), *pixels]
     scores: list[Score] = []
     for i, encoder in enumerate(encoders):
-        scores += scores_of(encoder.name, tasks.run(encoder.encode, _seeds_of(encoder, encoders, config.seeds)))
+        scores += scores_of(encoder.name, tasks.run(encoder, _seeds_of(encoder, encoders, config.seeds)))
         progress("scoring", i + 1, len(encoders))
     if config.fine_tune and "classification" in config.tasks:
         scores += _fine_tuned(encoders, tasks, config, progress)
 
     shown = tasks.train if tasks.test is None else tasks.test
     return Evaluation(scores, _facts(config, settings) | facts | {"vis2img": __version__}, left_out, trained[0], shown)
+
+
+def _untrained(config: EvaluateConfig) -> int:
+    """Return how many networks with random weights stand beside."""
+    return config.seeds if config.untrained is None else config.untrained
 
 
 def _seeds_of(encoder: Encoder, encoders: Sequence[Encoder], seeds: int) -> list[int]:
@@ -82,7 +96,7 @@ def _fine_tuned(
         tuning = FineTuning(own[0].model, starts, config.shares, config.folds, settings)
         for pair in tuning.run(tasks.train, tasks.test, seeds[name]):
             scores += scores_of(name, [pair])
-            progress("fine-tuning", len(scores) // 2, total)  # two metrics of each training
+            progress("fine-tuning", len(scores) // 3, total)  # three metrics of each training
     return scores
 
 
@@ -93,8 +107,10 @@ def _facts(config: EvaluateConfig, settings: TrainConfig) -> dict[str, str]:
         "network": f"{network}, views of {settings.data.views.global_size} px, {settings.steps} steps of "
         f"{settings.data.batch_size} samples, objective {settings.optim.objective}",
         "seeds": f"trained: {_seeds_in_words(len(config.runs), config.seeds)}; "
-        f"random weights: {_seeds_in_words(config.seeds, config.seeds)}; "
+        f"random weights: {_seeds_in_words(_untrained(config), config.seeds)}; "
         f"pixels: {config.seeds} of folds, labels and what is planted",
+        "k-NN": f"{config.neighbours} neighbours by the cosine of centred vectors, votes: {config.votes}",
+        **({"turns": f"vectors are of turns: {config.turns}"} if config.train else {}),
     }
 
 

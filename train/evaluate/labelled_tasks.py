@@ -13,9 +13,11 @@ from vis2img.errors import ParameterError
 from vis2img.pictures.groups import shared_sources, source_groups
 from vis2img.pictures.labels import LabelledImages, read_labelled, symmetric_views
 from vis2img.train.evaluate.classification import SHARES, Classification
+from vis2img.train.evaluate.classifiers import fits_of
 from vis2img.train.evaluate.config import LABELLED_TASKS, EvaluateConfig
-from vis2img.train.evaluate.field_tasks import Encode
+from vis2img.train.evaluate.encoders import Encoder, Turns
 from vis2img.train.evaluate.folds import Samples
+from vis2img.train.evaluate.neighbours import VOTING, Voting
 from vis2img.train.evaluate.rare import RareClasses
 from vis2img.train.evaluate.regression import Regression
 from vis2img.train.evaluate.scores import Pairs
@@ -25,6 +27,7 @@ from vis2img.train.run.config import TrainConfig
 SAME_SOURCE = np.radians(1 / 60)  # two positions less than this apart may be parts of one radio source
 _POSITIVE = ("redshift", "size")  # numbers that are above 0 where they are known
 _LEAST_TARGETS = 50  # values of a number, for it to be regressed
+_MOST_TURNED = 1024  # numbers of a vector of pixels, for a probe of all its turns
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +43,10 @@ class LabelledTasks:
         By default all tasks are cross-validated.
     tasks : sequence of str
         Those of :data:`vis2img.train.evaluate.config.LABELLED_TASKS` among them are done.
-    shares, folds, rare
+    shares, folds, rare, voting
         As for :class:`vis2img.train.evaluate.field_tasks.FieldTasks`.
+    turns : str
+        Which turns of a picture a vector is of, where the representation does not say.
     """
 
     train_images: LabelledImages
@@ -50,6 +55,8 @@ class LabelledTasks:
     shares: Sequence[float] = SHARES
     folds: int = 5
     rare: Sequence[str] = ()
+    voting: Voting = VOTING
+    turns: Turns = "mean"
 
     @cached_property
     def train(self) -> Samples:
@@ -67,14 +74,19 @@ class LabelledTasks:
         """Images to train on [n, y, x, channel]."""
         return self.train.inputs
 
-    def run(self, encode: Encode, seeds: Sequence[int] = (0,)) -> Pairs:
+    def run(self, encoder: Encoder, seeds: Sequence[int] = (0,)) -> Pairs:
         """Yield what all tasks yield of a representation; see :meth:`FieldTasks.run`.
 
-        Vectors are those of all eight turns of a picture, or their mean.
+        Where vectors are of all turns, "classification" learns and asks each, and the other tasks take their mean.
         """
-        train, test = _encoded(self.train, encode), None if self.test is None else _encoded(self.test, encode)
+        turns = encoder.turns or self.turns
+        train = _encoded(self.train, encoder, turns)
+        test = None if self.test is None else _encoded(self.test, encoder, turns)
         if "classification" in self.tasks:
-            yield from Classification(self.shares, self.folds).run(train, test, seeds)
+            turned = encoder.pixels and turns == "all"
+            # Thousands of pixels under all turns are too many for a probe; their components have one.
+            fits = fits_of(self.voting, linear=not turned or train.inputs.shape[-1] <= _MOST_TURNED, turned=turned)
+            yield from Classification(self.shares, self.folds, fits).run(train, test, seeds)
         train, test = _mean_view(train), None if test is None else _mean_view(test)
         if "similarity" in self.tasks:
             yield from Similarity().run(train, test, seeds)
@@ -98,13 +110,16 @@ def _samples(images: LabelledImages, group: np.ndarray) -> Samples:
     return Samples(images.images, np.array(images.label_names)[images.label], group)
 
 
-def _encoded(images: Samples, encode: Encode) -> Samples:
-    """Return the vectors [view, n, dim] of all turns of images."""
-    return replace(images, inputs=np.stack([encode(view) for view in symmetric_views(images.inputs)]))
+def _encoded(images: Samples, encoder: Encoder, turns: Turns) -> Samples:
+    """Return the vectors of images: [view, n, dim] of all turns, else [n, dim]."""
+    if turns == "one":
+        return replace(images, inputs=encoder.encode(images.inputs))
+    views = [encoder.encode(view) for view in symmetric_views(images.inputs)]
+    return replace(images, inputs=np.stack(views) if turns == "all" else np.mean(views, axis=0))
 
 
 def _mean_view(vectors: Samples) -> Samples:
-    return replace(vectors, inputs=vectors.inputs.mean(axis=0))
+    return replace(vectors, inputs=vectors.inputs.mean(axis=0)) if vectors.inputs.ndim == 3 else vectors
 
 
 def _values(images: LabelledImages, target: str) -> np.ndarray:
@@ -146,7 +161,9 @@ def read_pictures(path: Path, config: EvaluateConfig, settings: TrainConfig) -> 
         test = read(config.test)
         _check_split(train, test)
         facts["test data"] = f"{config.test.name}: {_counts(test)}"
-    return LabelledTasks(train, test, config.tasks, config.shares, config.folds, config.rare), facts
+    voting = Voting(config.neighbours, config.votes)
+    shares, folds = config.shares, config.folds
+    return LabelledTasks(train, test, config.tasks, shares, folds, config.rare, voting, config.turns), facts
 
 
 def _check_split(train: LabelledImages, test: LabelledImages) -> None:

@@ -26,7 +26,7 @@ _NULL = 1e-10  # of the largest variance: directions that the rows do not span
 
 @dataclass(frozen=True, eq=False)
 class Logits:
-    """Fitted weights float64 [dim, fit, column] and intercepts [fit, column]: of two classes one column, else one each."""
+    """Fitted weights float64 [dim, fit, column] and intercepts [fit, column]; two classes have one column."""
 
     weight: np.ndarray
     intercept: np.ndarray

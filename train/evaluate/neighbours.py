@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
@@ -19,10 +20,34 @@ if TYPE_CHECKING:
 
 # Up to here an exact search takes seconds; a graph misses neighbours and takes longer to build.
 EXACT_UP_TO = 100_000
-K_NEIGHBOURS = 10
-# A neighbour's vote is exp(cos / T), with the T of Wu et al. 2018 (arXiv:1805.01978), as in DINO's evaluation.
+# Of an exponential vote exp(cos / T), with the T of Wu et al. 2018 (arXiv:1805.01978), as in DINO's evaluation.
 TEMPERATURE = 0.07
+_LEAST_VOTE = 1e-6  # of neighbours that point elsewhere: where all do, all have the same
 _QUERIES = 1024  # whose neighbours are weighed at a time
+
+
+@dataclass(frozen=True)
+class Voting:
+    """How the nearest neighbours of a vector say what it is."""
+
+    neighbours: int = 20
+    """Samples that vote; fewer where there are fewer."""
+    votes: Literal["cosine", "exponential"] = "cosine"
+    """What the vote of each weighs: its cosine, or exp(cosine / 0.07), as in DINO's evaluation."""
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1:
+            raise ParameterError(f"neighbours must be at least 1, not {self.neighbours}")
+
+    def weights(self, cosine: np.ndarray) -> np.ndarray:
+        """Return the weight of each vote."""
+        # Relative to the vote of a vector equal to the query, as only ratios count.
+        return np.exp((cosine - 1) / TEMPERATURE) if self.votes == "exponential" else np.maximum(cosine, _LEAST_VOTE)
+
+
+VOTING = Voting()
+# Few and near, for numbers that change along the way.
+NEAR = Voting(10, "exponential")
 
 
 def finite_vectors(vectors: np.ndarray) -> np.ndarray:
@@ -216,7 +241,7 @@ class Equals:
 
 
 def neighbour_means(
-    views: np.ndarray, values: np.ndarray, mean: np.ndarray, k: int = K_NEIGHBOURS
+    views: np.ndarray, values: np.ndarray, mean: np.ndarray, voting: Voting = VOTING
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function of vectors [m, dim] to the means [m, c] of what their neighbours are, the nearer weighing more.
 
@@ -229,13 +254,12 @@ def neighbour_means(
         Of each sample.
     mean : float [dim]
         Taken off all vectors, as the cosine of vectors that have much in common tells little.
-    k : int
-        Samples that vote (fewer where there are fewer).
+    voting : Voting
     """
     count, samples = len(views), len(values)
     # A score must not depend on neighbours that a graph has missed.
     index = Index((views - mean).reshape(-1, views.shape[2]), exact_up_to=count * samples)
-    k = min(k, samples)
+    k = min(voting.neighbours, samples)
 
     def means(vectors: np.ndarray) -> np.ndarray:
         parts = []
@@ -243,8 +267,7 @@ def neighbour_means(
             # The k nearest samples are among the k x views nearest views.
             rows, cosine = index.search(vectors[start : start + _QUERIES] - mean, k * count)
             sample = rows % samples
-            # Relative to the vote of a vector equal to the query, as only ratios count.
-            votes = np.exp((cosine - 1) / TEMPERATURE)
+            votes = voting.weights(cosine)
             if count > 1:
                 votes *= _first_of_each(sample, k)
             parts.append(np.einsum("qk,qkc->qc", votes, values[sample]) / votes.sum(axis=1, keepdims=True))

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from vis2img.errors import ParameterError
 from vis2img.train.evaluate.folds import Samples, validation_folds, without_leaks
-from vis2img.train.evaluate.neighbours import K_NEIGHBOURS, finite_vectors, neighbour_means
+from vis2img.train.evaluate.neighbours import NEAR, Voting, finite_vectors, neighbour_means
 from vis2img.train.evaluate.scores import Name, Pairs
 
 PENALTIES = tuple(10.0**power for power in range(-1, 7))
@@ -49,9 +49,9 @@ def _ridges(train: Samples, penalties: Sequence[float]) -> Predict:
     return lambda x: model.predict(x).reshape(len(x), len(penalties))
 
 
-def knn_regressor(train: Samples, k: int = K_NEIGHBOURS) -> Predict:
-    """Return k-NN regression by cosine similarity of centred features, weighted as the k-NN classifier is."""
-    means = neighbour_means(train.inputs[None], train.label[:, None], train.inputs.mean(axis=0), k)
+def knn_regressor(train: Samples, voting: Voting = NEAR) -> Predict:
+    """Return k-NN regression by cosine similarity of centred features; exponential votes of ten neighbours."""
+    means = neighbour_means(train.inputs[None], train.label[:, None], train.inputs.mean(axis=0), voting)
     return lambda x: means(x)[:, 0]
 
 

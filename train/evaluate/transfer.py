@@ -60,9 +60,12 @@ class TransferToOthers:
     ----------
     share : float
         Share of the labels that each seed draws, so that seeds differ.
+    fits : mapping
+        As for :class:`Transfer`.
     """
 
     share: float = 0.8
+    fits: Mapping[str, Fit] = field(default_factory=lambda: FITS)
 
     def run(self, train: Samples, test: Samples, seeds: Sequence[int] = range(5)) -> Pairs:
         """Yield the "balanced accuracy", settings "to other fields, k-NN" and "to other fields, linear probe".
@@ -73,7 +76,7 @@ class TransferToOthers:
         test = others if others is not None else test
         check_classes(train, test)
         for seed in seeds:
-            for setting, fit in FITS.items():
+            for setting, fit in self.fits.items():
                 (predicted,) = cross_predictions(fit, train, [test.inputs], None, self.share, seed)
                 yield _name(f"to other fields, {setting}", seed), balanced_accuracy(test.label, predicted)
 

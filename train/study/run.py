@@ -125,10 +125,10 @@ class Study:
                 return False
             _, encoders = run_encoders([settings.out])
             of_clean = arm.removesuffix(STRONG) == CLEAN
-            scores = scores_of(arm, self.tasks(of_clean).run(encoders[0].encode, [seed]))
+            scores = scores_of(arm, self.tasks(of_clean).run(encoders[0], [seed]))
             if self.config.has_clean and arm in (CLEAN, BASE, "full"):
                 name = f"{arm}, asked of {'dirty' if of_clean else 'CLEAN'} images"
-                scores += scores_of(name, self.tasks(not of_clean).run(encoders[0].encode, [seed]))
+                scores += scores_of(name, self.tasks(not of_clean).run(encoders[0], [seed]))
         write_text(scores_path(self.config, arm, seed), to_csv(scores))
         return True
 
@@ -137,8 +137,8 @@ class Study:
         network = random_encoders(self.config.run_config(BASE, 0), [seed])[0]
         for clean in (False, True) if self.config.has_clean else (False,):
             tasks, note = self.tasks(clean), ", CLEAN images" if clean else ""
-            yield from scores_of(f"{RANDOM}{note}", tasks.run(network.encode, [seed]))
-            yield from scores_of(f"{PIXELS}{note}", tasks.run(pixel_encoder(tasks.pixels).encode, [seed]))
+            yield from scores_of(f"{RANDOM}{note}", tasks.run(network, [seed]))
+            yield from scores_of(f"{PIXELS}{note}", tasks.run(pixel_encoder(tasks.pixels), [seed]))
             if self.config.supervised_steps:
                 settings = FineTuneConfig(steps=self.config.supervised_steps)
                 folds = min(self.config.folds, self.config.test_fields)

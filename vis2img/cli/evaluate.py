@@ -32,7 +32,7 @@ class EvaluateCommand(EvaluateConfig):
     On fields: labels come from the catalogue beside each measurement set (c.ms.truth.fits), as
     'vis2img simulate' writes it; each field is tested by what was learnt on others.
     On labelled pictures (--train): cross-validation, sources within an arcminute kept together; with --test
-    everything is learnt on the one file and tested on the other. Vectors are those of all eight turns of a picture.
+    everything is learnt on the one file and tested on the other. Vectors are means over eight turns of a picture.
     Several runs are the seeds of one representation. Random weights and principal components of the
     pixels are scored beside them.
     """

@@ -11,6 +11,7 @@ from vis2img.train.evaluate.anomaly import outlier_scores
 from vis2img.train.evaluate.classification import Classification
 from vis2img.train.evaluate.classifiers import Classifier, knn_classifier, linear_probe
 from vis2img.train.evaluate.folds import Samples, validation_folds
+from vis2img.train.evaluate.neighbours import NEAR, Voting
 from vis2img.train.evaluate.similarity import Similarity
 
 
@@ -110,7 +111,7 @@ def test_scores_replay():
 def test_the_nearer_of_two_neighbours_has_the_larger_vote():
     # The mean is (0, 0), so that centring moves nothing.
     vectors = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
-    model = knn_classifier(apart(vectors, np.array(["a", "b", "b"])), k=2)
+    model = knn_classifier(apart(vectors, np.array(["a", "b", "b"])), voting=Voting(2, "exponential"))
     angle = np.radians(30)
     chance = model.averaged(np.array([[np.cos(angle), np.sin(angle)]]))
     votes = np.exp(np.array([np.cos(angle), np.sin(angle)]) / 0.07)
@@ -158,9 +159,7 @@ def test_the_penalty_is_stronger_for_many_faint_features_than_for_two_exact_ones
     # The class is the sign of a small difference between two large features.
     common = rng.normal(size=200)
     exact = np.stack([common, common + 0.3 * (2 * label - 1) + 0.1 * rng.normal(size=200)], axis=1)
-    chosen = [
-        classifiers._best_strength(apart(vectors[None].astype(np.float32), label)) for vectors in (faint, exact)
-    ]
+    chosen = [classifiers._best_strength(apart(vectors[None].astype(np.float32), label)) for vectors in (faint, exact)]
     assert chosen[0] < chosen[1]
 
 
@@ -215,13 +214,14 @@ def test_an_embedding_of_20000_patches_is_evaluated_within_two_minutes():
 
 def test_views_of_a_source_are_one_neighbour_however_many_there_are():
     vectors, label = blobs(90, distance=1.5)
-    once = knn_classifier(apart(vectors, label)).probabilities(vectors[:30])
-    eight = knn_classifier(apart(np.stack([vectors] * 8), label)).probabilities(vectors[:30])
+    once = knn_classifier(apart(vectors, label), voting=NEAR).probabilities(vectors[:30])
+    eight = knn_classifier(apart(np.stack([vectors] * 8), label), voting=NEAR).probabilities(vectors[:30])
     np.testing.assert_allclose(eight, once, rtol=1e-5)
     # Of several views the nearest counts: one that points elsewhere changes nothing.
     views = np.stack([vectors, -vectors])
-    known = knn_classifier(apart(views, label), unlabelled=np.zeros((1, 8), np.float32)).probabilities(vectors[:30])
-    plain = knn_classifier(apart(vectors, label), unlabelled=np.zeros((1, 8), np.float32)).probabilities(vectors[:30])
+    origin = np.zeros((1, 8), np.float32)
+    known = knn_classifier(apart(views, label), origin, NEAR).probabilities(vectors[:30])
+    plain = knn_classifier(apart(vectors, label), origin, NEAR).probabilities(vectors[:30])
     assert np.abs(known - plain).max() < 0.35 and (known.argmax(1) == plain.argmax(1)).mean() > 0.9
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vis2img.train.evaluate.encoders import Encoder
 from vis2img.train.evaluate.field_tasks import FieldTasks
 from vis2img.train.evaluate.simulated import ALIKE, SourcePatches, TilePatches
 
@@ -18,9 +19,8 @@ def test_brightness_beside_vectors_tells_the_flux_that_they_do_not() -> None:
     field = np.arange(count) % 4
     sources = SourcePatches({ALIKE: images}, np.full(count, "any"), field, np.zeros((count, 2)), flux)
     tasks = FieldTasks(sources, TilePatches(images, field, compact, flux, brightness), tasks=("regression",))
-    found = {
-        name.setting: value for name, value in tasks.run(lambda views: views.reshape(-1, 16)) if name.metric == "R2"
-    }
+    pixels = Encoder("pixels", 0, lambda views: views.reshape(-1, 16))
+    found = {name.setting: value for name, value in tasks.run(pixels) if name.metric == "R2"}
     assert found["flux with brightness, ridge"] > 0.95 and found["flux from brightness, ridge"] > 0.95
     assert found["flux, ridge"] < 0.1
     assert (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
-from vis2img.train.evaluate.neighbours import Index, neighbour_means, unit_vectors
+from vis2img.train.evaluate.neighbours import Index, Voting, neighbour_means, unit_vectors
 
 
 @pytest.fixture
@@ -99,17 +99,21 @@ def test_vectors_are_made_of_length_one_and_zeros_stay_zero():
     np.testing.assert_allclose(unit_vectors(np.array([[3.0, 4.0], [0.0, 0.0]])), [[0.6, 0.8], [0.0, 0.0]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("weight", ["exponential", "cosine"])
 @pytest.mark.parametrize("k", [1, 4, 40])
-def test_the_means_over_neighbours_are_those_by_brute_force_each_sample_by_its_nearest_view(k):
+def test_the_means_over_neighbours_are_those_by_brute_force_each_sample_by_its_nearest_view(k, weight):
     rng = np.random.default_rng(7)
     middle = rng.normal(size=(40, 6))
     views = (middle + 0.5 * rng.normal(size=(5, 40, 6))).astype(np.float32)
     values, queries, mean = rng.normal(size=(40, 2)), rng.normal(size=(30, 6)), np.full(6, 0.2)
     cosine = np.stack([brute(view - mean, queries - mean)[1] for view in views]).max(axis=0)
     nearest = np.argsort(-cosine, axis=1)[:, :k]
-    votes = np.exp(np.take_along_axis(cosine, nearest, axis=1) / 0.07)
+    nearest_cosine = np.take_along_axis(cosine, nearest, axis=1)
+    votes = np.exp(nearest_cosine / 0.07) if weight == "exponential" else np.maximum(nearest_cosine, 1e-6)
     expected = (votes[:, :, None] * values[nearest]).sum(axis=1) / votes.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(neighbour_means(views, values, mean, k)(queries), expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        neighbour_means(views, values, mean, Voting(k, weight))(queries), expected, rtol=1e-3, atol=1e-5
+    )
 
 
 def with_equals():

@@ -5,6 +5,7 @@ import pytest
 
 from vis2img.errors import ParameterError
 from vis2img.train.evaluate.folds import Samples
+from vis2img.train.evaluate.neighbours import Voting
 from vis2img.train.evaluate.regression import Regression, errors, knn_regressor, redshift_errors, ridge
 
 
@@ -73,7 +74,9 @@ def test_ridge_chooses_a_strong_penalty_for_many_features_of_noise():
 def test_the_neighbour_regressor_weighs_by_similarity():
     vectors = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
     votes = np.exp(np.array([0.8, 0.6]) / 0.07)
-    found = knn_regressor(Samples(vectors, np.array([1.0, 2.0, 9.0]), np.arange(3)), k=2)(np.array([[0.8, 0.6]]))
+    found = knn_regressor(Samples(vectors, np.array([1.0, 2.0, 9.0]), np.arange(3)), Voting(2, "exponential"))(
+        np.array([[0.8, 0.6]])
+    )
     assert found[0] == pytest.approx((votes @ [1.0, 2.0]) / votes.sum(), rel=1e-4)
 
 
