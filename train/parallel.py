@@ -71,7 +71,7 @@ def shard(batch: Mapping[str, np.ndarray], n_devices: int | None = None) -> dict
 
 
 def make_parallel_step(
-    model: DINOModel, optim: OptimConfig, *, total_steps: int, n_devices: int | None = None
+    model: DINOModel, optim: OptimConfig, *, total_steps: int, n_devices: int | None = None, donate: bool = True
 ) -> ParallelStep:
     """Compile `train_step` for several devices.
 
@@ -79,10 +79,10 @@ def make_parallel_step(
     -------
     callable
         ``(state, batch) -> (state, metrics)`` on replicated states, sharded batches and replicated metrics.
-        The state passed in is donated: it must not be used again.
+        With ``donate`` the state passed in is given away: it must not be used again, and the new one takes its memory.
     """
     step = partial(train_step, model=model, optim=optim, total_steps=total_steps, axis_name=AXIS)
-    return jax.pmap(step, axis_name=AXIS, devices=_devices(n_devices), donate_argnums=(0,))
+    return jax.pmap(step, axis_name=AXIS, devices=_devices(n_devices), donate_argnums=(0,) if donate else ())
 
 
 def _devices(n_devices: int | None) -> list[Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from vis2img.train.run.folder import note_start
 from vis2img.train.run.metrics_log import MetricsLog, metrics_note
 from vis2img.train.run.monitors import Finding, findings, rankme_of_moment
 from vis2img.train.run.stopping import Stopped, StopRequest
+from vis2img.train.run.under_way import Taken, UnderWay
 from vis2img.train.state import TrainState
 from vis2img.train.step import Metrics
 
@@ -70,9 +71,6 @@ class Loop:
         self.waiting: list[tuple[int, Metrics]] = []
         self.since = time.perf_counter()
         self.loader_seconds = 0.0
-        # Of the batch trained on last: a stop may come when the loader has counted the next one already.
-        self.loader_state = self.next_loader_state = self.loader.state()
-        self.compiled = False
 
     def run(self, state: TrainState, model: DINOModel) -> RunResult:
         """Train from ``state`` to the end, or until asked to stop.
@@ -83,69 +81,76 @@ class Loop:
             If the loss stays non-finite; the last good state is saved.
         """
         config = self.config
-        step = last_saved = int(state.step)
-        step_fn = make_parallel_step(model, config.optim, total_steps=config.steps, n_devices=config.devices)
-        state = replicate(state, config.devices)
+        step = self.saved = int(state.step)
+        # Accelerators are short of memory and their steps are short; of a step that takes minutes, as on processors,
+        # the state that it started from is wanted when the run is asked to stop. Hosts cannot leave one step alone.
+        keeps_states = jax.default_backend() == "cpu" and not self.together
+        step_fn = make_parallel_step(
+            model, config.optim, total_steps=config.steps, n_devices=config.devices, donate=not keeps_states
+        )
+        start = Taken(step, replicate(state, config.devices), {}, self.loader.state())
+        self.steps = UnderWay(start, self.stop, together=self.together, keeps_states=keeps_states)
+
         with MetricsLog(self.folder, start_step=step) if self.first else nullcontext() as log:
-            stopping = False
-            while step < config.steps and not stopping:
-                try:
-                    batch = self._next_batch()
-                    if log and step % config.views_every == 0:
-                        self._show(log, batch, step)
-                    state, metrics = self._step(step_fn, state, batch, step)
-                except Stopped:
-                    break
-
-                step += 1
-                self.stop.unsaved = True
-                self.waiting.append((step, metrics))
-
-                due = step % config.checkpoint_every == 0 or step == config.steps
-                # A checkpoint never knows steps that metrics.jsonl does not.
-                if step % config.log_every == 0 or due:
-                    fatal = self._log(log, state, step)
-                    if fatal:
-                        self._save(state, step)
-                        where = f"{self.folder}: stopped at step {step}"
-                        raise Vis2imgError(f"{where}: {fatal.message}")
-                    # Several hosts must leave off at the same step, and ask each other at these only.
-                    stopping = any_host(self.stop.pending)
-                stopping = stopping or (self.stop.pending and not self.together)
-                if due:
-                    self._save(state, step)
-                    last_saved = step
-
+            with suppress(Stopped):
+                self._train(step_fn, log)
+            self.steps.settle()
+            last = self.steps.last.step
+            self.waiting = [(number, metrics) for number, metrics in self.waiting if number <= last]
             if self.waiting:
-                self._log(log, state, step)
-            if step > last_saved:
-                self._save(state, step)
+                self._log(log)
+            if last > self.saved:
+                self._save()
         findings = tuple(self.findings.values())
         return RunResult(
-            self.folder, step, step >= config.steps, findings, self.loader.unused(), self.loader.source.total
+            self.folder, last, last >= config.steps, findings, self.loader.unused(), self.loader.source.total
         )
+
+    def _train(self, step_fn: ParallelStep, log: MetricsLog | None) -> None:
+        """Take steps until the last, or until asked to stop: some may be under way then, and `Stopped` raised."""
+        config, first = self.config, self.steps.last.step
+        for step in range(first + 1, config.steps + 1):
+            batch = self._next_batch()
+            if log and (step - 1) % config.views_every == 0:
+                self._show(log, batch, step - 1)
+            self._begin(step_fn, batch, step)
+            if self.first and step == first + 1:
+                note_start(self.folder, first)
+
+            due = step % config.checkpoint_every == 0 or step == config.steps
+            stopping = self.stop.pending and not self.together
+            # A checkpoint never knows steps that metrics.jsonl does not.
+            if step % config.log_every == 0 or due:
+                self.steps.finish()
+                fatal = self._log(log)
+                if fatal:
+                    self._save()
+                    where = f"{self.folder}: stopped at step {step}"
+                    raise Vis2imgError(f"{where}: {fatal.message}")
+                # Several hosts must leave off at the same step, and ask each other at these only.
+                stopping = any_host(self.stop.pending)
+                if due:
+                    self._save()
+            if stopping:
+                break
 
     def _next_batch(self) -> dict[str, np.ndarray]:
         start = time.perf_counter()
         with nullcontext() if self.together else self.stop.interruptible():
             batch = self.loader.next_batch()
-        self.next_loader_state = self.loader.state()
         self.loader_seconds += time.perf_counter() - start
         return batch.arrays()
 
-    def _step(
-        self, step_fn: ParallelStep, state: TrainState, batch: dict[str, np.ndarray], step: int
-    ) -> tuple[TrainState, Metrics]:
-        """Take a step. The first one compiles, which a stop need not wait for: there is nothing to save yet."""
-        batch = shard(batch, self.config.devices)
-        if self.compiled or self.together:
-            result = step_fn(state, batch)
-        else:
-            result = self.stop.call(lambda: step_fn(state, batch))
-        if self.first and not self.compiled:
-            note_start(self.folder, step)
-        self.compiled, self.loader_state = True, self.next_loader_state
-        return result
+    def _begin(self, step_fn: ParallelStep, batch: dict[str, np.ndarray], step: int) -> None:
+        """Start a step."""
+        loader, shares = self.loader.state(), shard(batch, self.config.devices)
+
+        def take(before: Taken) -> Taken:
+            state, metrics = step_fn(before.state, shares)
+            return Taken(step, state, metrics, loader)
+
+        self.waiting.append((step, self.steps.begin(take).metrics))
+        self.stop.unsaved = True
 
     def _show(self, log: MetricsLog, batch: dict[str, np.ndarray], step: int) -> None:
         from vis2img.train.run.view_sheet import view_sheet  # loads matplotlib
@@ -157,8 +162,9 @@ class Loop:
         note = f"{of}: views of step {step}"
         log.image("views", view_sheet(batch, folder / f"step{step:08d}.png", teacher_note=note), step)
 
-    def _log(self, log: MetricsLog | None, state: TrainState, step: int) -> Finding | None:
+    def _log(self, log: MetricsLog | None) -> Finding | None:
         """Read the metrics of the steps since the last call, write them, and judge them; return what ends the run."""
+        step, state = self.steps.last.step, self.steps.last.state
         rows = [(number, {k: float(v) for k, v in unreplicate(metrics).items()}) for number, metrics in self.waiting]
         speed = self._speed(len(rows))
         if step % _RANK_EVERY < self.config.log_every or step == self.config.steps:
@@ -196,10 +202,13 @@ class Loop:
         if self.on_warning and self.first:
             self.on_warning(message)
 
-    def _save(self, state: TrainState, step: int) -> None:
-        states = gather(self.loader_state)
+    def _save(self) -> None:
+        """Save the last step that is finished."""
+        last = self.steps.last
+        states = gather(last.loader)
         if self.first:
-            self.store.save(unreplicate(state), step, {"loader": states})
+            self.store.save(unreplicate(last.state), last.step, {"loader": states})
+        self.saved = last.step
         self.stop.unsaved = self.together
         self.since = time.perf_counter()
 

@@ -138,7 +138,7 @@ class StopRequest:
                 answered = True
                 again = "again" if number[0] == signal.SIGINT else "Ctrl-C"
                 with contextlib.suppress(OSError):
-                    text = f": saving after this step; {again} to leave without" if self.unsaved else ""
+                    text = f": saving; {again} to leave without" if self.unsaved else ""
                     os.write(2, f"stopping{text}\n".encode())
             elif number[0] == signal.SIGINT and self._impatient:
                 # The main thread may be where no signal reaches it: waiting for a step, or for a disk.

@@ -5,6 +5,8 @@ A training answers them otherwise while it runs (:mod:`vis2img.train.run.stoppin
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
 import threading
@@ -71,3 +73,21 @@ def finish(status: int) -> None:
     """Let no signal make a failure of what is done; what is interrupted can be interrupted again, while threads end."""
     for number in _ALL:
         signal.signal(number, signal.SIG_DFL if status and number == signal.SIGINT else signal.SIG_IGN)
+
+
+def leave_work_behind(name: str) -> None:
+    """End the process at once, when it comes to its end, where threads of a name are still at work.
+
+    They compile, or take a step, for a training that was stopped: nothing ends that otherwise. All is done by then:
+    what still comes by way of signals must not make a failure of it.
+    """
+    atexit.register(_leave, name)
+
+
+def _leave(name: str) -> None:
+    for number in _ALL:
+        signal.signal(number, signal.SIG_IGN)
+    if any(thread.name == name for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

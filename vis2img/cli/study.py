@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vis2img.cli import signals
 from vis2img.cli.progress import Bars
 from vis2img.configs.help_text import HELP as HELP_OPTIONS
 
@@ -40,6 +41,7 @@ def run(argv: list[str], prog: str) -> int:
     else:
         config = override(draft(StudyConfig, {}, Path()), options, prog)
     check_files(config)
+    from vis2img.train.run.stopping import ABANDONED
     from vis2img.train.study.run import Study  # which loads JAX
 
     with Bars(quiet) as bars:
@@ -47,6 +49,7 @@ def run(argv: list[str], prog: str) -> int:
         report = study.run()
     if study.stopped:
         print("stopped; the same command goes on")
+        signals.leave_work_behind(ABANDONED)
     elif report is None:
         print("other processes are still at work on this study; the last of them writes the report")
     else:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import signal
 import sys
-import threading
 import typing
 from pathlib import Path
 
+from vis2img.cli import signals
 from vis2img.cli.progress import Bars
 from vis2img.configs.help_text import HELP as HELP_OPTIONS
 from vis2img.errors import OutputError, UsageError, printable
-from vis2img.train.run.stopping import ABANDONED, SIGNALS, Stopped, StopRequest
+from vis2img.train.run.stopping import ABANDONED, Stopped, StopRequest
 
 if typing.TYPE_CHECKING:
     from vis2img.train.run.config import TrainConfig
@@ -65,7 +62,7 @@ def run(argv: list[str], prog: str) -> int:
             print(_train(Path(words[0]), words[1:], prog, resume, quiet, stop), flush=True)
         except Stopped:
             print("stopped before the run began, run the same command to start it", flush=True)
-        atexit.register(_leave, ABANDONED)
+        signals.leave_work_behind(ABANDONED)
     return 0
 
 
@@ -107,19 +104,6 @@ def _prepare(path: Path, options: list[str], prog: str, resume: bool) -> TrainCo
     check_inputs(config)
     keep_compiled(Path(config.out))  # this loads JAX
     return config
-
-
-def _leave(name: str) -> None:
-    """End the process at once where a thread still compiles for a run that was stopped: nothing ends that otherwise.
-
-    All is done by now: what still comes by way of signals must not make a failure of it.
-    """
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    if any(thread.name == name for thread in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
 
 
 def _tell_dashboard(link: str) -> None:

@@ -206,11 +206,46 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on(bench: Bench, whole: Any)
     step = logged(folder)
     assert EVERY < step < STEPS, "the signal came too late to say anything"
     assert line == f"{folder}: step {step} of {STEPS}, stopped, run the same command to go on"
-    assert "stopping: saving after this step; Ctrl-C to leave without" in run.err.splitlines()
+    assert "stopping: saving; Ctrl-C to leave without" in run.err.splitlines()
     assert saved(folder) == sorted({*range(EVERY, step, EVERY), step})
     assert Run(bench, path).end() == f"{folder}: step {STEPS} of {STEPS}, finished"
     assert starts(folder) == [0, step]
     assert_as_if_never_stopped(folder, whole)
+
+
+@pytest.mark.slow
+def test_a_run_on_slow_steps_stops_within_seconds(bench: Bench) -> None:
+    """Steps of seconds, and nothing that waits for them: without a bound, dozens are under way at the signal."""
+    views = {"patch_npix": 64, "global_size": 64, "local_size": 32, "n_local": 1}
+    slow = {"steps": 1000, "data": {"batch_size": 64, "field_npix": 128, "views": views}}
+    each, seldom = ("--checkpoint-every", 1, "--log-every", 1), ("--checkpoint-every", 1000, "--log-every", 1000)
+
+    def until_step_4(path: Path, folder: Path) -> None:
+        run = Run(bench, path, *each)
+        run.until(lambda: saved(folder)[-1:] >= [4])
+        run.ask()
+        run.end()
+
+    path, watched = bench.config(**slow)
+    until_step_4(path, watched)
+
+    path, folder = bench.config(**slow)
+    run = Run(bench, path, *seldom)
+    run.until((folder / "starts.jsonl").exists)
+    time.sleep(2.5 * 64 / read_metrics(watched)["samples_per_s"][-1])
+    run.ask()
+    asked = time.monotonic()
+    line = run.end(seconds=120)
+    assert time.monotonic() - asked < 15  # 2 s of grace, saving, workers: on a busy machine
+    step = (saved(folder) or [0])[-1]
+    assert line == f"{folder}: step {step} of 1000, stopped, run the same command to go on"
+    assert step == logged(folder) < 4
+
+    until_step_4(path, folder)
+    np.testing.assert_array_equal(*(read_metrics(place)["loss"][:4] for place in (folder, watched)))
+    states = [jax.tree.leaves(load_run(place, 4)[1]) for place in (folder, watched)]
+    for ours, theirs in zip(*states, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_run_that_is_killed_loses_what_came_after_its_checkpoint(bench: Bench, whole: Any) -> None:

@@ -118,11 +118,11 @@ def test_ctrl_c_after_a_warning_of_slurm_does_not_wait() -> None:
 @pytest.mark.parametrize(
     ("number", "unsaved", "line"),
     [
-        (signal.SIGINT, True, "stopping: saving after this step; again to leave without\n"),
-        (signal.SIGTERM, True, "stopping: saving after this step; Ctrl-C to leave without\n"),
+        (signal.SIGINT, True, "stopping: saving; again to leave without\n"),
+        (signal.SIGTERM, True, "stopping: saving; Ctrl-C to leave without\n"),
         (signal.SIGTERM, False, "stopping\n"),
         (signal.SIGHUP, False, "stopping\n"),
-        (signal.SIGUSR1, True, "stopping: saving after this step; Ctrl-C to leave without\n"),
+        (signal.SIGUSR1, True, "stopping: saving; Ctrl-C to leave without\n"),
     ],
 )
 def test_a_request_is_answered_once(number: int, unsaved: bool, line: str, capfd) -> None:
