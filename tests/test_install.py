@@ -17,6 +17,7 @@ from tests.helpers.places import ROOT
 pytest.importorskip("setuptools", reason="what is installed is built with it")
 
 _BUILD = "import sys, setuptools.build_meta as backend; print(getattr(backend, sys.argv[1])(sys.argv[2]))"
+RELEASED = ("train/weights/released/some-v1.safetensors", "train/weights/released/some-v1.md")
 _CACHES = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 
@@ -27,6 +28,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     for name in ("vis2img", "models", "train"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=_CACHES)
+    for name in RELEASED:  # those that there are may be none
+        (folder / name).write_bytes(b"some weights")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     return folder
@@ -51,6 +54,7 @@ def packaged(folder: Path) -> set[str]:
 @pytest.mark.parametrize("site", ["build_wheel"], indirect=True)
 def test_every_file_of_the_rooms_is_installed_and_no_other_name(site: Path) -> None:
     wanted = {name: packaged(ROOT / name) for name in ("models", "train")}
+    wanted["train"] |= {name.removeprefix("train/") for name in RELEASED}
     assert {"vit.py", "dino_head.py"} <= wanted["models"] and "report/report.html.j2" in wanted["train"]
     assert "casarc" in packaged(ROOT / "vis2img" / "ms")
     for name, files in wanted.items():

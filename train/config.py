@@ -71,7 +71,8 @@ class ModelConfig:
     """Drop-path probability of the last block, in [0, 1); the paper's regularisation of the student."""
     weights: str | None = None
     """File to start the backbone from (.pth or safetensors): of DINO, iBOT, DINOv2, MAE, timm, torchvision's ResNets,
-    transformers, solo-learn or lightly, or what `vis2img export` wrote; default: random."""
+    transformers, solo-learn or lightly, what `vis2img export` wrote, or a name that `vis2img weights` lists;
+    default: random."""
     positions: Literal["dino", "plain", "antialias"] | None = None
     """How a transformer resizes its learned positions to views of other sizes: dino (DINO, iBOT, DINOv2), plain (MAE,
     transformers) or antialias (DINOv2 with registers, timm); default: as the code of the weights, else dino."""

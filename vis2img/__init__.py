@@ -29,6 +29,7 @@ _PUBLIC = {
     "PriorConfig": "vis2img.draws.presets",
     "SimulateConfig": "vis2img.simulate.config",
     "Vis2imgError": "vis2img.errors",
+    "pretrained": "vis2img.train.embed.embedder",
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from vis2img.loader.loader import Loader as Loader
     from vis2img.ms.selection import Selection as Selection
     from vis2img.simulate.config import SimulateConfig as SimulateConfig
+    from vis2img.train.embed.embedder import pretrained as pretrained
     from vis2img.visibilities import Visibilities as Visibilities
 
 

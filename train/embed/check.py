@@ -24,19 +24,29 @@ def check_files(settings: EmbedConfig) -> None:
     Vis2imgError
         One line that names the file or the option.
     """
-    if settings.run.is_file():
-        if settings.student or settings.step is not None:
-            raise ParameterError(f"{settings.run} holds one network of one step; leave out --student and --step")
-        if not settings.inputs:
-            raise ParameterError(f"name what to embed: {settings.run} does not hold the data that it was trained on")
-        read_export(settings.run)
-    else:
-        config = check_run(settings.run, settings.step)
+    config = check_network(settings.run, settings.student, settings.step)
+    if settings.run.is_file() and not settings.inputs:
+        raise ParameterError(f"name what to embed: {settings.run} does not hold the data that it was trained on")
     for path in settings.inputs or config.data.ms or config.data.cutouts:
         if not Path(path).exists():
             of_run = "" if settings.inputs else f", which {settings.run} was trained on; name what to embed"
             raise MeasurementSetError(f"{path} does not exist{of_run}")
     _ = settings.places
+
+
+def check_network(path: Path, student: bool, step: int | None) -> TrainConfig:
+    """Return the configuration of a run folder, or of weights that were exported of one, before JAX is loaded.
+
+    Raises
+    ------
+    Vis2imgError
+        If it is neither, holds no checkpoint of ``step``, or not the choice that is asked for.
+    """
+    if not path.is_file():
+        return check_run(path, step)
+    if student or step is not None:
+        raise ParameterError(f"{path} holds one network of one step; leave out --student and --step")
+    return read_export(path)[0]
 
 
 def read_export(path: Path) -> tuple[TrainConfig, dict[str, str]]:

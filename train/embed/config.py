@@ -20,7 +20,7 @@ class EmbedConfig:
     """Which patches of which inputs are embedded, and what is written of each."""
 
     run: Path
-    """Run folder of ``vis2img train``, or weights of ``vis2img export``."""
+    """Run folder of ``vis2img train``, weights of ``vis2img export``, or a name that ``vis2img weights`` lists."""
     inputs: tuple[str, ...] = ()
     """What to embed; default: the data of the run."""
     output: Path = Path("embeddings.parquet")

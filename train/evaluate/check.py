@@ -11,9 +11,10 @@ from vis2img.draws.presets import load_prior
 from vis2img.errors import MeasurementSetError, ParameterError, Vis2imgError
 from vis2img.pictures.formats import read_raw
 from vis2img.pictures.labels import labels_of
+from vis2img.train.embed.check import check_network
 from vis2img.train.evaluate.config import EvaluateConfig
 from vis2img.train.run.config import TrainConfig
-from vis2img.train.run.folder import FREE, check_run
+from vis2img.train.run.folder import FREE
 
 
 def check_files(settings: EvaluateConfig) -> None:
@@ -24,10 +25,15 @@ def check_files(settings: EvaluateConfig) -> None:
     Vis2imgError
         One line that names the file or the option.
     """
-    configs = [check_run(folder, settings.step) for folder in settings.runs]
+    configs = [check_network(path, settings.student, settings.step) for path in settings.runs]
     check_seeds(settings.runs, configs)
     if settings.train is None:
         own = settings.ms or configs[0].data.ms
+        if not settings.ms and settings.runs[0].is_file():
+            raise ParameterError(
+                f"name fields (--ms) or labelled pictures (--train): {settings.runs[0]} does not hold the data that it "
+                "was trained on"
+            )
         if settings.catalogue and len(settings.catalogue) != len(own):
             count = len(settings.catalogue)
             raise Vis2imgError(f"{count} catalogues for {len(own)} measurement sets; give one for each")

@@ -20,7 +20,7 @@ class EvaluateConfig:
     """Which runs are scored, by which tasks, on which fields or labelled pictures."""
 
     runs: tuple[Path, ...] = ()
-    """Run folders of ``vis2img train``; several are seeds."""
+    """Run folders of ``vis2img train``, or exported or released weights; several are seeds."""
     task: tuple[str, ...] = (ALL,)
     """classification, similarity, anomaly, regression, transfer, invariance; all; or mirabest: classification and
     similarity of FRI and FRII, with 145 labels, too, in less than a minute."""

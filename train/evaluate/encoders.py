@@ -12,10 +12,10 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from vis2img.models.dino_head import DINOModel
+from vis2img.train.embed.embedder import Embedder
 from vis2img.train.embed.patches import Variables, embed_images
 from vis2img.train.evaluate.check import check_seeds
 from vis2img.train.run.config import TrainConfig
-from vis2img.train.run.run import load_run
 from vis2img.train.state import backbone_variables, build_model, create_state
 
 TRAINED, RANDOM, PIXELS = "trained", "random weights", "PCA of pixels"
@@ -71,13 +71,13 @@ def run_encoders(
     ParameterError
         If the runs differ in more than their seeds, or do not differ in them; the message names both folders.
     Vis2imgError
-        If a folder holds no run.
+        If a folder holds no run, or a file no export of one.
     """
     configs, encoders = [], []
     for seed, folder in enumerate(folders):
-        config, state, model = load_run(folder, step)
-        configs.append(config)
-        encoders.append(network_encoder(TRAINED, seed, model, backbone_variables(state, role)))
+        network = Embedder.of(Path(folder), role, step)
+        configs.append(network.config)
+        encoders.append(network_encoder(TRAINED, seed, network.model, network.variables))
     check_seeds(folders, configs)
     return configs[0], encoders
 

@@ -22,6 +22,7 @@ from vis2img.train.evaluate.folds import Samples
 from vis2img.train.evaluate.labelled_tasks import LabelledTasks, read_pictures
 from vis2img.train.evaluate.scores import Score, scores_of
 from vis2img.train.run.config import TrainConfig
+from vis2img.train.weights.released import shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ def _fine_tuned(
 def _facts(config: EvaluateConfig, settings: TrainConfig) -> dict[str, str]:
     network = settings.model.variant + ("" if settings.model.is_resnet else f"/{settings.model.patch}")
     return {
-        "runs": ", ".join(map(str, config.runs)),
+        "runs": ", ".join(map(shown, config.runs)),
         "network": f"{network}, views of {settings.data.views.global_size} px, {settings.steps} steps of "
         f"{settings.data.batch_size} samples, objective {settings.optim.objective}",
         "seeds": f"trained: {_seeds_in_words(len(config.runs), config.seeds)}; "

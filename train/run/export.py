@@ -36,7 +36,13 @@ _NOTE = (
 
 
 def export_run(
-    folder: str | Path, output: Path, *, student: bool = False, step: int | None = None, overwrite: bool = False
+    folder: str | Path,
+    output: Path,
+    *,
+    student: bool = False,
+    step: int | None = None,
+    half: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, str]:
     """Write the backbone of a run to a safetensors file.
 
@@ -50,6 +56,8 @@ def export_run(
         Write the student instead of the teacher.
     step : int, optional
         Of a checkpoint that is still kept; default: the last.
+    half : bool
+        Write matrices and kernels in half precision; what has one axis (biases, scales, statistics) is small and stays.
     overwrite : bool
         Replace an existing file.
 
@@ -68,10 +76,10 @@ def export_run(
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: weights are written as safetensors; name it {output.stem}.safetensors")
     with locked(output):
-        return _export(Path(folder), output, "student" if student else "teacher", step, overwrite)
+        return _export(Path(folder), output, "student" if student else "teacher", step, half, overwrite)
 
 
-def _export(folder: Path, output: Path, role: str, step: int | None, overwrite: bool) -> dict[str, str]:
+def _export(folder: Path, output: Path, role: str, step: int | None, half: bool, overwrite: bool) -> dict[str, str]:
     config, state, model = load_run(folder, step)
     arrays = to_timm(backbone_variables(state, role), getattr(model.backbone, "patch", None))
     metadata = {**run_metadata(config, model.backbone, arrays, int(state.step)), "network": role}
@@ -79,8 +87,16 @@ def _export(folder: Path, output: Path, role: str, step: int | None, overwrite: 
         "config": json.dumps(_without_places(config)),
         "patch_angle_rad": json.dumps(patch_angles(folder)),
     }
+    if half:
+        arrays = {name: _halved(array) for name, array in arrays.items()}
     write_safetensors(arrays, output, metadata, overwrite)
     return metadata
+
+
+def _halved(array: np.ndarray) -> np.ndarray:
+    """Return a matrix or a kernel in half precision, if its numbers fit."""
+    fits = array.ndim > 1 and np.abs(array).max(initial=0.0) < np.finfo(np.float16).max
+    return array.astype(np.float16) if fits else array
 
 
 def _without_places(config: TrainConfig) -> dict[str, Any]:

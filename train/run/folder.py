@@ -32,6 +32,7 @@ from vis2img.files import sweep, write_text
 from vis2img.loader.config import ENGINE_KEYS
 from vis2img.locks import locked
 from vis2img.train.run.config import TrainConfig
+from vis2img.train.weights.released import find, resolve
 
 _PATIENCE = 60.0  # s that a host waits for another's folder
 # What may differ between a run and the same run resumed.
@@ -61,7 +62,7 @@ def absolute(config: TrainConfig) -> TrainConfig:
     data = replace(config.data, ms=whole(config.data.ms), cutouts=whole(config.data.cutouts))
     if data.draw_cache is not None:
         data = replace(data, draw_cache=str(Path(data.draw_cache).absolute()))
-    weights = config.model.weights and str(Path(config.model.weights).absolute())
+    weights = config.model.weights and str(find(config.model.weights).absolute())
     return replace(config, data=data, model=replace(config.model, weights=weights))
 
 
@@ -81,7 +82,7 @@ def check_inputs(config: TrainConfig) -> None:
             if not Path(path).exists():
                 raise MeasurementSetError(f"data.{name}: {path} does not exist{moved}")
     weights = config.model.weights
-    if weights is not None and not saved_steps(Path(config.out)) and not Path(weights).is_file():
+    if weights is not None and not saved_steps(Path(config.out)) and not resolve(weights).is_file():
         raise Vis2imgError(f"model.weights: there is no file {weights}")
 
 

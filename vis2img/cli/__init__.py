@@ -31,6 +31,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("embed", "vis2img.cli.embed", "turn measurement sets, images or cutouts into a table of embeddings"),
     ("evaluate", "vis2img.cli.evaluate", "score trained models by several tasks, with a report"),
     ("study", "vis2img.cli.study", "compare ways of making views: imaging, image-only, CLEAN"),
+    ("weights", "vis2img.cli.weights", "list the trained networks that come with vis2img, and show their cards"),
     ("export", "vis2img.cli.export", "write a trained backbone for PyTorch: safetensors with the names of timm"),
     ("demo", "vis2img.cli.demo", "simulate, train and evaluate a small model, start to end"),
 )

@@ -16,6 +16,7 @@ from vis2img.errors import printable
 from vis2img.files import check_outputs
 from vis2img.locks import locked
 from vis2img.train.embed.config import EmbedConfig, check_suffix
+from vis2img.train.weights.released import resolve
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class EmbedCommand(EmbedConfig):
       vis2img embed runs/first mosaic.fits images/ --overlap 0.5 -o survey.parquet
       vis2img embed runs/first cutouts.npz --crop 64 -o cutouts.parquet
       vis2img embed runs/first a.ms b.ms --positions sources.csv --student -o sources.parquet
-      vis2img embed --weights weights.safetensors new.ms -o patches.parquet
+      vis2img embed weights.safetensors new.ms -o patches.parquet
 
     Inputs are measurement sets, averaged data (vis2img average), FITS images or folders of them, which are
     tiled, and .npz files of cutouts (images [n, y, x]), a patch each. Columns: vector (float32 [dim]),
@@ -36,7 +37,7 @@ class EmbedCommand(EmbedConfig):
     """
 
     run: tyro.conf.Positional[Path]
-    """Run folder of ``vis2img train``, or weights of ``vis2img export``."""
+    """Run folder of ``vis2img train``, weights of ``vis2img export``, or a name that ``vis2img weights`` lists."""
     weights: Path | None = None
     """Weights of ``vis2img export`` in place of RUN; all names are inputs then."""
     inputs: Annotated[tyro.conf.Positional[tuple[str, ...]], arg(metavar="[INPUT ...]")] = ()
@@ -52,6 +53,7 @@ def run(argv: list[str], prog: str) -> int:
     command = parse(EmbedCommand, argv, prog)
     if command.weights is not None:
         command = replace(command, run=command.weights, inputs=(str(command.run), *command.inputs))
+    command = replace(command, run=resolve(command.run))
     command.check()
     check_suffix(command.output)
     check_outputs([command.output], command.overwrite)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from vis2img.cli.progress import Bars
 from vis2img.configs.command_line import parse
 from vis2img.errors import printable
 from vis2img.train.evaluate.config import EvaluateConfig
+from vis2img.train.weights.released import resolve
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class EvaluateCommand(EvaluateConfig):
       vis2img evaluate runs/first --task transfer --ms meerkat1.ms meerkat2.ms --other-ms vla1.ms vla2.ms
       vis2img evaluate runs/seed0 runs/seed1 runs/seed2 --task classification transfer
       vis2img evaluate runs/first --task mirabest --train mirabest_train.npz
+      vis2img evaluate weights.safetensors --ms c.ms d.ms
       vis2img evaluate runs/first --task mirabest --train A.npz --test B.npz --fine-tune 300
 
     On fields: labels come from the catalogue beside each measurement set (c.ms.truth.fits), as
@@ -38,7 +40,8 @@ class EvaluateCommand(EvaluateConfig):
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Run folders of ``vis2img train``; several are seeds."""
+    """Run folders of ``vis2img train``, weights of ``vis2img export``, or names that ``vis2img weights`` lists; several
+    are seeds."""
     output: Annotated[Path | None, arg(aliases=["-o"])] = None
     """Folder for report.html, scores.csv, summary.csv and pictures."""
     overwrite: bool = False
@@ -52,6 +55,7 @@ class EvaluateCommand(EvaluateConfig):
 def run(argv: list[str], prog: str) -> int:
     """Run the command; return the exit code."""
     command = parse(EvaluateCommand, argv, prog)
+    command = replace(command, runs=tuple(resolve(run) for run in command.runs))
     command.check()
     from vis2img.train.evaluate.check import check_files
     from vis2img.train.report.folder import check_report_folder, reporting

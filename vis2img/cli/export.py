@@ -19,6 +19,7 @@ class ExportCommand:
 
     examples:
       vis2img export runs/first -o weights.safetensors
+      vis2img export runs/first -o weights.safetensors --half
       vis2img export runs/first --step 5000 --student -o student.safetensors
 
     In Python, with timm:
@@ -39,6 +40,8 @@ class ExportCommand:
     """Write the student instead of the teacher."""
     step: int | None = None
     """Step of a checkpoint that is still kept; default: the last."""
+    half: bool = False
+    """Write matrices and kernels in half precision: half the size, vectors alike to a thousandth."""
     overwrite: bool = False
     """Replace an existing output."""
 
@@ -53,7 +56,12 @@ def run(argv: list[str], prog: str) -> int:
     from vis2img.train.run.export import export_run
 
     told = export_run(
-        command.run, command.output, student=command.student, step=command.step, overwrite=command.overwrite
+        command.run,
+        command.output,
+        student=command.student,
+        step=command.step,
+        half=command.half,
+        overwrite=command.overwrite,
     )
     name = f"{told['variant']}/{told['patch']}" if "patch" in told else told["variant"]
     print(f"{command.output}: {name} of {told['channels']} channels, {told['network']} of step {told['step']}")

@@ -11,6 +11,7 @@ from vis2img.cli.progress import Bars
 from vis2img.configs.help_text import HELP as HELP_OPTIONS
 from vis2img.errors import OutputError, UsageError, printable
 from vis2img.train.run.stopping import ABANDONED, Stopped, StopRequest
+from vis2img.train.weights.released import SUFFIX, find
 
 if typing.TYPE_CHECKING:
     from vis2img.train.run.config import TrainConfig
@@ -20,7 +21,8 @@ HELP = """usage: vis2img train CONFIG [--resume] [--quiet] [--debug] [--steps N]
 Train a DINO or BYOL model straight from measurement sets, as a YAML configuration says. Every key of
 the file is an option too and takes precedence; --help behind CONFIG lists them, --help-all describes them all.
 The same command goes on from the last checkpoint of the run folder (key 'out'); so does the run folder
-in place of CONFIG. SIGTERM (Slurm's warning) and Ctrl-C save first; a second Ctrl-C does not.
+in place of CONFIG. Exported or released weights in its place (vis2img weights) begin a run with their settings.
+SIGTERM (Slurm's warning) and Ctrl-C save first; a second Ctrl-C does not.
 Several hosts: srun vis2img train CONFIG, one task for each host.
 
 options beside those of --help behind CONFIG:
@@ -34,6 +36,7 @@ examples:
   vis2img train runs/first --resume
   vis2img train run.yaml --model.weights dino_deitsmall8_pretrain.pth --model.variant small
   vis2img train run.yaml --optim.objective byol
+  vis2img train weights.safetensors --out runs/again --data.ms a.ms    # anew, as these weights were
   vis2img train run.yaml --help
 
 a small run.yaml:
@@ -95,7 +98,10 @@ def _prepare(path: Path, options: list[str], prog: str, resume: bool) -> TrainCo
 
     if resume and not path.exists():
         raise OutputError(f"{path}: there is no such run folder, nor a configuration of that name")
-    if path.is_dir():
+    source = find(path)
+    if source.is_file() and source.suffix == SUFFIX:
+        config = _again(source, options, prog)
+    elif path.is_dir():
         resume, config = True, override(read_config_of(path), options, prog)
     else:
         config = load(TrainConfig, path, options, prog)
@@ -104,6 +110,26 @@ def _prepare(path: Path, options: list[str], prog: str, resume: bool) -> TrainCo
     check_inputs(config)
     keep_compiled(Path(config.out))  # this loads JAX
     return config
+
+
+def _again(weights: Path, options: list[str], prog: str) -> TrainConfig:
+    """Return the configuration that weights were trained with, with the options over it: place and data are not in it.
+
+    Raises
+    ------
+    UsageError
+        If the options do not name them.
+    """
+    from vis2img.configs.load import override
+    from vis2img.train.embed.check import read_export
+
+    words = [option.partition("=")[0] for option in options]
+    if not {*words} & {"--out", "--help", "--help-all", "-h"}:
+        raise UsageError(
+            f"{prog}: name a run folder (--out) and the data (--data.ms or --data.cutouts): {weights.name} has all "
+            "other settings"
+        )
+    return override(read_export(weights)[0], options, prog)
 
 
 def _tell_dashboard(link: str) -> None:

@@ -5,7 +5,7 @@ Background, noise and stretch are those of training on cutouts (:mod:`vis2img.pi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -153,15 +153,42 @@ def network_images(
     Vis2imgError
         If a picture is smaller than ``crop``, or holds no finite pixel; the message names it.
     """
-    views_of = np.empty((len(rows), views.global_size, views.global_size, len(views.stretches)), np.float32)
-    snr = np.empty(len(rows))
-    for i, row in enumerate(rows):
-        image = np.asarray(raw.images[row])
+    named = ((np.asarray(raw.images[row]), raw.rows[row]) for row in rows)
+    return _views_of(named, len(rows), views, crop, None, planes)
+
+
+def array_images(images: np.ndarray, views: ViewConfig, noise: float | None = None, planes: int = 1) -> np.ndarray:
+    """Return images [n, y, x] as the network sees them, float32 [n, size, size, channel], without a file.
+
+    With ``noise``, in the unit of the images, nothing is subtracted; default: the noise of each, above its median.
+
+    Raises
+    ------
+    Vis2imgError
+        If an image is too small, or holds no finite pixel; the message has its number.
+    """
+    named = ((image, f"image {i}") for i, image in enumerate(images))
+    return _views_of(named, len(images), views, None, noise, planes)[0]
+
+
+def _views_of(
+    named: Iterable[tuple[np.ndarray, str]],
+    count: int,
+    views: ViewConfig,
+    crop: int | None,
+    noise: float | None,
+    planes: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    shape = (count, views.global_size, views.global_size, len(views.stretches))
+    views_of, snr = np.empty(shape, np.float32), np.empty(count)
+    for i, (image, name) in enumerate(named):
         side = min(image.shape) if crop is None else crop
         if not _LEAST <= side <= min(image.shape):
-            shape = "{} x {}".format(*image.shape[::-1])
-            raise Vis2imgError(f"{raw.rows[row]}: {shape} pixels, of which {side} a side cannot be cut")
-        picture = one_picture(image, raw.rows[row])
+            pixels = "{} x {}".format(*image.shape[::-1])
+            raise Vis2imgError(f"{name}: {pixels} pixels, of which {side} a side cannot be cut")
+        picture = one_picture(image, name)
+        if noise is not None:
+            picture = replace(picture, background=np.zeros(1, np.float32), noise=np.full(1, noise, np.float32))
         cut_picture(picture, 0, Square(0.0, 0.0, float(side)), views_of[i], views.stretches)
         snr[i] = _peak_over_noise(picture, side)
     return np.repeat(views_of, planes, axis=-1), snr

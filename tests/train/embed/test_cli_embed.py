@@ -388,7 +388,7 @@ def test_mistyped_names_are_told_before_a_network_is_loaded(run: Run, tmp_path: 
     """In processes of their own, where JAX cannot be imported."""
     (tmp_path / "jax.py").write_text("raise SystemExit('a network is loaded')")
     for words, told in (
-        (["gone", "x.npz"], "gone holds no run of vis2img"),
+        (["gone", "x.npz"], "gone: there is no run folder, no file and no released weights"),
         ([run.folder, "gone.ms"], "gone.ms does not exist"),
         ([run.folder, run.ms, "gone.ms"], "gone.ms does not exist"),
         ([run.folder, run.ms, "--step", "7"], "no checkpoint of step 7"),
