@@ -4,6 +4,7 @@
     python benchmarks/loader.py workers REF2.ms               # one and two workers joined by a scheduler address
     python benchmarks/loader.py kills REF2.ms                 # a worker killed every 20 s for 5 minutes
     python benchmarks/loader.py memory REF4.ms --copies 3     # 30 minutes on three in a row, in time, with a plot
+    python benchmarks/loader.py cache REF2.ms                 # draws read from disk, and imaged, in turns
 
 The reference observation is simulated by benchmarks/imaging.py. Views are 2 of 224 and 8 of 96 pixels of patches of 224
 suggested pixels, in a field of --field-npix; the imaging prior is `full`.
@@ -23,6 +24,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -231,16 +233,37 @@ def memory(options: argparse.Namespace) -> None:
     draw_plot(found.series, options.plot, overwrite=True)
 
 
+def cache(options: argparse.Namespace) -> None:
+    """Print what a loader gives whose draws are imaged, and read from disk, in turns: the same draws."""
+    with tempfile.TemporaryDirectory(dir=options.folder if options.folder.is_dir() else None) as folder:
+        imaged = config_of(options, draws_total=options.draws)
+        kept = replace(imaged, draw_cache=folder)
+        with Loader(kept) as loader:
+            loader.next_batch()
+            while loader.report()["fresh_draws"] < options.draws:
+                time.sleep(0.05)
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*.npz"))
+        print(f"{options.draws} draws kept, {size / options.draws / 1e6:.1f} MB each")
+        for _ in range(options.repeat):
+            for name, config in (("imaged", imaged), ("read", kept)):
+                found = measure(config, seconds=options.seconds, rate=options.rate)
+                print(
+                    f"{name}: full after {found.fill_seconds:.1f} s, {found.fresh_draws:.2f} draws/s, "
+                    f"{found.delivered_views:.0f} views/s, wait {100 * found.input_wait:.1f}%",
+                    flush=True,
+                )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["views", "workers", "kills", "memory"])
+    parser.add_argument("what", choices=["views", "workers", "kills", "memory", "cache"])
     parser.add_argument("ms", type=Path)
     parser.add_argument("--field-npix", type=int, default=4096)
     parser.add_argument("--seconds", type=float, default=0.0, help="default: 60; kills 300; memory 1800")
     parser.add_argument("--rate", type=float, default=300.0, help="samples per second of the consumer")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--draws", type=int, default=20, help="of each turn of workers")
+    parser.add_argument("--draws", type=int, default=20, help="of each turn of workers; in all, of cache")
     parser.add_argument("--every", type=float, default=20.0, help="seconds between kills")
     parser.add_argument("--copies", type=int, default=3)
     parser.add_argument("--draw-memory", type=float, default=2e8)

@@ -326,3 +326,30 @@ def test_draws_from_disk_give_the_batches_of_those_imaged(sets, workers, tmp_pat
     for total, words in ((1, "at least draws_per_field"), (3, "on each of 2 hosts")):
         with pytest.raises(ParameterError, match=words):
             Loader(config(sets, draws_total=total), 1, connection=workers, hosts=2)
+
+
+def test_patches_of_several_sizes_lie_apart_and_within_the_field(sets, workers) -> None:
+    scale = (0.6, 1.6)
+    wanted = config(sets, field_npix=128, batch_size=16, patch_scale=scale, near_peaks=0.3)
+    boxes, nearest = {}, {}
+    for apart in (0.0, 0.5):
+        with Loader(replace(wanted, apart=apart), 1, connection=workers) as loader:
+            batches = [loader.next_batch() for _ in range(6)]
+            nominal = np.array(loader.source.located.patches)[np.concatenate([batch.item for batch in batches])]
+        boxes[apart] = np.concatenate([batch.box[:, 0] for batch in batches])
+        nearest[apart] = np.median([distance for batch in batches for distance in least_distances(batch)])
+    assert nearest[0.5] > 1.5 * nearest[0.0]
+    side = boxes[0.5][:, 2] / nominal  # of global views, which show 0.7 to 1 of a patch
+    assert 0.7 * 0.6 <= side.min() < 0.55 and 1.2 < side.max() <= 1.6
+    assert all(np.isfinite(batch.global_views).all() for batch in batches)
+    with pytest.raises(ParameterError, match="a patch of 192 pixels does not fit"):
+        Loader(config(sets, field_npix=128, patch_scale=(1.0, 8.0)), 1, connection=workers)
+
+
+def least_distances(batch: Batch) -> Iterator[float]:
+    """Yield how far each patch is from the next one of its field."""
+    for i in range(len(batch)):
+        others = np.flatnonzero(batch.item == batch.item[i])
+        apart = np.linalg.norm(batch.position[others] - batch.position[i], axis=1)
+        if len(others) > 1:
+            yield float(np.sort(apart)[1])

@@ -29,6 +29,20 @@ def test_patches_lie_near_peaks_as_often_as_asked() -> None:
     assert np.abs(alone.mean(axis=0)).max() < 0.05
 
 
+def test_offsets_are_those_asked_for_and_each_octave_of_flux_comes_alike() -> None:
+    rng = np.random.default_rng(3)
+    peaks = np.stack([np.linspace(-0.9, 0.9, 91), np.zeros(91)], axis=1)
+    flux = np.where(np.arange(91) == 45, 40.0, np.where(np.arange(91) < 10, 9.0, 1.5))  # one bright, ten, eighty
+    for offset, by in ((0.0, None), (0.4, flux), (0.0, flux)):
+        centres = np.array([random_position(rng, everywhere(), 0.01, peaks, 1.0, offset, by) for _ in range(900)])
+        nearest = np.abs(centres[:, :1] - peaks[:, 0]).argmin(axis=1)
+        apart = centres - peaks[nearest]
+        assert np.abs(apart).max() <= 0.01 * offset + 1e-12 and np.abs(apart).max() >= 0.0099 * offset
+        shares = [(flux[nearest] == value).mean() for value in (40.0, 9.0, 1.5)]
+        wanted = [1 / 91, 10 / 91, 80 / 91] if by is None else [1 / 3] * 3
+        assert shares == pytest.approx(wanted, abs=0.05)
+
+
 def test_the_primary_beam_limits_positions_about_the_pointing() -> None:
     # Gaussian of FWHM 0.02: a half at 0.01, a tenth at 0.01822 from its centre.
     for limit, radius in ((0.5, 0.01), (0.1, 0.01 * math.sqrt(math.log(10) / math.log(2)))):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vis2img.coordinates import lm_to_pixel
 from vis2img.draws.peaks import find_peaks, usable_cells
 from vis2img.imaging.beam import beam_solid_angle
 from vis2img.imaging.params import ImagingParams
@@ -72,6 +73,12 @@ class Draw:
         usable = usable_cells(data, params.pixsize)
         area = math.nan if beam is None else beam_solid_angle(beam[0], beam[1]) or math.nan
         return cls(data, params, phase_centre, noise, channels, peaks, usable, turn, beam_area=area)
+
+    def peak_flux(self) -> np.ndarray:
+        """Return the brightness of the peaks in the first channel, Jy/beam: float64 [peak]."""
+        ny, nx = self.data.shape[1:]
+        x, y = lm_to_pixel(self.peaks[:, 0], self.peaks[:, 1], (nx, ny), self.params.pixsize)
+        return self.data[0, np.rint(y).astype(int), np.rint(x).astype(int)].astype(np.float64)
 
     def record(self) -> dict[str, Any]:
         """Return what travels with a view: field, draw index and imaging parameters."""

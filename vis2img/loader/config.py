@@ -61,19 +61,36 @@ class FieldsConfig:
     """Whether views of measurement sets and FITS images vary by augment, too: as images, besides how they are made."""
     near_peaks: float = 0.5
     """Share of the patches placed near a bright peak of the field; the others lie anywhere."""
+    peaks: Literal["alike", "by_flux"] = "alike"
+    """Which peak a patch is placed near. alike: any, so mostly faint ones; by_flux: each factor of two in brightness
+    comes alike, whatever the number of its peaks."""
+    peak_offset: float = 0.125
+    """How far a peak lies from the middle of its patch at most, along each axis, in sides of the patch; from 0 to
+    0.5."""
+    patch_scale: tuple[float, float] = (1.0, 1.0)
+    """Side of a patch over views.patch_npix suggested pixels, log-uniform, from 0.1 to 10: patches of several angles on
+    the sky."""
+    apart: float = 0.0
+    """How far the patches of a batch lie apart at least in a field, in sides of a patch; where eight tries find no such
+    place, the one farthest from the others is taken. 0: the same sky may come several times."""
     pb_limit: float = 0.1
     """Patches are centred where the primary beam lets through more than this; 0: anywhere in the field."""
 
     def __post_init__(self) -> None:
-        _at_least(self, subbands=1, image_pixsize=0)
+        _at_least(self, subbands=1, image_pixsize=0, apart=0)
         for name in ("near_peaks", "pb_limit"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ParameterError(f"{name} = {getattr(self, name)} must be from 0 to 1")
+        low, high = self.patch_scale
+        if not 0.1 <= low <= high <= 10:
+            raise ParameterError(f"patch_scale = ({low:g}, {high:g}) must be (low, high) from 0.1 to 10, low <= high")
+        if not 0 <= self.peak_offset <= 0.5:
+            raise ParameterError(f"peak_offset = {self.peak_offset:g} must be from 0 to 0.5")
         if self.pb_limit == 1:
             raise ParameterError("pb_limit = 1 leaves no place for a patch; use 0.1, or 0 for anywhere")
         if self.weights and (len(self.weights) != len(self.ms) or not all(w > 0 for w in self.weights)):
             raise ParameterError(f"weights must be positive, one for each of the {len(self.ms)} measurement sets")
-        _one_of(self, fields=("one", "all"), bands=("one", "each"))
+        _one_of(self, fields=("one", "all"), bands=("one", "each"), peaks=("alike", "by_flux"))
         if self.fields == "all" and self.selection.field is not None:
             raise ParameterError("fields all and selection.field cannot both be given")
         if self.bands == "each" and self.selection.spw is not None:

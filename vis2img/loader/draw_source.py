@@ -5,6 +5,7 @@ workers: field -> draw -> shared memory        source: pool -> plan -> cut
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from vis2img.draws.field import Field
 from vis2img.errors import ParameterError
 from vis2img.loader.batches import Batch, Share, Source
 from vis2img.loader.config import LoaderConfig
-from vis2img.loader.fields import open_fields
+from vis2img.loader.fields import largest_patch, open_fields
 from vis2img.loader.handover import SharedFolder
 from vis2img.loader.lost_fields import LostField, as_started
 from vis2img.loader.pool import DrawPool, Entry
@@ -35,6 +36,7 @@ from vis2img.views.crops import Crop, ViewConfig, cut, plan_crops
 from vis2img.views.pixel_changes import CutoutAugment, cut_changed
 from vis2img.views.positions import WeightMap, random_position, without_blanks
 
+_TRIES = 8  # places that are looked at for a patch apart from others
 _SPARE_DRAWS = 4  # that batches in the queue still use when they have left the pool
 
 
@@ -190,20 +192,53 @@ class DrawSource(Source):
         names = list(fields)
         weights = np.array([self.located.weights[f] if self._weighted else 1.0 for f in names])
         choice = rng.choice(len(names), size=self.share.size, p=weights / weights.sum())
-        samples = [self._sample(rng, fields[names[i]]) for i in choice]
+        taken: dict[int, list[tuple[float, float]]] = {name: [] for name in names}
+        samples = [self._sample(rng, fields[names[i]], taken[names[i]]) for i in choice]
         crops, patches = map(list, zip(*samples, strict=True))
         return Plan(crops, patches, batch)
 
-    def _sample(self, rng: np.random.Generator, entries: list[Entry]) -> tuple[list[Crop], tuple[float, float]]:
+    def _sample(
+        self, rng: np.random.Generator, entries: list[Entry], taken: list[tuple[float, float]]
+    ) -> tuple[list[Crop], tuple[float, float]]:
+        """Choose a patch, apart from those taken in this batch, to which it is added, and its views."""
         draws = [entry.draw for entry in entries]
-        patch = self.located.patches[draws[0].field]
-        peaks = draws[int(rng.integers(len(draws)))].peaks
-        l, m = random_position(rng, self._common(draws), patch, peaks, self.config.near_peaks)
+        patch, (low, high) = self.located.patches[draws[0].field], self.config.patch_scale
+        if (low, high) != (1.0, 1.0):
+            patch *= math.exp(rng.uniform(math.log(low), math.log(high)))
+        l, m = self._place(rng, draws, patch)
+        if self.config.apart:
+            l, m = self._apart(rng, draws, patch, (l, m), taken)
+        taken.append((l, m))
         crops = plan_crops(rng, draws, l, m, patch, self.config.views)
         by_draw = {id(entry.draw): entry for entry in entries}
         for crop in crops:
             by_draw[id(crop.draw)].uses += 1
         return crops, (l, m)
+
+    def _place(self, rng: np.random.Generator, draws: list[Draw], patch: float) -> tuple[float, float]:
+        """Return where a patch lies, near a peak of one of the draws or anywhere."""
+        config, draw = self.config, draws[int(rng.integers(len(draws)))]
+        flux = draw.peak_flux() if config.peaks == "by_flux" else None
+        allowed = self._common(draws)
+        return random_position(rng, allowed, patch, draw.peaks, config.near_peaks, config.peak_offset, flux)
+
+    def _apart(
+        self,
+        rng: np.random.Generator,
+        draws: list[Draw],
+        patch: float,
+        first: tuple[float, float],
+        taken: list[tuple[float, float]],
+    ) -> tuple[float, float]:
+        """Return the first of some places that lies far enough from those taken, or that which lies farthest."""
+        places, distances = [first], []
+        for _ in range(_TRIES):
+            nearest = np.hypot(*(np.array(taken) - places[-1]).T).min() if taken else math.inf
+            if nearest >= self.config.apart * patch:
+                return places[-1]
+            distances.append(nearest)
+            places.append(self._place(rng, draws, patch))
+        return places[int(np.argmax(distances))]
 
     def _common(self, draws: list[Draw]) -> WeightMap:
         """Return where a patch may lie in all of ``draws`` of a field; if nowhere, where it may without looking."""
@@ -217,7 +252,7 @@ class DrawSource(Source):
         if draw.usable.all():
             return whole
         if draw not in self._maps:
-            params, patch = draw.params, self.located.patches[draw.field]
+            params, patch = draw.params, largest_patch(self.fields[draw.field], self.config)
             self._maps[draw] = without_blanks(whole, draw.usable, params.npix, params.pixsize, patch)
         return self._maps[draw]
 

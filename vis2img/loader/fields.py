@@ -95,15 +95,20 @@ def fields_of(config: LoaderConfig) -> list[Field]:
     return open_fields(config, skip=False).fields
 
 
-def patch_angle(field: Field, views: ViewConfig) -> float:
+def patch_angle(field: Field, views: ViewConfig, scale: float = 1.0) -> float:
     """Return the side of a patch in rad, and check that it fits into the field with a pixel to spare."""
-    side = views.patch_npix * field.pixsize
+    side = views.patch_npix * field.pixsize * scale
     if field.prior.reach(side) < 0:
         raise ParameterError(
-            f"{field}: a patch of {views.patch_npix} pixels does not fit into the field; "
-            "choose a larger field_npix or a smaller patch_npix"
+            f"{field}: a patch of {views.patch_npix * scale:.0f} pixels does not fit into the field; "
+            f"choose a larger field_npix or a smaller patch_npix{' or patch_scale' if scale > 1 else ''}"
         )
     return side
+
+
+def largest_patch(field: Field, config: LoaderConfig) -> float:
+    """Return the side of the largest patch of a run in rad: there is room for it wherever patches lie."""
+    return patch_angle(field, config.views, max(1.0, config.patch_scale[1]))
 
 
 @contextmanager
@@ -167,7 +172,7 @@ def _observed(
     path = str(ms.path.resolve())
     field = ObservedField(path, selection, prior, config.subbands, config.draw_memory, name, version_of(path))
 
-    patch = patch_angle(field, config.views)
+    patch = largest_patch(field, config)
     outline = ms.outline(selection)
     lowest = min(freqs[0] for freqs, _ in outline.bands)
     highest = max(freqs[-1] for freqs, _ in outline.bands)
@@ -188,7 +193,7 @@ def _image(path: str, config: LoaderConfig) -> tuple[Field, WeightMap, str]:
     if config.planes != 1:
         raise ParameterError(f"{path}: an image gives one input channel; leave subbands at 1 and selection.stokes at I")
     field = FitsField.open(path, math.inf if config.fov is None else config.fov, config.image_pixsize)
-    patch, image = patch_angle(field, config.views), field.image
+    patch, image = largest_patch(field, config), field.image
     whole = weight_map(field.prior.reach(patch), patch, math.nan, 0.0, (0.0, 0.0))
     places = within_image(whole, image.npix, image.pixsize, patch)
     if not places.weight.any():

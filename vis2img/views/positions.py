@@ -11,7 +11,6 @@ from vis2img.coordinates import lm_to_pixel
 from vis2img.shapes import Bool, Float64, Int
 
 _CELLS = 64  # of a weight map, along an axis
-_NEAR = 1 / 8  # of the side of a patch: how far from its centre a peak lies at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +133,13 @@ def _span(
 
 
 def random_position(
-    rng: np.random.Generator, allowed: WeightMap, patch: float, peaks: Float64[np.ndarray, "peak 2"], near_peaks: float
+    rng: np.random.Generator,
+    allowed: WeightMap,
+    patch: float,
+    peaks: Float64[np.ndarray, "peak 2"],
+    near_peaks: float,
+    offset: float = 1 / 8,
+    flux: Float64[np.ndarray, " peak"] | None = None,
 ) -> tuple[float, float]:
     """Return the centre (l, m) of a patch: by the weight map, or near a bright peak.
 
@@ -145,17 +150,24 @@ def random_position(
     allowed : WeightMap
         Where centres may lie.
     patch : float
-        Side of the patch in rad; a peak is at most an eighth of it from the centre.
+        Side of the patch in rad.
     peaks : float64 [peak, 2]
         Direction cosines of peaks.
     near_peaks : float
         How often a patch is placed near a peak.
+    offset : float
+        How far a peak is from the centre at most, as a fraction of the side.
+    flux : float64 [peak], optional
+        Brightness of the peaks, positive: each factor of two of it comes alike; default: each peak does.
     """
     if len(peaks) and rng.random() < near_peaks:
-        inside = peaks[np.all(np.abs(peaks) <= allowed.reach, axis=1)]
-        inside = inside[allowed.allows(inside[:, 0], inside[:, 1])]
+        inside = np.flatnonzero(np.all(np.abs(peaks) <= allowed.reach, axis=1))
+        inside = inside[allowed.allows(peaks[inside, 0], peaks[inside, 1])]
+        if len(inside) and flux is not None:
+            octave = np.floor(np.log2(flux[inside]))
+            inside = inside[octave == rng.choice(np.unique(octave))]
         if len(inside):
-            near = inside[int(rng.integers(len(inside)))] + rng.uniform(-patch * _NEAR, patch * _NEAR, 2)
+            near = peaks[inside[int(rng.integers(len(inside)))]] + rng.uniform(-patch * offset, patch * offset, 2)
             l, m = np.clip(near, -allowed.reach, allowed.reach)
             if allowed.allows(l, m):
                 return float(l), float(m)
