@@ -14,7 +14,7 @@ from vis2img.files import staging, to_disk
 from vis2img.locks import locked
 
 PAGE = "report.html"
-_OURS = re.compile(r"report\.html|scores\.csv|summary\.csv|figure-\d\d-[a-z0-9-]*\.png")
+_OURS = re.compile(r"report\.html|(headlines|scores)\.csv|summary\.csv|figure-\d\d-[a-z0-9-]*\.png")
 _ASIDE = re.compile(r"\.report\.html\.partial-.*|\.report-[0-9a-f]{8}\.tmp")  # the second is of older versions
 
 

@@ -25,6 +25,7 @@ from vis2img.train.report.descriptions import (
     round_positions,
 )
 from vis2img.train.report.folder import PAGE, check_report_folder, write_whole
+from vis2img.train.report.headlines import FIELDS, Headline, HeadlineTable, headline_table, headlines_csv
 from vis2img.train.report.page import data_uri, render, to_png
 from vis2img.train.report.plots import task_figures
 
@@ -177,6 +178,7 @@ def write_report(
     title: str,
     facts: Mapping[str, str],
     pictures: Sequence[tuple[str, Figure]] = (),
+    columns: Sequence[Headline] = FIELDS,
     overwrite: bool = False,
 ) -> Path:
     """Write the page, the tables and the figures of a list of scores, and return the path of the page.
@@ -188,7 +190,7 @@ def write_report(
     ----------
     folder : Path
         Made where it is missing. Gets ``scores.csv`` (every score), ``summary.csv`` (means and intervals, what
-        these are of, and the values),
+        these are of, and the values), ``headlines.csv`` (a line for each representation),
         ``figure-NN-NAME.png`` and ``report.html``, which needs none of the others.
     scores : list of Score
     title : str
@@ -196,6 +198,8 @@ def write_report(
         What the scores are of, by name: run, step, data, version, command.
     pictures : list of (title, Figure)
         Further figures, after those of the scores.
+    columns : list of Headline
+        Of the table that stands first.
     overwrite : bool
         Replace a report that is there.
 
@@ -207,12 +211,15 @@ def write_report(
     check_report_folder(folder, overwrite)
     means = summaries(scores)
     files = {"scores.csv": to_csv(scores).encode(), "summary.csv": to_csv(means).encode()}
+    first = headline_table(means, columns)
+    if first.titles:
+        files["headlines.csv"] = headlines_csv(first).encode()
     shown: dict[str, list[tuple[str, str]]] = {}
     for number, (task, name, figure) in enumerate([*task_figures(means), *(("", *each) for each in pictures)], 1):
         png = to_png(figure)
         files[f"figure-{number:02d}-{_slug(name)}.png"] = png
         shown.setdefault(task, []).append((name, data_uri(png)))
-    files[PAGE] = _page(title, facts, means, shown).encode()
+    files[PAGE] = _page(title, facts, means, shown, first).encode()
     write_whole(folder, files, overwrite)
     return folder / PAGE
 
@@ -222,7 +229,11 @@ def _slug(title: str) -> str:
 
 
 def _page(
-    title: str, facts: Mapping[str, str], means: Sequence[Summary], figures: Mapping[str, list[tuple[str, str]]]
+    title: str,
+    facts: Mapping[str, str],
+    means: Sequence[Summary],
+    figures: Mapping[str, list[tuple[str, str]]],
+    first: HeadlineTable,
 ) -> str:
     """Return the page; the figures are titles and data URIs by task, those of the user under no name."""
     tables = score_tables(means)
@@ -236,4 +247,5 @@ def _page(
         }
         for number, task in enumerate(dict.fromkeys(table.task for table in tables))
     ]
-    return render("tasks.html.j2", title=title, facts=facts, tasks=tasks, pictures=figures.get("", []), about=ABOUT)
+    shown = {"title": title, "facts": facts, "tasks": tasks, "pictures": figures.get("", []), "about": ABOUT}
+    return render("tasks.html.j2", **shown, headlines=first)

@@ -43,7 +43,9 @@ class EvaluateCommand(EvaluateConfig):
     """Run folders of ``vis2img train``, weights of ``vis2img export``, or names that ``vis2img weights`` lists; several
     are seeds."""
     output: Annotated[Path | None, arg(aliases=["-o"])] = None
-    """Folder for report.html, scores.csv, summary.csv and pictures."""
+    """Folder for report.html, headlines.csv, scores.csv, summary.csv and pictures."""
+    full: bool = False
+    """Print every number instead of the summary and one short table a task."""
     overwrite: bool = False
     """Replace a report that is there."""
     json: bool = False
@@ -72,6 +74,7 @@ def _evaluate(command: EvaluateCommand, words: str) -> int:
     from vis2img.train.evaluate.job import evaluate
     from vis2img.train.evaluate.scores import summaries, to_json
     from vis2img.train.report.encoder_pictures import encoder_pictures
+    from vis2img.train.report.headlines import FIELDS, PICTURES, headline_table, print_headlines, short
     from vis2img.train.report.scores_page import print_table, write_report
 
     with Bars(command.quiet or command.json) as bars:
@@ -80,11 +83,13 @@ def _evaluate(command: EvaluateCommand, words: str) -> int:
         if part.count:
             print(printable(f"{part.name}: {part}"), file=sys.stderr)
 
-    rows = summaries(evaluation.scores)
+    rows, columns = summaries(evaluation.scores), PICTURES if command.train else FIELDS
     if command.json:
         print(to_json(rows))
     else:
-        print_table(rows, rich.get_console())
+        console = rich.get_console()
+        print_headlines(headline_table(rows, columns), console)
+        print_table(rows if command.full else short(rows), console)
     if command.output:
         path = write_report(
             command.output,
@@ -92,6 +97,7 @@ def _evaluate(command: EvaluateCommand, words: str) -> int:
             title="What the representation is worth",
             facts={**evaluation.facts, "command": words},
             pictures=encoder_pictures(evaluation.encoder, evaluation.shown),
+            columns=columns,
             overwrite=command.overwrite,
         )
         print(f"report: {path}", file=sys.stderr if command.json else sys.stdout)

@@ -224,7 +224,7 @@ def test_a_report_is_replaced_only_on_request_and_nothing_old_stays(tmp_path: Pa
     (tmp_path / "r" / ".report-0123abcd.tmp").mkdir()  # a run that was killed left it
     write_report(tmp_path / "r", few(0.7), title="new", facts={}, overwrite=True)
     names = sorted(path.name for path in (tmp_path / "r").iterdir())
-    assert names == ["figure-01-regression.png", "report.html", "scores.csv", "summary.csv"]
+    assert names == ["figure-01-regression.png", "headlines.csv", "report.html", "scores.csv", "summary.csv"]
     assert "new" in (tmp_path / "r" / "report.html").read_text()
 
 
@@ -279,7 +279,7 @@ def test_the_page_comes_last_so_that_a_kill_leaves_no_page_without_its_files(
 
     monkeypatch.setattr(Path, "replace", watched)
     write_report(tmp_path / "r", few(), title="new", facts={}, overwrite=True)
-    assert moved[-1] == "report.html" and len(moved) == 4
+    assert moved[-1] == "report.html" and len(moved) == 5
 
 
 def printed(rows: list[Summary], width: int) -> str:
