@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from vis2img.errors import ParameterError
+from vis2img.train.evaluate.tune_config import FineTuneConfig
 
 TASKS = ("classification", "similarity", "anomaly", "regression", "transfer", "invariance")
 LABELLED_TASKS = ("classification", "similarity", "anomaly", "regression")
@@ -65,7 +66,12 @@ class EvaluateConfig:
     classes: tuple[str, ...] = ()
     """Classes of the sources of fields that are scored, such as fri frii; default: all."""
     fine_tune: int = 0
-    """Steps of fine-tuning the whole network, and of the same from random weights; 0: none."""
+    """Steps of fine-tuning the whole network, and of the same from random weights; 0: none. With the --shares that are
+    given, else with all labels."""
+    tuning: FineTuneConfig = field(default_factory=FineTuneConfig)
+    """How: rates, and how pictures vary; ``steps`` are those of --fine-tune."""
+    keep: Path | None = None
+    """Folder where finished fine-tunings are kept: the same command goes on with what is missing."""
     step: int | None = None
     """Checkpoint to score; default: the last."""
     student: bool = False

@@ -1,56 +1,40 @@
 """A network trained further with labels: fine-tuning, and from random weights the supervised baseline.
 
 The classifier is one linear layer on the vector that `vis2img.train.embed.patches` gives; everything is trained.
-Pictures are turned, mirrored and moved by a few pixels at random, labels are smoothed (Szegedy et al. 2016,
-arXiv:1512.00567), and the prediction of a picture is the mean over the eight symmetries of the square.
+Learning rates fall towards the input (Clark et al. 2020, arXiv:2003.10555, as BEiT and MAE do). Pictures are turned,
+mirrored, zoomed and moved at random, labels are smoothed (Szegedy et al. 2016, arXiv:1512.00567), and the prediction of
+a picture is the mean over the eight symmetries of the square.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy.ndimage import affine_transform
 
 from vis2img.errors import ParameterError
 from vis2img.models.dino_head import DINOModel
 from vis2img.train.embed.patches import Variables, joined_tokens
 from vis2img.train.evaluate.classification import accuracies
 from vis2img.train.evaluate.folds import Samples, few_labels, share_or_count, validation_folds
+from vis2img.train.evaluate.kept import kept
 from vis2img.train.evaluate.scores import Pairs
+from vis2img.train.evaluate.tune_config import FineTuneConfig
 from vis2img.views.crops import TURNS, turned
 
 Head = dict[str, jax.Array]
 Params = dict[str, Any]  # of backbone and head
-
-
-@dataclass(frozen=True)
-class FineTuneConfig:
-    """How a network is trained with labels."""
-
-    steps: int = 300
-    """Steps, whatever the number of labels: with few, each picture comes often."""
-    batch_size: int = 32
-    """Pictures a step."""
-    lr: float = 5e-4
-    """Peak learning rate; it rises for a tenth of the steps and falls as half a cosine."""
-    weight_decay: float = 0.05
-    """Of AdamW, matrices alone."""
-    smoothing: float = 0.1
-    """Of the labels, in [0, 1)."""
-    shift: int = 4
-    """Largest shift of a picture along each axis [pixel]; what leaves at one side is lost, zeros come in."""
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size) < 1 or self.shift < 0:
-            raise ParameterError("fine-tuning needs steps and batch_size of at least 1 and shift of at least 0")
-        if not (self.lr > 0 and self.weight_decay >= 0 and 0 <= self.smoothing < 1):
-            raise ParameterError("fine-tuning needs lr above 0, weight_decay of at least 0, smoothing in [0, 1)")
+_BLOCK = re.compile(r"(block|layer|stage)_?\d")
+_LAST = ("norm", "pool")
 
 
 def fine_tune(
@@ -100,7 +84,7 @@ def fine_tune(
     state = _optimizer(config).init(params)
     rng = np.random.default_rng([seed, len(images)])
     for rows in _batches(rng, len(images), config):
-        batch = _augmented(images[rows], config.shift, rng), label[rows]
+        batch = _augmented(images[rows], config, rng), label[rows]
         params, state = _step(model, config, params, state, stats, *batch)
 
     tuned = {"params": params["backbone"], "batch_stats": stats}
@@ -112,7 +96,12 @@ def _optimizer(config: FineTuneConfig) -> optax.GradientTransformation:
     rate = optax.warmup_cosine_decay_schedule(0.0, config.lr, warm, max(config.steps, warm + 1))
     matrices = partial(jax.tree.map, lambda x: x.ndim > 1)
     adamw = optax.adamw(rate, weight_decay=config.weight_decay, mask=matrices)
-    return optax.chain(optax.clip_by_global_norm(3.0), adamw)
+    scaled = optax.stateless(lambda updates, params: _scaled(updates, learning_rates(params, config)))
+    return optax.chain(optax.clip_by_global_norm(3.0), adamw, scaled)
+
+
+def _scaled(updates: Params, rates: Params) -> Params:
+    return jax.tree.map(lambda update, rate: update * rate, updates, rates)
 
 
 def _batches(rng: np.random.Generator, count: int, config: FineTuneConfig) -> list[np.ndarray]:
@@ -122,14 +111,43 @@ def _batches(rng: np.random.Generator, count: int, config: FineTuneConfig) -> li
     return list(order[:total].reshape(config.steps, config.batch_size))
 
 
-def _augmented(images: np.ndarray, shift: int, rng: np.random.Generator) -> np.ndarray:
-    """Return pictures turned, mirrored and moved at random."""
-    size = images.shape[1]
-    padded = np.pad(images, [(0, 0), (shift, shift), (shift, shift), (0, 0)])
-    corners = rng.integers(0, 2 * shift + 1, size=(len(images), 2))
-    turns = rng.integers(TURNS, size=len(images))
-    cut = [turned(p[y : y + size, x : x + size], int(t)) for p, (y, x), t in zip(padded, corners, turns, strict=True)]
-    return np.stack(cut)
+def _augmented(images: np.ndarray, config: FineTuneConfig, rng: np.random.Generator) -> np.ndarray:
+    """Return pictures turned, mirrored, zoomed and moved at random."""
+    middle = (np.array(images.shape[1:3]) - 1) / 2
+    out = np.empty_like(images)
+    for image, view in zip(images, out, strict=True):
+        shift = rng.uniform(-config.shift, config.shift, 2)
+        angle = rng.uniform(0, 2 * np.pi) if config.rotate else np.pi / 2 * rng.integers(4)
+        scale = np.exp(rng.uniform(-1, 1) * np.log(config.zoom))
+        cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
+        mirrored = np.array([[cos, -sin], [sin, cos]]) * (1, rng.choice([-1, 1]))
+        for channel in range(images.shape[3]):
+            offset = middle - mirrored @ (middle + shift)
+            # With this mode rounding at the edge loses no pixel.
+            options = {"output": view[..., channel], "order": 1, "mode": "grid-constant"}
+            affine_transform(image[..., channel], mirrored, offset, **options)
+    return out
+
+
+def learning_rates(params: Params, config: FineTuneConfig) -> Params:
+    """Return the learning rate of each leaf over that of the last stage: lower towards the input, higher in the head.
+
+    Blocks are the parts of the backbone that are numbered; what lies before them is one step further down, the last
+    norm and pooling are as the last block.
+    """
+    backbone = params["backbone"]
+    blocks = sorted((name for name in backbone if _BLOCK.match(name)), key=_numbers)
+
+    def rate(name: str) -> float:
+        behind = len(blocks) - 1 - blocks.index(name) if name in blocks else 0 if name in _LAST else len(blocks)
+        return config.layer_decay**behind
+
+    own = {name: jax.tree.map(lambda _, name=name: rate(name), part) for name, part in backbone.items()}
+    return {"backbone": own, "head": jax.tree.map(lambda _: config.head_rate, params["head"])}
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", name)]
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
@@ -189,6 +207,8 @@ class FineTuning:
         Of the training labels.
     folds : int
     config : FineTuneConfig
+    folder : Path, optional
+        Where finished trainings are kept, which are not done again.
     """
 
     model: DINOModel
@@ -196,6 +216,7 @@ class FineTuning:
     shares: Sequence[float] = (1.0,)
     folds: int = 5
     config: FineTuneConfig = field(default_factory=FineTuneConfig)
+    folder: Path | None = None
 
     def run(self, train: Samples, test: Samples | None = None, seeds: Sequence[int] = range(5)) -> Pairs:
         """Yield "accuracy" and "balanced accuracy" after each training, setting "fine-tuned"; x is the share of labels.
@@ -211,7 +232,14 @@ class FineTuning:
             start = self.starts[seed % len(self.starts)]
             for share in self.shares:
                 few = rows[few_labels(train.label[rows], share_or_count(share), seed)]
-                predict = fine_tune(self.model, start, train.inputs[few], number[few], len(names), self.config, seed)
-                predicted = names[predict(queries.inputs).argmax(axis=1)]
+                training = train.inputs[few], number[few], len(names), self.config, seed
+                inputs = (start, training, queries.inputs, repr(self.model))
+                chance = kept(self.folder, inputs, lambda: self._tuned(start, training, queries.inputs))  # noqa: B023
+                predicted = names[chance.argmax(axis=1)]
                 for name, value in accuracies("fine-tuned", share, seed, queries.label, predicted):
                     yield replace(name, count=0), value
+
+    def _tuned(
+        self, start: Variables, training: tuple[np.ndarray, np.ndarray, int, FineTuneConfig, int], pictures: np.ndarray
+    ) -> np.ndarray:
+        return fine_tune(self.model, start, *training)(pictures)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vis2img import __version__
 from vis2img.progress import Progress, no_progress
 from vis2img.train.evaluate.config import EvaluateConfig
 from vis2img.train.evaluate.encoders import (
+    RANDOM,
     Encoder,
     NetworkEncoder,
     pixel_encoder,
@@ -17,7 +18,7 @@ from vis2img.train.evaluate.encoders import (
     run_encoders,
 )
 from vis2img.train.evaluate.field_tasks import FieldTasks, LeftOut, read_fields
-from vis2img.train.evaluate.finetune import FineTuneConfig, FineTuning
+from vis2img.train.evaluate.finetune import FineTuning
 from vis2img.train.evaluate.folds import Samples
 from vis2img.train.evaluate.labelled_tasks import LabelledTasks, read_pictures
 from vis2img.train.evaluate.scores import Score, scores_of
@@ -45,6 +46,7 @@ def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> Evalua
         If a run, a measurement set, a catalogue or a file cannot be used, or the data do not suit a task.
     """
     config.check()
+    tuned_shares = config.shares or (1.0,)
     config = config.resolved()
     settings, trained = run_encoders(config.runs, "student" if config.student else "teacher", config.step)
     tasks: FieldTasks | LabelledTasks
@@ -61,7 +63,7 @@ def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> Evalua
         scores += scores_of(encoder.name, tasks.run(encoder, _seeds_of(encoder, encoders, config.seeds)))
         progress("scoring", i + 1, len(encoders))
     if config.fine_tune and "classification" in config.tasks:
-        scores += _fine_tuned(encoders, tasks, config, progress)
+        scores += _fine_tuned(encoders, tasks, replace(config, shares=tuned_shares), progress)
 
     shown = tasks.train if tasks.test is None else tasks.test
     return Evaluation(scores, _facts(config, settings) | facts | {"vis2img": __version__}, left_out, trained[0], shown)
@@ -93,8 +95,9 @@ def _fine_tuned(
     scores: list[Score] = []
     for name, own in networks.items():
         starts = [encoder.variables for encoder in own]
-        settings = FineTuneConfig(steps=config.fine_tune)
-        tuning = FineTuning(own[0].model, starts, config.shares, config.folds, settings)
+        settings = replace(config.tuning, steps=config.fine_tune)
+        settings = settings.from_scratch() if name == RANDOM else settings
+        tuning = FineTuning(own[0].model, starts, config.shares, config.folds, settings, config.keep)
         for pair in tuning.run(tasks.train, tasks.test, seeds[name]):
             scores += scores_of(name, [pair])
             progress("fine-tuning", len(scores) // 3, total)  # three metrics of each training

@@ -27,7 +27,7 @@ from vis2img.train.run.config import TrainConfig
 SAME_SOURCE = np.radians(1 / 60)  # two positions less than this apart may be parts of one radio source
 _POSITIVE = ("redshift", "size")  # numbers that are above 0 where they are known
 _LEAST_TARGETS = 50  # values of a number, for it to be regressed
-_MOST_TURNED = 1024  # numbers of a vector of pixels, for a probe of all its turns
+_MOST_PIXELS = 1024  # of a vector, for a probe of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +84,9 @@ class LabelledTasks:
         test = None if self.test is None else _encoded(self.test, encoder, turns)
         if "classification" in self.tasks:
             turned = encoder.pixels and turns == "all"
-            # Thousands of pixels under all turns are too many for a probe; their components have one.
-            fits = fits_of(self.voting, linear=not turned or train.inputs.shape[-1] <= _MOST_TURNED, turned=turned)
+            # A probe of thousands of pixels takes minutes and says little; their components have one.
+            linear = not encoder.pixels or train.inputs.shape[-1] <= _MOST_PIXELS
+            fits = fits_of(self.voting, linear=linear, turned=turned)
             yield from Classification(self.shares, self.folds, fits).run(train, test, seeds)
         train, test = _mean_view(train), None if test is None else _mean_view(test)
         if "similarity" in self.tasks:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vis2img.train.evaluate.intervals import mean_text
 from vis2img.train.evaluate.scores import Summary
 
 _ALL = 1.0  # of the labels
@@ -106,15 +107,17 @@ def print_headlines(table: HeadlineTable, console: Console) -> None:
         shown.add_column("representation", max_width=22)
         for title in table.titles[start : start + fit]:
             shown.add_column(Text(title), justify="right", max_width=10)
-        for name, cells in table.texts():
+        for name, cells in table.lines:
             shown.add_row(Text(name), *(Text(_on_lines(cell)) for cell in cells[start : start + fit]))
         console.print(shown)
 
 
-def _on_lines(cell: str) -> str:
-    """Return a mean with its interval, or the values it is of, below it."""
-    mean, _, rest = cell.partition(" ")
-    return f"{mean}\n{rest.replace(' -', chr(10) + '-').replace(', ', chr(10))}" if rest else mean
+def _on_lines(cell: Summary | None) -> str:
+    """Return a mean with its interval below it; the values that it is of, where they are few, are for other tables."""
+    if cell is None:
+        return _MISSING
+    mean, _, interval = mean_text(cell.mean, cell.low, cell.high).partition(" ")
+    return f"{mean}\n{interval.replace(' -', chr(10) + '-')}" if interval else mean
 
 
 def headlines_csv(table: HeadlineTable) -> str:

@@ -21,9 +21,10 @@ from vis2img.simulate.truth.truth import Truth
 from vis2img.train.evaluate.config import TASKS as ALL_TASKS
 from vis2img.train.evaluate.encoders import PIXELS, RANDOM, pixel_encoder, random_encoders, run_encoders
 from vis2img.train.evaluate.field_tasks import FieldTasks, wanted_ways
-from vis2img.train.evaluate.finetune import FineTuneConfig, FineTuning
+from vis2img.train.evaluate.finetune import FineTuning
 from vis2img.train.evaluate.scores import Score, differences, from_csv, scores_of, summaries, to_csv
 from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, field_patches
+from vis2img.train.evaluate.tune_config import FineTuneConfig
 from vis2img.train.report.scores_page import write_report
 from vis2img.train.run.folder import keep_compiled
 from vis2img.train.run.run import train
@@ -140,7 +141,7 @@ class Study:
             yield from scores_of(f"{RANDOM}{note}", tasks.run(network, [seed]))
             yield from scores_of(f"{PIXELS}{note}", tasks.run(pixel_encoder(tasks.pixels), [seed]))
             if self.config.supervised_steps:
-                settings = FineTuneConfig(steps=self.config.supervised_steps)
+                settings = FineTuneConfig(steps=self.config.supervised_steps).from_scratch()
                 folds = min(self.config.folds, self.config.test_fields)
                 tuning = FineTuning(network.model, [network.variables], folds=folds, config=settings)
                 yield from scores_of(f"{SUPERVISED}{note}", tuning.run(tasks.train, seeds=[seed]))

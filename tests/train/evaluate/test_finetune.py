@@ -7,10 +7,11 @@ import pytest
 from vis2img.errors import ParameterError
 from vis2img.models.dino_head import DINOHead, DINOModel
 from vis2img.models.vit import ViT
-from vis2img.train.evaluate.finetune import FineTuneConfig, FineTuning, fine_tune
+from vis2img.train.evaluate.finetune import FineTuning, _augmented, fine_tune, learning_rates
 from vis2img.train.evaluate.folds import Samples
+from vis2img.train.evaluate.tune_config import FineTuneConfig
 
-CONFIG = FineTuneConfig(steps=200, batch_size=16, lr=3e-3, shift=1)
+CONFIG = FineTuneConfig(steps=200, batch_size=16, lr=3e-3, shift=1, rotate=False, zoom=1.0).from_scratch()
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,9 @@ def test_a_test_set_of_its_own_is_what_is_tested(network, pictures):
     assert accuracy < 0.1
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"lr": 0.0}, {"smoothing": 1.0}, {"shift": -1}])
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"lr": 0.0}, {"smoothing": 1.0}, {"shift": -1}, {"layer_decay": 0.0}, {"zoom": 0.5}]
+)
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(ParameterError, match=next(iter(change))):
         FineTuneConfig(**change)
@@ -88,3 +91,45 @@ def test_labels_out_of_range_are_refused(network, pictures):
     model, variables = network
     with pytest.raises(ParameterError, match="from 0 to 1"):
         fine_tune(model, variables, pictures[0], pictures[1] + 1, 2, CONFIG, seed=0)
+
+
+def test_rates_fall_by_a_factor_for_each_block_towards_the_input():
+    names = ("conv1", "bn1", "layer1_0", "layer2_0", "layer2_1", "layer10_0", "pool")
+    params = {"backbone": {name: {"kernel": np.ones(2)} for name in names}, "head": {"bias": np.ones(1)}}
+    rates = learning_rates(params, FineTuneConfig(layer_decay=0.5, head_rate=10.0))
+    found = [rates["backbone"][name]["kernel"] for name in names]
+    assert found == [0.5**4, 0.5**4, 0.5**3, 0.5**2, 0.5, 1.0, 1.0] and rates["head"]["bias"] == 10.0
+
+
+def test_without_any_angle_and_zoom_a_picture_lies_in_one_of_eight_ways():
+    image = np.random.default_rng(0).normal(size=(9, 9)).astype(np.float32)
+    config = FineTuneConfig(shift=0, rotate=False, zoom=1.0)
+    views = _augmented(np.repeat(image[None, ..., None], 64, axis=0), config, np.random.default_rng(1))[..., 0]
+    ways = [np.rot90(each, k) for each in (image, image[:, ::-1]) for k in range(4)]
+    which = [int(np.argmin([np.abs(view - way).max() for way in ways])) for view in views]
+    assert {*which} == {*range(8)}
+    assert max(np.abs(view - ways[i]).max() for view, i in zip(views, which, strict=True)) < 1e-5
+
+
+def test_a_turn_by_any_angle_keeps_the_middle_and_what_is_round():
+    y, x = np.indices((33, 33)) - 16
+    blob = np.exp(-(x**2 + y**2) / 18).astype(np.float32)
+    blobs, config = np.repeat(blob[None, ..., None], 8, axis=0), FineTuneConfig(shift=0, zoom=1.0)
+    views = _augmented(blobs, config, np.random.default_rng(0))
+    np.testing.assert_allclose(views, blobs, atol=0.03)
+
+
+def test_what_is_finished_is_not_trained_again(network, pictures, tmp_path, monkeypatch):
+    model, variables = network
+    images, label = pictures
+    samples = Samples(images, label, np.arange(120))
+
+    def run(**changes):
+        config = FineTuneConfig(**{"steps": 2, "batch_size": 16, **changes})
+        return list(FineTuning(model, [variables], config=config, folder=tmp_path / "kept").run(samples, seeds=(0, 1)))
+
+    first = run()
+    monkeypatch.setattr("vis2img.train.evaluate.finetune.fine_tune", None)
+    assert run() == first and len(list((tmp_path / "kept").iterdir())) == 2
+    with pytest.raises(TypeError):
+        run(lr=1e-3)
