@@ -151,7 +151,7 @@ def test_evaluate_scores_a_run_on_fields(demo, cli, tmp_path: Path) -> None:
     rows = json.loads(done.out)
     assert {row["task"] for row in rows} >= {"classification", "similarity", "anomaly", "regression"}
     names = {row["representation"] for row in rows}
-    assert names == {"trained", "random weights", "PCA of pixels"}
+    assert names == {"trained", "random weights", "PCA of pixels", "PCA of pixels, turned"}
     tuned = [row for row in rows if row["setting"] == "fine-tuned"]
     assert {row["representation"] for row in tuned} == {"trained", "random weights"} and all(r["n"] == 2 for r in tuned)
     assert all(0 <= row["mean"] <= 1 for row in rows if row["task"] in ("classification", "similarity"))

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from vis2img.models.dino_head import DINOModel
+from vis2img.pictures.labels import symmetric_views
 from vis2img.train.embed.embedder import Embedder
 from vis2img.train.embed.patches import Variables, embed_images
 from vis2img.train.evaluate.check import check_seeds
@@ -39,6 +40,22 @@ class Encoder:
     encode: Callable[[np.ndarray], np.ndarray]
     turns: Turns | None = None
     pixels: bool = False
+
+    @property
+    def turned(self) -> bool:
+        """Whether vectors turn with the picture, and are of all its turns."""
+        return self.pixels and self.turns == "all"
+
+    def vectors(self, images: np.ndarray, turns: Turns) -> np.ndarray:
+        """Return the vectors of images: [view, n, dim] of all turns, else [n, dim].
+
+        ``turns`` is what counts where the representation does not say.
+        """
+        turns = self.turns or turns
+        if turns == "one":
+            return self.encode(images)
+        views = [self.encode(view) for view in symmetric_views(images)]
+        return np.stack(views) if turns == "all" else np.mean(views, axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +113,19 @@ def random_encoders(config: TrainConfig, seeds: Iterable[int]) -> list[NetworkEn
 
 def pixel_encoders(images: np.ndarray) -> list[Encoder]:
     """Return the pixels of ``images`` [n, y, x, channel] and their principal components, upright and over all turns."""
+    raw = Encoder(RAW, 0, lambda others: others.reshape(len(others), -1), "one", True)
+    return [raw, turned(raw), *component_encoders(images)]
+
+
+def component_encoders(images: np.ndarray) -> list[Encoder]:
+    """Return the principal components of pixels as :func:`pixel_encoder` does, and those over all turns."""
     components = pixel_encoder(images)
-    every = [Encoder(RAW, 0, lambda others: others.reshape(len(others), -1), "one", True), components]
-    return [each for plain in every for each in (plain, replace(plain, name=f"{plain.name}{TURNED}", turns="all"))]
+    return [components, turned(components)]
+
+
+def turned(plain: Encoder) -> Encoder:
+    """Return a representation of which all turns of a picture are learnt, and the nearest counts."""
+    return replace(plain, name=f"{plain.name}{TURNED}", turns="all")
 
 
 def pixel_encoder(images: np.ndarray, seed: int = 0) -> Encoder:

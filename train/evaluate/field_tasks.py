@@ -17,7 +17,7 @@ from vis2img.train.evaluate.classification import SHARES, Classification
 from vis2img.train.evaluate.classifiers import KNN, fits_of
 from vis2img.train.evaluate.config import TASKS, EvaluateConfig, check_tasks
 from vis2img.train.evaluate.encoders import Encoder
-from vis2img.train.evaluate.folds import Samples
+from vis2img.train.evaluate.folds import Samples, mean_view
 from vis2img.train.evaluate.invariance import Invariance
 from vis2img.train.evaluate.neighbours import VOTING, Voting
 from vis2img.train.evaluate.rare import RareClasses
@@ -106,28 +106,32 @@ class FieldTasks:
     def run(self, encoder: Encoder, seeds: Sequence[int] = (0,)) -> Pairs:
         """Yield what all tasks yield of a representation.
 
-        ``seeds`` are of folds, labels and what is planted; of the representation, if it has one.
+        ``seeds`` are of folds, labels and what is planted; of the representation, if it has one. Where vectors are of
+        all turns of a patch, classifiers learn and ask each, and the other tasks take their mean.
         """
-        vectors = {way: encoder.encode(images) for way, images in self.sources.seen.items()}
-        fits = fits_of(self.voting)
-        train = replace(self.train, inputs=vectors[ALIKE])
+        vectors = {way: encoder.vectors(images, "one") for way, images in self.sources.seen.items()}
+        fits = fits_of(self.voting, turned=encoder.turned)
+        turned = replace(self.train, inputs=vectors[ALIKE])
+        train = mean_view(turned)
         folds = min(self.folds, len(np.unique(train.group)))
         if "classification" in self.tasks:
-            yield from Classification(self.shares, folds, fits).run(train, seeds=seeds)
+            yield from Classification(self.shares, folds, fits).run(turned, seeds=seeds)
         if "similarity" in self.tasks:
             yield from Similarity().run(train, seeds=seeds)
         if "anomaly" in self.tasks:
             yield from RareClasses(self.rare).run(train, seeds)
         if "transfer" in self.tasks:
-            yield from self._transfer(vectors, train, Transfer(folds, fits), seeds)
+            yield from self._transfer(vectors, turned, Transfer(folds, fits), seeds)
         if "invariance" in self.tasks:
-            otherwise = {way: vectors[way] for way in (*PARAMETERS, "full") if way in vectors}
+            seen = {way: vectors[way] for way in (*PARAMETERS, "full") if way in vectors}
+            otherwise = {way: each.mean(axis=0) if each.ndim == 3 else each for way, each in seen.items()}
             yield from Invariance().run(train.inputs, otherwise, seeds)
         if "regression" in self.tasks and self.tiles is not None:
             yield from self._regression(self.tiles, encoder, folds, seeds)
         if "transfer" in self.tasks and self.others is not None:
-            test = Samples(encoder.encode(self.others.seen[ALIKE]), self.others.label, self.others.field)
-            yield from TransferToOthers(fits=fits).run(train, test, seeds)
+            asked = encoder.vectors(self.others.seen[ALIKE], "one")
+            test = Samples(asked, self.others.label, self.others.field)
+            yield from TransferToOthers(fits=fits).run(turned, test, seeds)
 
     def _transfer(
         self, vectors: dict[str, np.ndarray], train: Samples, transfer: Transfer, seeds: Sequence[int]
@@ -142,7 +146,8 @@ class FieldTasks:
 
     def _regression(self, tiles: TilePatches, encoder: Encoder, folds: int, seeds: Sequence[int]) -> Pairs:
         """Yield errors of two numbers from vectors, from brightness beside them, and from brightness alone."""
-        vectors, numbers = encoder.encode(tiles.images), log_brightness(tiles.brightness)
+        vectors, numbers = encoder.vectors(tiles.images, "one"), log_brightness(tiles.brightness)
+        vectors = vectors.mean(axis=0) if vectors.ndim == 3 else vectors
         flux = np.where(tiles.flux > 0, tiles.flux, np.nan)
         targets = (("compact sources", tiles.compact, False), ("flux", flux, True))
         for target, values, log in targets:
@@ -170,9 +175,12 @@ class QueryWays:
 
     def run(self, encoder: Encoder, seeds: Sequence[int] = (0,)) -> Pairs:
         """Yield "balanced accuracy" of the task "transfer", settings "WAY, k-NN"."""
-        vectors = {way: encoder.encode(self.sources.seen[way]) for way in dict.fromkeys((ALIKE, *self.ways))}
+        vectors = {way: encoder.vectors(self.sources.seen[way], "one") for way in dict.fromkeys((ALIKE, *self.ways))}
         gallery = Samples(vectors[ALIKE], self.sources.label, self.sources.field)
-        transfer = Transfer(len(np.unique(gallery.group)), {KNN: fits_of(self.voting)[KNN]})
+        transfer = Transfer(
+            len(np.unique(gallery.group)),
+            {KNN: fits_of(self.voting, turned=encoder.turned)[KNN]},
+        )
         yield from transfer.run(gallery, {way: vectors[way] for way in self.ways}, seeds)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -37,6 +37,11 @@ class Samples:
         """Return the samples at ``rows`` (numbers or booleans)."""
         inputs = self.inputs[:, rows] if self.inputs.ndim == 3 else self.inputs[rows]
         return Samples(inputs, self.label[rows], self.group[rows])
+
+
+def mean_view(samples: Samples) -> Samples:
+    """Return the samples with the mean over their views, where they have several."""
+    return replace(samples, inputs=samples.inputs.mean(axis=0)) if samples.inputs.ndim == 3 else samples
 
 
 def without_copies(samples: Samples, folds: int = 1) -> tuple[Samples, np.ndarray]:

@@ -12,7 +12,7 @@ from vis2img.train.evaluate.encoders import (
     RANDOM,
     Encoder,
     NetworkEncoder,
-    pixel_encoder,
+    component_encoders,
     pixel_encoders,
     random_encoders,
     run_encoders,
@@ -56,7 +56,7 @@ def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> Evalua
     else:
         tasks, facts = read_pictures(config.train, config, settings)
 
-    pixels = pixel_encoders(tasks.pixels) if config.train else [pixel_encoder(tasks.pixels)]
+    pixels = pixel_encoders(tasks.pixels) if config.train else component_encoders(tasks.pixels)
     encoders = [*trained, *random_encoders(settings, range(_untrained(config))), *pixels]
     scores: list[Score] = []
     for i, encoder in enumerate(encoders):

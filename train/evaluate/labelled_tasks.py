@@ -11,12 +11,12 @@ import numpy as np
 
 from vis2img.errors import ParameterError
 from vis2img.pictures.groups import shared_sources, source_groups
-from vis2img.pictures.labels import LabelledImages, read_labelled, symmetric_views
+from vis2img.pictures.labels import LabelledImages, read_labelled
 from vis2img.train.evaluate.classification import SHARES, Classification
 from vis2img.train.evaluate.classifiers import fits_of
 from vis2img.train.evaluate.config import LABELLED_TASKS, EvaluateConfig
 from vis2img.train.evaluate.encoders import Encoder, Turns
-from vis2img.train.evaluate.folds import Samples
+from vis2img.train.evaluate.folds import Samples, mean_view
 from vis2img.train.evaluate.neighbours import VOTING, Voting
 from vis2img.train.evaluate.rare import RareClasses
 from vis2img.train.evaluate.regression import Regression
@@ -80,15 +80,14 @@ class LabelledTasks:
         Where vectors are of all turns, "classification" learns and asks each, and the other tasks take their mean.
         """
         turns = encoder.turns or self.turns
-        train = _encoded(self.train, encoder, turns)
-        test = None if self.test is None else _encoded(self.test, encoder, turns)
+        train = replace(self.train, inputs=encoder.vectors(self.train.inputs, turns))
+        test = None if self.test is None else replace(self.test, inputs=encoder.vectors(self.test.inputs, turns))
         if "classification" in self.tasks:
-            turned = encoder.pixels and turns == "all"
             # A probe of thousands of pixels takes minutes and says little; their components have one.
             linear = not encoder.pixels or train.inputs.shape[-1] <= _MOST_PIXELS
-            fits = fits_of(self.voting, linear=linear, turned=turned)
+            fits = fits_of(self.voting, linear=linear, turned=encoder.turned)
             yield from Classification(self.shares, self.folds, fits).run(train, test, seeds)
-        train, test = _mean_view(train), None if test is None else _mean_view(test)
+        train, test = mean_view(train), None if test is None else mean_view(test)
         if "similarity" in self.tasks:
             yield from Similarity().run(train, test, seeds)
         if "anomaly" in self.tasks:
@@ -109,18 +108,6 @@ class LabelledTasks:
 
 def _samples(images: LabelledImages, group: np.ndarray) -> Samples:
     return Samples(images.images, np.array(images.label_names)[images.label], group)
-
-
-def _encoded(images: Samples, encoder: Encoder, turns: Turns) -> Samples:
-    """Return the vectors of images: [view, n, dim] of all turns, else [n, dim]."""
-    if turns == "one":
-        return replace(images, inputs=encoder.encode(images.inputs))
-    views = [encoder.encode(view) for view in symmetric_views(images.inputs)]
-    return replace(images, inputs=np.stack(views) if turns == "all" else np.mean(views, axis=0))
-
-
-def _mean_view(vectors: Samples) -> Samples:
-    return replace(vectors, inputs=vectors.inputs.mean(axis=0)) if vectors.inputs.ndim == 3 else vectors
 
 
 def _values(images: LabelledImages, target: str) -> np.ndarray:

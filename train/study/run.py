@@ -19,7 +19,7 @@ from vis2img.progress import Progress, renamed
 from vis2img.simulate.campaign import simulate_many
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.evaluate.config import TASKS as ALL_TASKS
-from vis2img.train.evaluate.encoders import PIXELS, RANDOM, pixel_encoder, random_encoders, run_encoders
+from vis2img.train.evaluate.encoders import RANDOM, component_encoders, random_encoders, run_encoders
 from vis2img.train.evaluate.field_tasks import FieldTasks, wanted_ways
 from vis2img.train.evaluate.finetune import FineTuning
 from vis2img.train.evaluate.scores import Score, differences, from_csv, scores_of, summaries, to_csv
@@ -139,7 +139,8 @@ class Study:
         for clean in (False, True) if self.config.has_clean else (False,):
             tasks, note = self.tasks(clean), ", CLEAN images" if clean else ""
             yield from scores_of(f"{RANDOM}{note}", tasks.run(network, [seed]))
-            yield from scores_of(f"{PIXELS}{note}", tasks.run(pixel_encoder(tasks.pixels), [seed]))
+            for pixels in component_encoders(tasks.pixels):
+                yield from scores_of(f"{pixels.name}{note}", tasks.run(pixels, [seed]))
             if self.config.supervised_steps:
                 settings = FineTuneConfig(steps=self.config.supervised_steps).from_scratch()
                 folds = min(self.config.folds, self.config.test_fields)

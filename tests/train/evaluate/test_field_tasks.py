@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vis2img.train.evaluate.encoders import Encoder
+from vis2img.train.evaluate.encoders import Encoder, component_encoders
 from vis2img.train.evaluate.field_tasks import FieldTasks
 from vis2img.train.evaluate.simulated import ALIKE, SourcePatches, TilePatches
 
@@ -27,3 +27,21 @@ def test_brightness_beside_vectors_tells_the_flux_that_they_do_not() -> None:
         found["compact sources with brightness, ridge"] > 0.95 and found["compact sources from brightness, ridge"] < 0.1
     )
     assert "flux with brightness, k-NN" not in found and "flux, k-NN" in found
+
+
+def test_patches_that_lie_otherwise_in_each_field_are_known_by_the_nearest_turn_of_their_pixels() -> None:
+    rng, count = np.random.default_rng(0), 96
+    label, field = np.arange(count) % 2, np.arange(count) // 24
+    shapes = rng.normal(size=(2, 6, 6))
+    turned = [np.rot90(shapes[kind], way) for kind, way in zip(label, field, strict=True)]
+    images = (np.stack(turned) + 0.3 * rng.normal(size=(count, 6, 6))).astype(np.float32)[..., None]
+    position = np.zeros((count, 2))
+    sources = SourcePatches({ALIKE: images, "off centre": images}, label.astype(str), field, position, np.ones(count))
+    tasks = FieldTasks(sources, tasks=("classification", "similarity", "transfer"), shares=(1.0,), folds=4)
+    upright, over_turns = (
+        {(name.task, name.setting, name.metric): value for name, value in tasks.run(encoder)}
+        for encoder in component_encoders(images)
+    )
+    for which in (("classification", "k-NN", "accuracy"), ("transfer", "to off centre, k-NN", "balanced accuracy")):
+        assert over_turns[which] > 0.95 > 0.7 > upright[which]
+    assert set(upright) == set(over_turns)

@@ -104,7 +104,7 @@ def test_a_study_is_made_once_and_goes_on_with_what_is_missing(tmp_path: Path) -
     with (report.parent / "summary.csv").open() as file:
         rows = list(csv.DictReader(file))
     names = {row["representation"] for row in rows}
-    wanted = {*arms, "full minus image-only", "random weights", "PCA of pixels", "supervised"}
+    wanted = {*arms, "full minus image-only", "random weights", "PCA of pixels", "PCA of pixels, turned", "supervised"}
     assert wanted <= names
     if CLEAN in arms:
         assert {"CLEAN minus image-only", "full, asked of CLEAN images", "random weights, CLEAN images"} <= names
