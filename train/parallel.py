@@ -17,6 +17,7 @@ from vis2img.models.dino_head import DINOModel
 from vis2img.train.config import OptimConfig
 from vis2img.train.state import TrainState
 from vis2img.train.step import Metrics, train_step
+from vis2img.views.crops import ViewConfig
 
 AXIS = "device"
 ParallelStep = Callable[[TrainState, Mapping[str, np.ndarray]], tuple[TrainState, Metrics]]
@@ -71,7 +72,13 @@ def shard(batch: Mapping[str, np.ndarray], n_devices: int | None = None) -> dict
 
 
 def make_parallel_step(
-    model: DINOModel, optim: OptimConfig, *, total_steps: int, n_devices: int | None = None, donate: bool = True
+    model: DINOModel,
+    optim: OptimConfig,
+    *,
+    total_steps: int,
+    n_devices: int | None = None,
+    donate: bool = True,
+    views: ViewConfig | None = None,
 ) -> ParallelStep:
     """Compile `train_step` for several devices.
 
@@ -81,7 +88,7 @@ def make_parallel_step(
         ``(state, batch) -> (state, metrics)`` on replicated states, sharded batches and replicated metrics.
         With ``donate`` the state passed in is given away: it must not be used again, and the new one takes its memory.
     """
-    step = partial(train_step, model=model, optim=optim, total_steps=total_steps, axis_name=AXIS)
+    step = partial(train_step, model=model, optim=optim, total_steps=total_steps, axis_name=AXIS, views=views)
     return jax.pmap(step, axis_name=AXIS, devices=_devices(n_devices), donate_argnums=(0,) if donate else ())
 
 

@@ -14,13 +14,14 @@ from vis2img.models.dino_head import DINOModel
 from vis2img.models.layers import Array, Scalar
 from vis2img.train import schedules
 from vis2img.train.config import OptimConfig
-from vis2img.train.objectives.augment import turn_views
+from vis2img.train.objectives.augment import jitter_views, turn_views
 from vis2img.train.objectives.choices import Metrics
 from vis2img.train.objectives.devices import over_devices
 from vis2img.train.objectives.dino import ema_update, feature_std
 from vis2img.train.objectives.objective import Extras, Memory, objective
 from vis2img.train.optim import make_optimizer
 from vis2img.train.state import TrainState
+from vis2img.views.crops import ViewConfig
 
 _MOMENT_DECAY = 0.98  # of the second moment of the embeddings: about the last 50 batches
 
@@ -58,6 +59,7 @@ def train_step(
     optim: OptimConfig,
     total_steps: int,
     axis_name: str | None = None,
+    views: ViewConfig | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Take one step.
 
@@ -73,6 +75,8 @@ def train_step(
         the network in so many parts one after the other; batch statistics, Sinkhorn and KoLeo are then of the parts.
     axis_name : str, optional
         Device axis to average loss, gradients and centre over.
+    views : ViewConfig, optional
+        Static: how views still vary (`vis2img.train.objectives.augment.jitter_views`); default: they do not.
 
     Returns
     -------
@@ -86,7 +90,8 @@ def train_step(
     per_device = batch["global"].shape[1]
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     values = schedule_values(state.step, optim, batch=per_device * devices, total_steps=total_steps)
-    batch["keys"] = _sample_keys(state, per_device, axis_name)
+    keys = _sample_keys(state, per_device, axis_name)
+    batch = (jitter_views(batch, keys, views) if views else batch) | {"keys": keys}
 
     temp = values["teacher_temp"]
     loss = partial(objective, teacher=state.teacher, model=model, optim=optim, teacher_temp=temp, axis_name=axis_name)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 EVALUATION_SEED = 2**31 - 1  # of draws to evaluate on: no training run has it by default
-DROPS, MASKS = 0, 1  # folded into the key of a sample by the training step: for drop path, for hidden patches
+# Folded into the key of a sample by the training step: for drop path, for hidden patches, for how its views vary.
+DROPS, MASKS, JITTER = 0, 1, 2
 
 # Beyond any number of fields and hosts, which stand in the same place.
 _BATCHES, _VISITS, _EPOCHS, _SAMPLES, _ROUNDS = (number << 32 for number in (1, 2, 3, 4, 5))

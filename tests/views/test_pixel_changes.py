@@ -11,6 +11,7 @@ from tests.helpers.draws import ARCSEC, draw_of, gaussian_draw
 from vis2img.coordinates import lm_to_pixel
 from vis2img.loader.draw_source import Plan, cut_batch
 from vis2img.views.crops import Crop, ViewConfig, cut
+from vis2img.views.jitter import ViewJitter
 from vis2img.views.pixel_changes import CutoutAugment, ViewChange, change_pixels, cut_changed, raise_to
 from vis2img.views.stretch import Stretch
 
@@ -94,6 +95,17 @@ def test_batches_vary_only_when_told_and_the_same_way_again(crop):
     assert not plain.angle.any() and once.angle.all() and len(np.unique(once.angle)) == once.angle.size
     assert np.abs(once.global_views[0, 0] - once.global_views[1, 0]).max() > 0.1  # each view by itself
     assert np.abs(once.global_views[0, 0] - once.global_views[0, 1]).max() > 0.1  # and each sample
+
+
+def test_the_middle_of_a_view_with_a_margin_is_the_view(crop):
+    views = ViewConfig(global_size=SIZE, local_size=24, n_local=1)
+    wide = replace(views, jitter=ViewJitter(turn=True))
+    plan = Plan([[crop] * 3] * 2, [(crop.l, crop.m)] * 2, (1, 2, 3))
+    plain, around = cut_batch(plan, views, 1), cut_batch(plan, wide, 1)
+    assert around.global_views.shape[2:] == (70, 70, 1) and around.local_views.shape[2:] == (36, 36, 1)
+    np.testing.assert_allclose(around.global_views[..., 11:59, 11:59, :], plain.global_views, atol=1e-4)
+    np.testing.assert_allclose(around.local_views[..., 6:30, 6:30, :], plain.local_views, atol=1e-4)
+    np.testing.assert_array_equal(around.box, plain.box)
 
 
 def test_pixels_change_as_they_are_asked_to() -> None:

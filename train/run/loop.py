@@ -86,7 +86,12 @@ class Loop:
         # the state that it started from is wanted when the run is asked to stop. Hosts cannot leave one step alone.
         keeps_states = jax.default_backend() == "cpu" and not self.together
         step_fn = make_parallel_step(
-            model, config.optim, total_steps=config.steps, n_devices=config.devices, donate=not keeps_states
+            model,
+            config.optim,
+            total_steps=config.steps,
+            n_devices=config.devices,
+            donate=not keeps_states,
+            views=config.data.views,
         )
         start = Taken(step, replicate(state, config.devices), {}, self.loader.state())
         self.steps = UnderWay(start, self.stop, together=self.together, keeps_states=keeps_states)

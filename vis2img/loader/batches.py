@@ -18,7 +18,8 @@ class Batch:
     """A batch of fixed shapes."""
 
     global_views: np.ndarray
-    """float32 [n_global, batch, size, size, channel]: Stretched views; see :class:`vis2img.views.stretch.Stretch`.
+    """float32 [n_global, batch, size, size, channel]: Stretched views; see :class:`vis2img.views.stretch.Stretch`. With
+    the margin that :class:`vis2img.views.jitter.ViewJitter` asks for, of which ``box`` does not tell.
     Flips and quarter turns are not carried out yet: ``turns`` says which."""
     local_views: np.ndarray
     """float32 [n_local, batch, size, size, channel]: Smaller crops of the same patches."""
@@ -43,9 +44,10 @@ class Batch:
     def empty(cls, views: ViewConfig, size: int, channels: int) -> Batch:
         """Return a batch of ``size`` samples whose views are still to be cut."""
         count = views.n_views
+        large, small = (views.jitter.cut_size(side) for side in (views.global_size, views.local_size))
         return cls(
-            global_views=np.empty((views.n_global, size, views.global_size, views.global_size, channels), np.float32),
-            local_views=np.empty((views.n_local, size, views.local_size, views.local_size, channels), np.float32),
+            global_views=np.empty((views.n_global, size, large, large, channels), np.float32),
+            local_views=np.empty((views.n_local, size, small, small, channels), np.float32),
             turns=np.zeros((count, size), np.int8),
             item=np.zeros(size, np.int32),
             position=np.full((size, 2), np.nan),

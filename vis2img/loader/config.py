@@ -172,6 +172,8 @@ class LoaderConfig(PoolConfig, FieldsConfig):
             raise ParameterError("weights are of measurement sets; each picture of cutouts comes once in an epoch")
         if self.cutouts and self.planes != 1:
             raise ParameterError("cutouts give one input channel: leave subbands at 1 and selection.stokes at I")
+        if self.views.jitter.turn and self.augment.rotate and (self.cutouts or self.augment_fields):
+            raise ParameterError("views.jitter.turn and augment.rotate both turn views: set augment.rotate to false")
         _at_least(self, batch_size=1, prefetch=1, cutters=0)
         FieldsConfig.__post_init__(self)
         PoolConfig.__post_init__(self)

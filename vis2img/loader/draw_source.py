@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -279,12 +279,16 @@ def cut_batch(plan: Plan, views: ViewConfig, channels: int, augment: CutoutAugme
     """Cut what was planned, and vary the pictures if ``augment`` says how; many threads may do so at a time."""
     batch = Batch.empty(views, len(plan.crops), channels)
     batch.box[:] = [[(crop.l, crop.m, crop.side) for crop in crops] for crops in plan.crops]
+    sides = np.repeat([views.global_size, views.local_size], [views.n_global, views.n_local])
     for sample, crops in enumerate(plan.crops):
         rng = changes_rng(*plan.batch, sample) if augment else None
         for number, (crop, out) in enumerate(zip(crops, batch.views(sample), strict=True)):
+            margin = len(out) / sides[number]
+            if margin > 1:
+                crop = replace(crop, side=crop.side * margin)
             if augment and rng:
                 angle, box = cut_changed(crop, len(out), views.stretches, augment.draw(rng), rng, out)
-                batch.angle[sample, number], batch.box[sample, number] = angle, box
+                batch.angle[sample, number], batch.box[sample, number] = angle, (*box[:2], box[2] / margin)
             else:
                 cut(crop.draw, crop.l, crop.m, crop.side, len(out), views.stretches, out)
         l, m = np.array(plan.patches[sample])

@@ -101,14 +101,14 @@ def patch_angle(field: Field, views: ViewConfig, scale: float = 1.0) -> float:
     if field.prior.reach(side) < 0:
         raise ParameterError(
             f"{field}: a patch of {views.patch_npix * scale:.0f} pixels does not fit into the field; "
-            f"choose a larger field_npix or a smaller patch_npix{' or patch_scale' if scale > 1 else ''}"
+            f"choose a larger field_npix or a smaller patch_npix{', patch_scale or views.jitter' if scale > 1 else ''}"
         )
     return side
 
 
 def largest_patch(field: Field, config: LoaderConfig) -> float:
-    """Return the side of the largest patch of a run in rad: there is room for it wherever patches lie."""
-    return patch_angle(field, config.views, max(1.0, config.patch_scale[1]))
+    """Return the side of the largest patch of a run in rad, with its margin: it has room wherever patches lie."""
+    return patch_angle(field, config.views, max(1.0, config.patch_scale[1]) * config.views.margin)
 
 
 @contextmanager

@@ -130,6 +130,8 @@ def cut_pictures(pictures: Pictures, views: ViewConfig, augment: CutoutAugment, 
             x, y = rng.uniform(-0.5, 0.5, 2) * (views.patch_npix - side)
             change = augment.draw(rng)
             square = Square(*change.placed(x, y, side))
-            cut_picture(pictures, picture, square, out, views.stretches, change, rng)
+            margin = len(out) / (views.global_size if view < views.n_global else views.local_size)
+            wide = Square(square.x, square.y, square.side * margin)
+            cut_picture(pictures, picture, wide, out, views.stretches, change, rng)
             batch.angle[i, view], batch.box[i, view] = change.angle, (square.x, square.y, square.side)
     return batch

@@ -21,6 +21,7 @@ from vis2img.coordinates import lm_to_pixel
 from vis2img.draws.draw import Draw
 from vis2img.errors import ParameterError
 from vis2img.shapes import Float32
+from vis2img.views.jitter import ViewJitter
 from vis2img.views.resample import PLAIN, resample
 from vis2img.views.stretch import Stretch, Stretches, cut_stretched, stretches_of
 from vis2img.views.stretch_list import StretchList
@@ -54,6 +55,9 @@ class ViewConfig:
     """Further stretches of the same views, each with input channels of its own behind those of stretch: a kind, or
     settings such as '{kind: peak, clip: 3}'."""
 
+    jitter: ViewJitter = field(default_factory=ViewJitter)
+    """How the accelerator varies views besides."""
+
     def __post_init__(self) -> None:
         if min(self.patch_npix, self.global_size, self.local_size) < 8:
             raise ParameterError("patch_npix, global_size and local_size must be at least 8 pixels")
@@ -68,6 +72,11 @@ class ViewConfig:
     def stretches(self) -> tuple[Stretch, ...]:
         """All stretches, in the order of their channels: all channels of a draw by the first, then by the next."""
         return self.stretch, *self.more_stretches
+
+    @property
+    def margin(self) -> float:
+        """How many times as wide as their views at most the squares are that are cut for them."""
+        return max(self.jitter.cut_size(size) / size for size in (self.global_size, self.local_size))
 
     @property
     def n_views(self) -> int:
