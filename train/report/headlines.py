@@ -101,12 +101,12 @@ def headline_table(rows: Sequence[Summary], columns: Sequence[Headline]) -> Head
 def print_headlines(table: HeadlineTable, console: Console) -> None:
     """Print a line for each representation, in as many tables as the width of the terminal asks for."""
     # A cell is as wide as a mean, its interval stands below; borders and the widest words of titles are counted in.
-    fit = max(1, (console.width - 26) // 13)
+    fit = max(1, (console.width - 26) // 14)
     for start in range(0, len(table.titles), fit):
         shown = Table(title=Text("Summary" if not start else ""), title_justify="left", pad_edge=False)
         shown.add_column("representation", max_width=22)
         for title in table.titles[start : start + fit]:
-            shown.add_column(Text(title), justify="right", max_width=10)
+            shown.add_column(Text(title), justify="right", max_width=11)
         for name, cells in table.lines:
             shown.add_row(Text(name), *(Text(_on_lines(cell)) for cell in cells[start : start + fit]))
         console.print(shown)

@@ -23,7 +23,7 @@ def made() -> list[Summary]:
         ("classification", "k-NN", "accuracy", 1.0), ("transfer", "to full, k-NN", "balanced accuracy", NAN),
         ("transfer", "robust -1 and 1, linear probe, as learnt", "balanced accuracy", NAN),
         ("transfer", "robust -1 and 1, linear probe", "balanced accuracy", NAN),
-        ("regression", "flux, ridge", "R2", NAN), ("regression", "flux, k-NN", "R2", NAN),
+        ("regression", "flux, ridge", "R2", NAN), ("regression", "flux with brightness, ridge", "R2", NAN),
         ("anomaly", "isolation forest: ring", "recall over random", 0.05),
         ("anomaly", "local outlier factor: ring", "recall over random", 0.05),
         ("anomaly", "local outlier factor: bent", "recall over random", 0.05),
@@ -41,11 +41,12 @@ def made() -> list[Summary]:
 def test_each_column_holds_its_own_number_and_what_is_ambiguous_or_missing_none() -> None:
     table = headline_table(made(), FIELDS)
     assert table.titles == (
-        "k-NN, alike", "k-NN, otherwise", "linear, robust -1 to 1", "flux, R²", "rare in 5% over random, forest",
+        "k-NN, alike", "k-NN, otherwise", "linear, robust -1 to 1", "flux, R²",
+        "flux with brightness, R²", "rare in 5% over random, forest",
     )  # fmt: skip
     (name, trained), (_, pixels) = table.lines
     assert name == "trained"
-    assert [round(cell.mean - 0.502, 3) if cell else None for cell in trained] == [0.0, 0.15, 0.25, 0.3, 0.4]
+    assert [round(cell.mean - 0.502, 3) if cell else None for cell in trained] == [0.0, 0.15, 0.25, 0.3, 0.35, 0.4]
     assert pixels[3] is None and pixels[0] is not None and pixels[0].mean == pytest.approx(0.202)
     assert headline_table(made(), PICTURES).titles == ("k-NN", "k-NN, 145 labels")
 
