@@ -20,8 +20,9 @@ from vis2img.train.state import TrainState
 from vis2img.train.step import Metrics
 
 _LONG = 1.0  # s of a step, from which on the next is started when it is finished, and not before
+_AHEAD, _MOST = 0.5, 8  # s that shorter steps may be started ahead, and how many at most: each holds a state
 _GRACE = 2.0  # s that a step under way has to finish in, once the run is asked to stop
-_SHORTEST, _LONGEST = 1e-4, 0.05  # s between two looks at a step
+_SHORTEST, _LONGEST = 2e-4, 0.05  # s between two looks at a step
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ class UnderWay:
         self._since, self._seconds = time.monotonic(), _LONG
 
     def begin(self, take: Callable[[Taken], Taken]) -> Taken:
-        """Start a step on what the one before gives: short ones while that is under way, so that no device waits.
+        """Start a step on what the one before gives: short ones while others are under way, so that no device waits.
 
         Raises
         ------
@@ -75,7 +76,7 @@ class UnderWay:
             If the run is asked to stop before the step is started.
         """
         long = self._seconds >= _LONG
-        self._wait(left=0 if long else 1)
+        self._wait(left=0 if long else min(max(int(_AHEAD / max(self._seconds, 1e-6)), 1), _MOST))
         before = self._newest
         # To start the first step is to compile it, and on some devices any step is finished when it is started.
         if self._together or (self._compiled and not (long and self._keeps_states)):
@@ -108,7 +109,7 @@ class UnderWay:
             self._started.clear()
 
     def _wait(self, left: int) -> None:
-        pause = min(max(self._seconds / 100, _SHORTEST), _LONGEST)
+        pause = min(max(self._seconds / 50, _SHORTEST), _LONGEST)
         if self._together:  # they agree on where to stop
             self._poll(left, pause)
             return
@@ -123,8 +124,11 @@ class UnderWay:
 
     def _look(self) -> int:
         """Note which steps are finished; return the number of the others."""
+        count = 0
         while self._started and self._started[0].finished:
             self.last = self._started.popleft()
+            count += 1
+        if count:
             now = time.monotonic()
-            self._since, self._seconds = now, now - self._since
+            self._since, self._seconds = now, (now - self._since) / count
         return len(self._started)

@@ -66,7 +66,8 @@ def _steps(stop: StopRequest, **changes: bool) -> UnderWay:
     return UnderWay(start, stop, **{"together": False, "keeps_states": True, **changes})
 
 
-def test_short_steps_are_two_at_a_time(device: Device) -> None:
+def test_short_steps_are_few_at_a_time(device: Device, monkeypatch) -> None:
+    monkeypatch.setattr(under_way, "_MOST", 1)
     steps, begun = _steps(StopRequest()), []
     device.let_go(0)
     steps.begin(device.take)
