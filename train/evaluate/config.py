@@ -57,10 +57,10 @@ class EvaluateConfig:
     protocol: Literal["own", "stradavit"] = "own"
     """stradavit: 3 folds, 10, 30, 50 and 100% of the labels and ten seeds, as DeMarco et al. 2026 (arXiv:2603.29660)
     split MiraBest, whatever --folds, --shares and --seeds say."""
-    neighbours: int = 20
-    """Neighbours that vote in k-NN."""
-    votes: Literal["cosine", "exponential"] = "cosine"
-    """What the vote of a neighbour weighs: its cosine, or exp(cosine / 0.07)."""
+    neighbours: int | None = None
+    """Neighbours that vote in k-NN; default: 20 of pictures, 10 of fields, which have fewer sources."""
+    votes: Literal["cosine", "exponential"] | None = None
+    """What the vote of a neighbour weighs: its cosine (default of pictures), or exp(cosine / 0.07) (of fields)."""
     rare: tuple[str, ...] = ()
     """Classes that are the anomalies; default: each in turn, thinned out to a twentieth of the whole."""
     classes: tuple[str, ...] = ()
@@ -80,7 +80,11 @@ class EvaluateConfig:
     def check(self) -> None:
         """Refuse settings that are out of range, or do not go together."""
         check_tasks({*self.task} - {ALL, MIRABEST}, f", {MIRABEST} and {ALL}")
-        if min(self.seeds, self.neighbours) < 1 or self.folds < 2 or min(self.fine_tune, self.untrained or 0) < 0:
+        if (
+            min(self.seeds, 1 if self.neighbours is None else self.neighbours) < 1
+            or self.folds < 2
+            or min(self.fine_tune, self.untrained or 0) < 0
+        ):
             raise ParameterError(
                 "seeds and neighbours must be at least 1, folds at least 2, fine_tune and untrained at least 0"
             )

@@ -19,7 +19,7 @@ from vis2img.train.evaluate.config import TASKS, EvaluateConfig, check_tasks
 from vis2img.train.evaluate.encoders import Encoder
 from vis2img.train.evaluate.folds import Samples, mean_view
 from vis2img.train.evaluate.invariance import Invariance
-from vis2img.train.evaluate.neighbours import VOTING, Voting
+from vis2img.train.evaluate.neighbours import NEAR, Voting
 from vis2img.train.evaluate.rare import RareClasses
 from vis2img.train.evaluate.regression import Regression
 from vis2img.train.evaluate.scores import Pairs
@@ -84,7 +84,7 @@ class FieldTasks:
     shares: Sequence[float] = SHARES
     folds: int = 5
     rare: Sequence[str] = ()
-    voting: Voting = VOTING
+    voting: Voting = NEAR
 
     def __post_init__(self) -> None:
         check_tasks(self.tasks)
@@ -171,7 +171,7 @@ class QueryWays:
 
     sources: SourcePatches
     ways: Sequence[str]
-    voting: Voting = VOTING
+    voting: Voting = NEAR
 
     def run(self, encoder: Encoder, seeds: Sequence[int] = (0,)) -> Pairs:
         """Yield "balanced accuracy" of the task "transfer", settings "WAY, k-NN"."""
@@ -236,7 +236,7 @@ def read_fields(
         facts["other fields"] = f"{_names(config.other_ms)}: {len(others.label)} sources"
         facts[left_out.name] = str(left_out)
         missing.append(left_out)
-    voting = Voting(config.neighbours, config.votes)
+    voting = Voting(config.neighbours or NEAR.neighbours, config.votes or NEAR.votes)
     tasks = FieldTasks(sources, tiles, others, config.tasks, config.shares, config.folds, config.rare, voting)
     return tasks, facts, missing
 

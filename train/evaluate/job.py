@@ -21,6 +21,7 @@ from vis2img.train.evaluate.field_tasks import FieldTasks, LeftOut, read_fields
 from vis2img.train.evaluate.finetune import FineTuning
 from vis2img.train.evaluate.folds import Samples
 from vis2img.train.evaluate.labelled_tasks import LabelledTasks, read_pictures
+from vis2img.train.evaluate.neighbours import Voting
 from vis2img.train.evaluate.scores import Score, scores_of
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.weights.released import shown
@@ -66,7 +67,13 @@ def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> Evalua
         scores += _fine_tuned(encoders, tasks, replace(config, shares=tuned_shares), progress)
 
     shown = tasks.train if tasks.test is None else tasks.test
-    return Evaluation(scores, _facts(config, settings) | facts | {"vis2img": __version__}, left_out, trained[0], shown)
+    return Evaluation(
+        scores,
+        _facts(config, settings) | {"k-NN": _voting_in_words(tasks.voting)} | facts | {"vis2img": __version__},
+        left_out,
+        trained[0],
+        shown,
+    )
 
 
 def _untrained(config: EvaluateConfig) -> int:
@@ -113,9 +120,12 @@ def _facts(config: EvaluateConfig, settings: TrainConfig) -> dict[str, str]:
         "seeds": f"trained: {_seeds_in_words(len(config.runs), config.seeds)}; "
         f"random weights: {_seeds_in_words(_untrained(config), config.seeds)}; "
         f"pixels: {config.seeds} of folds, labels and what is planted",
-        "k-NN": f"{config.neighbours} neighbours by the cosine of centred vectors, votes: {config.votes}",
         **({"turns": f"vectors are of turns: {config.turns}"} if config.train else {}),
     }
+
+
+def _voting_in_words(voting: Voting) -> str:
+    return f"{voting.neighbours} neighbours by the cosine of centred vectors, votes: {voting.votes}"
 
 
 def _seeds_in_words(networks: int, seeds: int) -> str:

@@ -149,7 +149,7 @@ def read_pictures(path: Path, config: EvaluateConfig, settings: TrainConfig) -> 
         test = read(config.test)
         _check_split(train, test)
         facts["test data"] = f"{config.test.name}: {_counts(test)}"
-    voting = Voting(config.neighbours, config.votes)
+    voting = Voting(config.neighbours or VOTING.neighbours, config.votes or VOTING.votes)
     shares, folds = config.shares, config.folds
     return LabelledTasks(train, test, config.tasks, shares, folds, config.rare, voting, config.turns), facts
 

