@@ -178,11 +178,11 @@ def test_evaluate_scores_a_run_on_labelled_pictures(demo, cli, tmp_path: Path) -
         position = {"ra": np.arange(60.0)[rows], "dec": np.zeros(60)[rows]}
         np.savez(files[name], images=images[rows], fr=label[rows], confident=np.ones(60, bool)[rows], **position)
     run = demo[0] / "run"
-    given = ("--shares", 1.0, "--seeds", 1, "--json", "--train", files["train"])
+    given = ("--shares", 1.0, "--neighbours", 5, "--untrained", 1, "--seeds", 1, "--json", "--train", files["train"])
     done = cli("evaluate", run, "--task", "mirabest", *given, "--test", files["test"])
     assert done.code == 0, done.err
     rows = [row for row in json.loads(done.out) if row["task"] == "classification"]
-    assert {row["mean"] for row in rows if row["representation"] == "PCA of pixels"} == {1.0}
+    assert min(row["mean"] for row in rows if row["representation"] == "PCA of pixels, turned") > 0.75
     message = cli("evaluate", run, "--task", "mirabest", *given, "--test", files["twice"]).error()
     assert "10 sources" in message and "leave them out" in message
 
