@@ -1,15 +1,17 @@
-"""Measure a training step beside one of plain PyTorch with timm's transformer, and what the real loader costs it.
+"""Measure a training step beside one of plain PyTorch, with timm's transformer or a residual network, and what the real
+loader costs it.
 
     python benchmarks/training.py step                                   # ViT-S/16, 2 of 224 and 8 of 96 px, float32
     python benchmarks/training.py step --variant tiny --patch 8 --global-size 64 --local-size 32 --n-local 4
     python benchmarks/training.py step --precision bfloat16 --batch 64   # on an accelerator: ours and torch.compile
+    python benchmarks/training.py step --variant resnet10 --batch 256 --global-size 64   # SimCLR of two views
     python benchmarks/training.py loader REF2.ms                         # the loader, beside a batch of noise
 
-Both sides (benchmarks/torch_dino.py is the other) take the same step, to rounding, on the same batch, precision and
-device, from the same initial weights. Ours comes to it with less arithmetic: it works out the last block for the class
-token alone, timm for all tokens, so that each side has a count of its own for its share of the peak. They are processes
-of their own that take steps by turns, so that what else the machine does hits both. PyTorch and timm must be installed
-beside vis2img; nothing else here needs them.
+Both sides (benchmarks/torch_dino.py and, of residual networks, torch_simclr.py are the other) take the same step, to
+rounding, on the same batch, precision and device, from the same initial weights. Of transformers ours comes to it with
+less arithmetic: it works out the last block for the class token alone, timm for all tokens, so that each side has a
+count of its own for its share of the peak. They are processes of their own that take steps by turns, so that what else
+the machine does hits both. PyTorch and timm must be installed beside vis2img; nothing else here needs them.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from vis2img.train.config import ModelConfig, OptimConfig
+from vis2img.train.config import RESNETS, ModelConfig, OptimConfig
 from vis2img.views.crops import ViewConfig
 
 TOTAL_STEPS = 10_000
@@ -49,6 +51,8 @@ def noise(options: argparse.Namespace) -> dict[str, np.ndarray]:
 
 def model_config(options: argparse.Namespace) -> ModelConfig:
     """Return the network that both sides train."""
+    if options.variant in RESNETS:
+        return ModelConfig(variant=options.variant, norm=options.norm, precision=options.precision, hidden=1024)
     return ModelConfig(
         variant=options.variant,
         patch=options.patch,
@@ -58,6 +62,11 @@ def model_config(options: argparse.Namespace) -> ModelConfig:
     )
 
 
+def objective(options: argparse.Namespace) -> str:
+    """Return what both sides are trained for: residual networks on two views alone."""
+    return "simclr" if options.variant in RESNETS else "dino"
+
+
 def our_side(options: argparse.Namespace) -> tuple[Callable[[], float], Callable[[], float | None]]:
     """Return a function that takes a step and waits for its loss, and one that tells the device's peak memory."""
     import jax
@@ -65,7 +74,7 @@ def our_side(options: argparse.Namespace) -> tuple[Callable[[], float], Callable
     from vis2img.train.parallel import make_parallel_step, replicate, shard, unreplicate
     from vis2img.train.state import build_model, create_state
 
-    optim = OptimConfig(accumulate=options.accumulate)
+    optim = OptimConfig(objective=objective(options), accumulate=options.accumulate)
     model = build_model(model_config(options), options.global_size, optim)
     shape = (options.global_size, options.global_size, 1)
     state = replicate(create_state(jax.random.key(0), model, optim, shape), 1)
@@ -90,11 +99,20 @@ def their_side(options: argparse.Namespace) -> tuple[Callable[[], float], Callab
     import jax
     import torch
     from torch_dino import TorchDino
+    from torch_simclr import TorchSimclr
 
-    from vis2img.train.state import build_model, create_state
+    from vis2img.train.state import backbone_variables, build_model, create_state
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    optim = OptimConfig()
+    optim = OptimConfig(objective=objective(options))
+    model = build_model(replace(model_config(options), precision="float32"), options.global_size, optim)
+    state = create_state(jax.random.key(0), model, optim, (options.global_size, options.global_size, 1))
+    if options.variant in RESNETS:
+        simclr = TorchSimclr(model_config(options), optim, TOTAL_STEPS, device, options.compile)
+        simclr.load_from_jax(backbone_variables(state, "student"), state.params["head"])
+        views = simclr.put(noise(options))
+        return lambda: float(simclr.step(views)["loss"]), simclr.peak_memory
+
     dino = TorchDino(
         *(options.variant, options.patch, options.global_size, 1, options.out_dim, ModelConfig().drop_path, optim),
         TOTAL_STEPS,
@@ -102,8 +120,6 @@ def their_side(options: argparse.Namespace) -> tuple[Callable[[], float], Callab
         options.precision,
         options.compile,
     )
-    model = build_model(replace(model_config(options), precision="float32"), options.global_size, optim)
-    state = create_state(jax.random.key(0), model, optim, (options.global_size, options.global_size, 1))
     dino.load_from_jax(state.params, state.teacher)
     batch = dino.put(noise(options))
 
@@ -130,7 +146,7 @@ class Side:
     """A process that takes steps of one side."""
 
     def __init__(self, name: str, arguments: list[str], large_pages: bool) -> None:
-        self.name, self.seconds = name, list[float]()
+        self.name, self.seconds, self.cpu_seconds = name, list[float](), list[float]()
         self.told: dict[str, Any] = {}
         command = [sys.executable, __file__, *arguments, "--side", name]
         here = Path(__file__).parent
@@ -164,9 +180,12 @@ def flops_per_sample(options: argparse.Namespace) -> dict[str, float]:
     from vis2img.train.run.flops import count_flops, model_flops_per_sample
     from vis2img.train.state import build_model
 
-    model = build_model(model_config(options), options.global_size)
+    optim = OptimConfig(objective=objective(options))
+    model = build_model(model_config(options), options.global_size, optim)
     views = ViewConfig(global_size=options.global_size, local_size=options.local_size, n_local=options.n_local)
-    ours = model_flops_per_sample(model, views, 1)
+    ours = model_flops_per_sample(model, views, 1, teacher=optim.has_teacher)
+    if options.variant in RESNETS:
+        return {"vis2img": ours, "PyTorch": ours}
 
     def of_other_tokens(count: int, size: int) -> float:
         """Count what the last block takes for the tokens that we leave out."""
@@ -198,14 +217,16 @@ def compare(options: argparse.Namespace, arguments: list[str]) -> None:
         side.steps(options.untimed)
     for _ in range(options.rounds):
         for side in sides:
-            side.seconds += [seconds for seconds, _, _ in side.steps(options.steps)]
+            rows = side.steps(options.steps)
+            side.seconds += [seconds for seconds, _, _ in rows]
+            side.cpu_seconds += [seconds for _, seconds, _ in rows]
     flops = flops_per_sample(options)
     for side in sides:
         side.close()
     peak, source = peak_flops(jax.local_devices()[0], options.precision)
     sizes = f"2 of {options.global_size} and {options.n_local} of {options.local_size} px"
     print(
-        f"ViT-{options.variant}/{options.patch}, batch {options.batch}, {sizes}, K {options.out_dim}, "
+        f"{_network(options)}, batch {options.batch}, {sizes}, "
         f"{options.precision}; peak {peak / 1e9:.0f} GFLOP/s ({source})"
     )
     for side in sides:
@@ -217,12 +238,20 @@ def compare(options: argparse.Namespace, arguments: list[str]) -> None:
             f"{flops[side.name] * options.batch / took / peak:.0%} of the peak, "
             f"{memory / 1e9:.2f} GB, first step {first[side.name][0]:.0f} s, first loss {first[side.name][2]:.5f}"
         )
+    cpu = [statistics.median(side.cpu_seconds) for side in sides]
+    print(f"CPU seconds a step, which others on the machine change less: {cpu[0]:.2f} and {cpu[1]:.2f}")
     ours, theirs = (side.seconds for side in sides)
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
     print(
         f"vis2img is {statistics.median(theirs) / statistics.median(ours):.2f} times as fast (medians; best steps "
         f"{min(theirs) / min(ours):.2f}; pairs from {min(ratios):.2f} to {max(ratios):.2f})"
     )
+
+
+def _network(options: argparse.Namespace) -> str:
+    if options.variant in RESNETS:
+        return f"{options.variant}, SimCLR"
+    return f"ViT-{options.variant}/{options.patch}, DINO, K {options.out_dim}"
 
 
 def with_loader(options: argparse.Namespace) -> None:
@@ -253,7 +282,7 @@ def with_loader(options: argparse.Namespace) -> None:
             out=f"{folder}/run",
             data=data,
             model=model_config(options),
-            optim=OptimConfig(warmup_steps=1, accumulate=options.accumulate),
+            optim=OptimConfig(objective=objective(options), warmup_steps=1, accumulate=options.accumulate),
             steps=options.loader_steps,
             checkpoint_every=options.loader_steps,
             log_every=5,
@@ -287,7 +316,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["step", "loader"])
     parser.add_argument("ms", type=Path, nargs="?", help="measurement set of the command loader")
-    parser.add_argument("--variant", default="small", choices=["micro", "tiny", "small", "base"])
+    parser.add_argument("--variant", default="small", choices=["micro", "tiny", "small", "base", *RESNETS])
+    parser.add_argument("--norm", choices=["batch", "group"], help="of a residual network; default: its own")
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--global-size", type=int, default=224)
@@ -311,6 +341,8 @@ def main() -> None:
     parser.add_argument("--loader-steps", type=int, default=60)
     parser.add_argument("--side", choices=["vis2img", "PyTorch"], help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.variant in RESNETS:
+        options.n_local = 0
     if options.side:
         serve(options)
     elif options.command == "step":

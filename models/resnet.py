@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from vis2img.models.convolution import Conv
 from vis2img.models.layers import Array, GroupNorm, batch_norm
-from vis2img.models.pooling import Part, Pooling, embedding_dim
+from vis2img.models.pooling import Part, Pooling, embedding_dim, max_pool
 
 Norm = Literal["batch", "group"]
 EXPANSION = 4  # output over inner channels of a bottleneck block
@@ -194,7 +194,7 @@ class ResNet(nn.Module):
         """Return the last feature map, and all of them by name."""
         x = Conv(WIDTHS[0], self.stem, 2, self.dtype, name="conv1")(images)
         x = nn.relu(_norm(x, self.norm, train, self.axis_name, self.dtype, "bn1"))
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pads with -inf
+        x = max_pool(x)
         out = {"stem": x}
         for stage, (width, depth) in enumerate(zip(WIDTHS, self.depths, strict=True), start=1):
             for i in range(depth):

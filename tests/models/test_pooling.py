@@ -1,11 +1,13 @@
 """Pooling against its formulas in NumPy, alone and in the backbones."""
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from vis2img.models.pooling import PARTS, Pooling
+from vis2img.models.pooling import PARTS, Pooling, max_pool
 from vis2img.models.resnet import ResNet
 from vis2img.models.vit import ViT
 
@@ -44,3 +46,20 @@ def test_backbones_give_what_is_pooled(parts):
             if part in wanted:
                 got = embedding[:, i * model.dim : (i + 1) * model.dim]
                 np.testing.assert_allclose(got, wanted[part], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 6, 4), (2, 7, 9, 5), (1, 1, 2, 3)])
+def test_the_maximum_is_that_of_flax_and_so_is_its_gradient(shape):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    found = []
+    for pool in (max_pool, lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))):
+        values = jax.value_and_grad(lambda x, f=pool: (jnp.sum(jnp.sin(f(x))), f(x)), has_aux=True)
+        found.append(jax.jit(values)(x))
+    ((_, ours), of_ours), ((_, theirs), of_theirs) = found
+    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_allclose(of_ours, of_theirs, atol=1e-6)
+
+
+def test_of_equal_maxima_one_has_the_gradient():
+    gradient = jax.grad(lambda x: max_pool(x).sum())(jnp.ones((1, 4, 4, 1)))
+    assert gradient.sum() == 4 and set(np.unique(gradient)) <= {0.0, 1.0, 2.0, 4.0}
