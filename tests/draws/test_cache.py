@@ -51,7 +51,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def same(a: Draw, b: Draw) -> bool:
     arrays = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("data", "noise", "peaks", "usable"))
-    return arrays and a.record() == b.record() and (a.phase_centre, a.turn) == (b.phase_centre, b.turn)
+    return (
+        arrays
+        and a.record() == b.record()
+        and (a.phase_centre, a.turn, a.beam_area) == (b.phase_centre, b.turn, b.beam_area)
+    )
 
 
 def files(folder: Path) -> list[Path]:

@@ -44,6 +44,19 @@ def test_a_draw_replays_and_equals_the_image_of_its_parameters(make_ms) -> None:
     assert make_draw(source, 5, 2, 4).params != params
 
 
+def test_the_noise_of_a_field_is_one_for_all_of_its_draws(make_ms) -> None:
+    path = make_ms(antennas=9, sources=((1.0, 0.001, -0.002),)).path
+    by_image, by_field = source_of(path, subbands=2), source_of(path, subbands=2, noise="field")
+    pairs = [(make_draw(by_image, 5, 2, i), make_draw(by_field, 5, 2, i)) for i in range(2)]
+    standard = by_image.draw(by_image.prior.fixed().draw(np.random.default_rng(7)))  # nothing of it is drawn
+    for one, other in pairs:
+        np.testing.assert_array_equal(one.data, other.data)
+        np.testing.assert_array_equal(one.peaks, other.peaks)
+        np.testing.assert_array_equal(other.noise, standard.noise)
+        assert 0 < one.beam_area == other.beam_area
+    assert not np.array_equal(pairs[0][0].noise, pairs[1][0].noise)
+
+
 def test_data_read_in_part_are_those_read_whole(make_ms) -> None:
     path = make_ms(antennas=9, times=12, channels=8, sources=((1.0, 0.001, -0.002),)).path
     prior = source_of(path).prior

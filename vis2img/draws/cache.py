@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import zipfile
 from dataclasses import asdict, dataclass
@@ -125,7 +126,7 @@ def check_cache(folder: str, limit: float, need: float) -> None:
 
 def _origin(field: ObservedField, params: ImagingParams, nthreads: int) -> str:
     """Return all that the pixels of a draw follow from, as JSON."""
-    record = {
+    record: dict[str, Any] = {
         "format": _FORMAT,
         "vis2img": __version__,
         "ducc0": version("ducc0"),
@@ -136,6 +137,8 @@ def _origin(field: ObservedField, params: ImagingParams, nthreads: int) -> str:
         "params": params.to_dict(),
         "nthreads": nthreads,
     }
+    if field.noise == "field":
+        record["noise"] = field.standard.to_dict()
     return json.dumps(record, sort_keys=True)
 
 
@@ -143,6 +146,7 @@ def _head(draw: Draw, origin: str) -> str:
     """Return what a draw is besides its arrays, as JSON."""
     channels = [asdict(channel) for channel in draw.channels]
     values = {"params": draw.params.to_dict(), "phase_centre": draw.phase_centre, "turn": draw.turn}
+    values["beam_area"] = draw.beam_area
     return json.dumps({"origin": origin, "channels": channels, **values})
 
 
@@ -177,7 +181,8 @@ def _restored(head: dict[str, Any], arrays: dict[str, np.ndarray]) -> Draw | Non
     if not whole or arrays["noise"].shape != (len(channels),) or arrays["peaks"].ndim != 2:
         return None
     data, noise, peaks, usable = (arrays[name] for name in _ARRAYS)
-    return Draw(data, params, (ra, dec), noise, channels, peaks, usable, float(head["turn"]))
+    turn, area = float(head["turn"]), float(head.get("beam_area", math.nan))
+    return Draw(data, params, (ra, dec), noise, channels, peaks, usable, turn, beam_area=area)
 
 
 @cache

@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from vis2img.imaging.image import Image, make_image, robust_noise
 from vis2img.imaging.params import ImagingParams
 from vis2img.imaging.sampling import NOTHING_KEPT, chans_within, kept_band, rows_kept, select_parts
 from vis2img.ms.selection import Selection
+from vis2img.random import EVALUATION_SEED, draw_rng
 from vis2img.visibilities import Visibilities
 
 DRAW_MEMORY = 1e9  # bytes that the visibilities of one draw take, unless said otherwise
@@ -29,6 +32,10 @@ KEPT_BYTES = 12  # of a visibility that stays from one draw to the next: value a
 DRAWN_BYTES = 16  # of a visibility while it is imaged: value, weight, imaging weight
 _ROW_DRAWN_BYTES = 40  # of a row that is imaged: baseline, time, antennas
 _ROW_BYTES = 100  # of a row: times, antennas, baselines, and those of the metadata
+
+
+Noise = Literal["image", "field"]
+_NOISES = 256  # fields whose noise a process remembers
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class ObservedField:
     """What messages call it; default: the path."""
     version: str = ""
     """Of its contents (:func:`vis2img.dataset.contents.version_of`): what a process keeps of another is read anew."""
+    noise: Noise = "image"
+    """Whether the noise of a draw is that of its image, or for all draws that of the field imaged as ``standard``."""
 
     @property
     def pixsize(self) -> float:
@@ -64,6 +73,11 @@ class ObservedField:
     def data(self) -> FieldData:
         """Return its visibilities; those of the fields used last stay open in this process."""
         return field_data(self.path, self.selection, self.memory, self.version)
+
+    @property
+    def standard(self) -> ImagingParams:
+        """Parameters of the image that the noise of the field is of: Briggs 0, all data, as for evaluation."""
+        return self.prior.fixed().draw(draw_rng(EVALUATION_SEED, 0, 0))
 
     def draw(self, params: ImagingParams, nthreads: int = 1) -> Draw:
         """Image the field; the parameters of the draw are ``params`` with the timesteps that its memory allows.
@@ -99,7 +113,17 @@ class ObservedField:
 
         stack = np.stack([image.data for image in images]) if len(images) > 1 else images[0].data[np.newaxis]
         centre, beam = images[0].phase_centre, images[0].beam
-        return Draw.of_images(stack, params, centre, np.array(noise), tuple(channels), beam=beam)
+        draw = Draw.of_images(stack, params, centre, np.array(noise), tuple(channels), beam=beam)
+        if self.noise == "image":
+            return draw
+        # Peaks are found above the noise of the image itself, which has its sidelobes in it.
+        return replace(draw, noise=np.array(_noise_of_field(replace(self, noise="image"), nthreads)))
+
+
+@lru_cache(maxsize=_NOISES)
+def _noise_of_field(field: ObservedField, nthreads: int) -> tuple[float, ...]:
+    """Return the noise of each channel of a field in its standard image, Jy/beam; imaged once in a process."""
+    return tuple(field.draw(field.standard, nthreads).noise.tolist())
 
 
 def _within(parts: list[Visibilities], stokes: str, band: np.ndarray) -> list[Visibilities]:

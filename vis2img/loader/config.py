@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from vis2img.cluster.engine import Engine
 from vis2img.configs.values import FLAT
-from vis2img.draws.observed_field import DRAW_MEMORY
+from vis2img.draws.observed_field import DRAW_MEMORY, Noise
 from vis2img.draws.presets import load_prior
 from vis2img.errors import ParameterError
 from vis2img.ms.selection import Selection
@@ -57,6 +57,9 @@ class FieldsConfig:
     imaging: str = "full"
     """How imaging varies: a preset (full, gentle, weighting-only, channels-only, uv-only, image-only, ...; vis2img
     augment --list) or a YAML file of a prior."""
+    noise: Noise = "image"
+    """Of measurement sets, what views are stretched by: the noise of each draw, which weighting changes; field: that of
+    the field at Briggs 0, for all of its draws, so that a compact source is as bright in all of them."""
     augment_fields: bool = False
     """Whether views of measurement sets and FITS images vary by augment, too: as images, besides how they are made."""
     near_peaks: float = 0.5
@@ -90,7 +93,9 @@ class FieldsConfig:
             raise ParameterError("pb_limit = 1 leaves no place for a patch; use 0.1, or 0 for anywhere")
         if self.weights and (len(self.weights) != len(self.ms) or not all(w > 0 for w in self.weights)):
             raise ParameterError(f"weights must be positive, one for each of the {len(self.ms)} measurement sets")
-        _one_of(self, fields=("one", "all"), bands=("one", "each"), peaks=("alike", "by_flux"))
+        _one_of(
+            self, fields=("one", "all"), bands=("one", "each"), peaks=("alike", "by_flux"), noise=("image", "field")
+        )
         if self.fields == "all" and self.selection.field is not None:
             raise ParameterError("fields all and selection.field cannot both be given")
         if self.bands == "each" and self.selection.spw is not None:

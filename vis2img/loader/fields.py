@@ -170,7 +170,8 @@ def _observed(
     if config.fov is not None:
         prior = replace(prior, fov=config.fov)
     path = str(ms.path.resolve())
-    field = ObservedField(path, selection, prior, config.subbands, config.draw_memory, name, version_of(path))
+    version, noise = version_of(path), config.noise
+    field = ObservedField(path, selection, prior, config.subbands, config.draw_memory, name, version, noise)
 
     patch = largest_patch(field, config)
     outline = ms.outline(selection)
