@@ -104,23 +104,36 @@ class Outputs(NamedTuple):
         Of the backbone.
     patches
         Patch tokens of the crops of the first resolution, on request.
+    guesses
+        Of the adversary, of a student that has one.
     """
 
     logits: Float32[Array, "row out"]
     embeddings: Float[Array, "row dim"]
     patches: Float[Array, "batch patch dim"] | None = None
+    guesses: Float32[Array, "row number"] | None = None
 
 
 class DINOModel(nn.Module):
     """Backbone and head; parameters are ``{"backbone": ..., "head": ...}``.
 
-    ``turns`` is what becomes of a trained one: over how many symmetries of the square, 1 or 8, the vector of a picture
-    is averaged. Training looks at each view as it is.
+    Attributes
+    ----------
+    backbone, head : Module
+    turns : int
+        What becomes of a trained one: over how many symmetries of the square, 1 or 8, the vector of a picture is
+        averaged. Training looks at each view as it is.
+    adversary : Module, optional
+        What the embeddings are to keep things from (`vis2img.models.adversary`), with parameters "adversary".
+    conditions : int
+        How many numbers the head, and not the backbone, is told of each crop.
     """
 
     backbone: nn.Module
     head: nn.Module
     turns: int = 1
+    adversary: nn.Module | None = None
+    conditions: int = 0
 
     def __call__(
         self, crops: Sequence[Array], *, train: bool = False
@@ -138,6 +151,7 @@ class DINOModel(nn.Module):
         drops: Sequence[Float[Array, "_ drop"]] | None = None,
         masks: Bool[Array, "batch patch"] | None = None,
         patches: bool = False,
+        conditions: Float[Array, "row number"] | None = None,
     ) -> Outputs:
         """Embed crops of several resolutions and project them.
 
@@ -155,6 +169,8 @@ class DINOModel(nn.Module):
             Patches to hide in the crops of the first resolution.
         patches : bool
             Return the patch tokens of the crops of the first resolution.
+        conditions
+            What the head is told, of all crops in turn; default: zeros.
         """
         embeddings, tokens = [], None
         for i, crop in enumerate(crops):
@@ -169,7 +185,14 @@ class DINOModel(nn.Module):
             embeddings.append(embedding)
             tokens = out["patches"] if wanted else tokens
         joined = jnp.concatenate(embeddings)
-        return Outputs(self.head(joined, train=train, student=student), joined, tokens)
+        told = joined
+        if self.conditions:
+            if conditions is None:
+                conditions = jnp.zeros((joined.shape[0], self.conditions), joined.dtype)
+            told = jnp.concatenate([joined, conditions.astype(joined.dtype)], axis=1)
+        logits = self.head(told, train=train, student=student)
+        guesses = self.adversary(joined) if self.adversary is not None and student else None
+        return Outputs(logits, joined, tokens, guesses)
 
     def project(self, tokens: Float[Array, "row dim"], *, train: bool = False) -> Float32[Array, "row out"]:
         """Project tokens with the head."""

@@ -16,8 +16,13 @@ RESNETS = ("resnet10", "resnet18", "resnet50")
 PATCHES = (4, 8, 14, 16)
 POOLINGS = ("class", "mean", "max", "attention")
 RESIZINGS = ("dino", "plain", "antialias")
-_WITH_TEACHER = ("dino", "byol")
-_OF_WHOLE_BATCH = ("simclr",)  # the loss of a sample depends on all others, not through averages alone
+_WITH_TEACHER = ("dino", "byol", "simdino")
+_OF_WHOLE_BATCH = (
+    "simclr",
+    "vicreg",
+    "simdino",
+    "lejepa",
+)  # the loss of a sample depends on all others, not through averages alone
 
 
 def _require(condition: bool, message: str) -> None:
@@ -89,13 +94,13 @@ class ModelConfig:
     hidden: int = 2048
     """Hidden width of the projection head."""
     bottleneck: int = 256
-    """Width of the L2-normalised bottleneck; of the projections of BYOL and SimCLR."""
+    """Width of the L2-normalised bottleneck; of the projections of other objectives."""
     head_layers: int = 3
     """Layers of DINO's projection head, the bottleneck's included."""
     projector_layers: int = 2
-    """Layers of the projector of SimCLR; 2: one hidden layer."""
+    """Layers of the projector of objectives but dino and byol; 2: one hidden layer."""
     use_bn_in_head: bool = False
-    """Whether the projection head of DINO, or the projector of SimCLR, has batch normalisation."""
+    """Whether the projection head of DINO, or the projector of other objectives but byol, has batch normalisation."""
     norm_last_layer: bool = True
     """Whether the prototypes keep length 1. On: steadier; off: their lengths are learned (for large models)."""
 
@@ -146,10 +151,25 @@ class ModelConfig:
 class OptimConfig:
     """Objective, optimiser, schedules, and the teacher."""
 
-    objective: Literal["dino", "byol", "simclr"] = "dino"
-    """dino, byol (no prototypes, a predictor instead) or simclr (contrastive; the student alone)."""
+    objective: Literal["dino", "byol", "simclr", "vicreg", "simdino", "lejepa"] = "dino"
+    """dino, byol (no prototypes, a predictor instead), simdino (no prototypes, a coding rate instead); or, of the
+    student alone, simclr (contrastive), vicreg (variance and covariance) or lejepa (vectors spread as a Gaussian)."""
     temperature: float = 0.1
     """Temperature of SimCLR's softmax."""
+    same_sky: float = 0.0
+    """Samples that lie closer than this are no negatives of SimCLR, in sides of a patch; 0: those of the very same
+    place or picture."""
+    vicreg: tuple[float, float, float] = (25.0, 25.0, 1.0)
+    """Weights of VICReg's invariance, variance and covariance."""
+    coding_rate: float = 1.0
+    """Weight of SimDINO's coding rate, which spreads vectors."""
+    sigreg: float = 0.05
+    """Weight of LeJEPA's SIGReg, in (0, 1); that of the distance of views is the rest."""
+    nuisance: Literal["none", "adversarial", "condition"] = "none"
+    """What is done with the imaging parameters of the views, none of which is needed to embed: none; adversarial, a
+    head must not be able to tell them from the vectors (gradient reversal); condition, the projection head is told."""
+    nuisance_weight: float = 0.1
+    """Weight of the reversed gradient of optim.nuisance adversarial."""
     centring: Literal["mean", "sinkhorn"] = "mean"
     """What keeps the teacher from always giving one answer: mean (DINO) or sinkhorn (SwAV, DINOv2)."""
     koleo: float = 0.0
@@ -175,7 +195,7 @@ class OptimConfig:
     freeze_last_layer_steps: int = 100
     """Steps in which the prototypes stay at their initial values, which steadies the start."""
     momentum_teacher: float = 0.996
-    """Teacher momentum at the start, rising to 1; raise it (0.9995) for batches below 128. Without a teacher (simclr):
+    """Teacher momentum at the start, rising to 1; raise it (0.9995) for batches below 128. Of a student alone:
     constant momentum of the average of the student that `vis2img embed` reads; 0.99 suits runs of hundreds of steps."""
     student_temp: float = 0.1
     """Temperature of the student's softmax."""
@@ -195,6 +215,7 @@ class OptimConfig:
             positive=("base_lr", "temperature", "student_temp", "teacher_temp", "warmup_teacher_temp"),
             not_negative=(
                 *("min_lr", "weight_decay", "weight_decay_end", "clip_grad", "koleo", "ibot"),
+                *("same_sky", "coding_rate", "nuisance_weight"),
                 *("warmup_steps", "freeze_last_layer_steps", "warmup_teacher_temp_steps"),
             ),
         )
@@ -206,6 +227,11 @@ class OptimConfig:
             f"optim.accumulate = {self.accumulate} with optim.objective {self.objective}, which compares all samples "
             "of a batch: set it to 1; if memory is short, use model.precision bfloat16 or more devices",
         )
+        told = self.nuisance == "condition" and self.ibot > 0.0
+        _require(not told, "optim.nuisance condition tells the head of views, not of patches: set optim.ibot to 0")
+        weighed = all(math.isfinite(weight) and weight >= 0.0 for weight in self.vicreg)
+        _require(weighed, f"optim.vicreg must be three weights of at least 0, got {self.vicreg}")
+        _require(0.0 < self.sigreg < 1.0, f"optim.sigreg must be in (0, 1), got {self.sigreg}")
         momentum, of_centre = self.momentum_teacher, self.centre_momentum
         _require(0.0 <= momentum <= 1.0, f"optim.momentum_teacher must be in [0, 1], got {momentum}")
         _require(0.0 <= of_centre < 1.0, f"optim.centre_momentum must be in [0, 1), got {of_centre}")

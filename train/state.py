@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Float32, Int32, UInt32
 
+from vis2img.draws.numbers import NUMBERS
+from vis2img.models.adversary import Adversary
 from vis2img.models.byol_head import BYOLHead
 from vis2img.models.dino_head import DINOHead, DINOModel
 from vis2img.models.layers import Array
@@ -27,8 +29,9 @@ class TrainState:
     step
         Steps taken, skipped ones included.
     params, teacher : dict
-        ``{"backbone": ..., "head": ...}`` of student and teacher; float32, whatever the precision of the network. Of
-        objectives without a teacher, its place has a moving average of the student, which is better than its last step.
+        ``{"backbone": ..., "head": ...}``, and "adversary" if there is one, of student and teacher; float32, whatever
+        the precision of the network. Of objectives without a teacher, its place has a moving average of the student,
+        which is better than its last step.
     stats : dict
         Batch statistics of "student" and "teacher", each with the keys of ``params``; {} without batch normalisation.
     opt_state
@@ -37,6 +40,8 @@ class TrainState:
         Moving averages of the teacher's logits: of views, and of patches with iBOT.
     moment
         Moving average of z z^T over the teacher's embeddings z, which tells their rank (`vis2img.train.run.monitors`).
+    usage
+        Moving average of the share of batches in which a prototype was the teacher's first choice; 0 without any.
     rng
         Key data; never changes, as each step folds in its number.
     """
@@ -49,6 +54,7 @@ class TrainState:
     centre: Float32[Array, " out"]
     patch_centre: Float32[Array, " out"]
     moment: Float32[Array, "dim dim"]
+    usage: Float32[Array, " out"]
     rng: UInt32[jax.Array, "2"]
 
 
@@ -88,7 +94,12 @@ def build_model(
             remat=config.remat,
             **shared,
         )
-    return DINOModel(backbone, _head(config, optim, axis_name), config.turns)
+    head = _head(config, optim, axis_name)
+    if optim.nuisance == "adversarial":
+        adversary = Adversary(len(NUMBERS), weight=optim.nuisance_weight, dtype=jnp.dtype(config.precision))
+        return DINOModel(backbone, head, config.turns, adversary)
+    conditions = len(NUMBERS) if optim.nuisance == "condition" else 0
+    return DINOModel(backbone, head, config.turns, conditions=conditions)
 
 
 def _head(config: ModelConfig, optim: OptimConfig, axis_name: str | None) -> nn.Module:
@@ -143,6 +154,7 @@ def create_state(rng: jax.Array, model: DINOModel, optim: OptimConfig, image_sha
         centre=jnp.zeros((outputs,), jnp.float32),
         patch_centre=jnp.zeros((outputs,), jnp.float32),
         moment=jnp.zeros(2 * (model.backbone.embedding_dim,), jnp.float32),
+        usage=jnp.zeros((outputs,), jnp.float32),
         rng=step_rng,
     )
 

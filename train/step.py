@@ -18,12 +18,14 @@ from vis2img.train.objectives.augment import jitter_views, turn_views
 from vis2img.train.objectives.choices import Metrics
 from vis2img.train.objectives.devices import over_devices
 from vis2img.train.objectives.dino import ema_update, feature_std
+from vis2img.train.objectives.nuisance import standardised
 from vis2img.train.objectives.objective import Extras, Memory, objective
 from vis2img.train.optim import make_optimizer
 from vis2img.train.state import TrainState
 from vis2img.views.crops import ViewConfig
 
-_MOMENT_DECAY = 0.98  # of the second moment of the embeddings: about the last 50 batches
+_DECAY = 0.98  # of moving averages that only tell how a run is: about the last 50 batches
+_IN_USE = (1.0 - _DECAY) * _DECAY**50  # what is left of one use that long ago
 
 
 def schedule_values(step: Scalar, optim: OptimConfig, *, batch: int, total_steps: int) -> Metrics:
@@ -69,7 +71,8 @@ def train_step(
     batch : dict of float32
         Share of this device: "global" (n_global, B, G, G, C) and "local" (L, B, S, S, C), where L may be 0; and
         "turns" (n_global + L, B) if the views are still to be turned, see
-        `vis2img.train.objectives.augment.turn_views`.
+        `vis2img.train.objectives.augment.turn_views`; what else travels with samples:
+        `vis2img.loader.batches.Batch.arrays`.
     model, optim, total_steps
         Static: network, settings and length of the run [step]. With ``optim.accumulate`` parts the batch goes through
         the network in so many parts one after the other; batch statistics, Sinkhorn and KoLeo are then of the parts.
@@ -83,18 +86,23 @@ def train_step(
     state : TrainState
         Unchanged apart from ``step`` if the loss or a gradient is not finite.
     metrics : dict of ()
-        loss; entropy, kl [nat] and usage of DINO; accuracy of SimCLR; koleo, ibot [nat] where they are on; feature_std;
-        grad_norm (before clipping); lr, wd, momentum, teacher_temp; finite (1 or 0). The same on every device.
+        loss; entropy, kl [nat], usage (share of the prototypes, in this batch) and prototypes (number, in the last 50)
+        of DINO; accuracy and same_sky of SimCLR; the terms of other objectives; koleo, ibot [nat] and nuisance where
+        they are on; feature_std; grad_norm (before clipping); lr, wd, momentum, teacher_temp; finite (1 or 0). The same
+        on every device.
     """
     batch = turn_views(batch)
     per_device = batch["global"].shape[1]
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     values = schedule_values(state.step, optim, batch=per_device * devices, total_steps=total_steps)
-    keys = _sample_keys(state, per_device, axis_name)
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+    keys = _sample_keys(key, per_device, axis_name)
     batch = (jitter_views(batch, keys, views) if views else batch) | {"keys": keys}
+    if optim.nuisance != "none":
+        batch["numbers"], batch["known"] = standardised(batch["imaging"], axis_name)
 
-    temp = values["teacher_temp"]
-    loss = partial(objective, teacher=state.teacher, model=model, optim=optim, teacher_temp=temp, axis_name=axis_name)
+    settings: dict[str, Any] = {"model": model, "optim": optim, "axis_name": axis_name}
+    loss = partial(objective, teacher=state.teacher, key=key, teacher_temp=values["teacher_temp"], **settings)
     total, grads, extras = _gradients(loss, state, batch, optim.accumulate)
     spread, moment = feature_std(extras.embeddings, axis_name), _second_moment(extras.embeddings)
     averages = (total, grads, extras.means, extras.memory, moment)
@@ -104,10 +112,14 @@ def train_step(
     grad_norm = optax.tree.norm(grads)
     # After the averages, so that every device comes to the same verdict.
     finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
-    candidate = _apply(state, grads, memory, moment, values, optim)
+    usage = _DECAY * state.usage + (1.0 - _DECAY) * winners
+    candidate = dataclasses.replace(_apply(state, grads, memory, moment, values, optim), usage=usage)
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), candidate, state).replace(step=state.step + 1)
     metrics = means | values | {"grad_norm": grad_norm, "feature_std": spread, "finite": finite.astype(jnp.float32)}
-    return state, metrics | ({"usage": jnp.mean(winners)} if optim.objective == "dino" else {})
+    if optim.objective == "dino":
+        metrics["usage"] = jnp.mean(winners)
+        metrics["prototypes"] = jnp.sum(state.usage > _IN_USE).astype(jnp.float32)
+    return state, metrics
 
 
 def _gradients(
@@ -150,14 +162,13 @@ def _second_moment(embeddings: Float32[Array, "*samples dim"]) -> Float32[Array,
     return jnp.matmul(flat.T, flat, precision=jax.lax.Precision.HIGHEST) / flat.shape[0]
 
 
-def _sample_keys(state: TrainState, per_device: int, axis_name: str | None) -> Key[Array, " {per_device}"]:
-    """Random keys of this step's samples, by their place in the global batch.
+def _sample_keys(key: Key[Array, ""], per_device: int, axis_name: str | None) -> Key[Array, " {per_device}"]:
+    """Random keys of a step's samples, by their place in the global batch.
 
     So what is random is the same on any number of devices and in any number of parts.
     """
-    rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * per_device
-    return jax.vmap(lambda i: jax.random.fold_in(rng, i))(first + jnp.arange(per_device))
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(per_device))
 
 
 def _apply(
@@ -181,5 +192,5 @@ def _apply(
         stats=memory.stats,
         centre=memory.centre,
         patch_centre=memory.patch_centre,
-        moment=_MOMENT_DECAY * state.moment + (1.0 - _MOMENT_DECAY) * moment,
+        moment=_DECAY * state.moment + (1.0 - _DECAY) * moment,
     )

@@ -57,7 +57,10 @@ def test_batches_have_fixed_shapes_and_every_picture_comes_once_in_an_epoch(npz:
     for batch in batches:
         assert batch.global_views.shape == (2, 4, 16, 16, 1) and batch.global_views.dtype == np.float32
         assert batch.local_views.shape == (2, 4, 8, 8, 1) and batch.turns.shape == (4, 4) and len(batch) == 4
-        assert set(batch.arrays()) == {"global", "local", "turns"}
+        arrays = batch.arrays()
+        assert set(arrays) == {"global", "local", "turns", "imaging", "item", "patch", "sky"}
+        assert {x.shape[1] for x in arrays.values()} == {4} and arrays["item"].tolist() == [batch.item.tolist()]
+        assert np.isnan(arrays["imaging"]).all() and np.isnan(arrays["sky"]).all() and np.isnan(arrays["patch"]).all()
         assert np.isfinite(batch.global_views).all() and np.isfinite(batch.local_views).all()
     order = np.concatenate([batch.item for batch in batches]).reshape(8, 7)
     assert (np.sort(order) == np.arange(7)).all()

@@ -29,7 +29,8 @@ def turn_views(batch: Mapping[str, Array]) -> dict[str, Array]:
     if "turns" not in batch:
         return dict(batch)
     turns, n_global = batch["turns"], batch["global"].shape[0]
-    turned = {"global": _turn(batch["global"], turns[:n_global])}
+    turned = {name: x for name, x in batch.items() if name != "turns"}
+    turned["global"] = _turn(batch["global"], turns[:n_global])
     if "local" in batch:
         turned["local"] = _turn(batch["local"], turns[n_global:])
     return turned

@@ -4,14 +4,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Float32
+from jaxtyping import Float32, Key
 
 from vis2img.models.layers import Array
 from vis2img.train.config import OptimConfig
 from vis2img.train.objectives.byol import byol_loss
 from vis2img.train.objectives.dino import dino_loss
 from vis2img.train.objectives.forward import Views
+from vis2img.train.objectives.lejepa import lejepa_terms
+from vis2img.train.objectives.same_sky import same_sky
 from vis2img.train.objectives.simclr import simclr_loss
+from vis2img.train.objectives.simdino import simdino_terms
+from vis2img.train.objectives.vicreg import vicreg_terms
 
 Metrics = dict[str, Float32[Array, ""]]
 
@@ -31,6 +35,8 @@ class Given(NamedTuple):
         What travels with the samples besides their views.
     centre
         Moving average of the teacher's logits before this batch.
+    key
+        Random key of this step, the same on all devices.
     optim, teacher_temp, axis_name
         As in `vis2img.train.step.train_step`.
     """
@@ -40,6 +46,7 @@ class Given(NamedTuple):
     n_global: int
     batch: Mapping[str, Array]
     centre: Float32[Array, " out"]
+    key: Key[Array, ""]
     optim: OptimConfig
     teacher_temp: Float32[Array, ""]
     axis_name: str | None
@@ -93,13 +100,37 @@ def _byol(given: Given) -> Value:
 
 
 def _simclr(given: Given) -> Value:
+    same = same_sky(given.batch, given.optim.same_sky, given.axis_name)
     loss, accuracy = simclr_loss(
         given.student.logits,
         n_global=given.n_global,
         temperature=given.optim.temperature,
+        same=same,
         axis_name=given.axis_name,
     )
-    return _value(given, loss, accuracy=accuracy)
+    # Each sample shows the same sky as itself.
+    left_out = (jnp.sum(same, axis=1).astype(jnp.float32) - 1.0) / max(same.shape[1] - 1, 1)
+    return _value(given, loss, accuracy=accuracy, same_sky=jnp.mean(left_out))
+
+
+def _vicreg(given: Given) -> Value:
+    terms = vicreg_terms(given.student.logits, n_global=given.n_global, axis_name=given.axis_name)
+    weights = given.optim.vicreg
+    loss = sum((weight * term for weight, term in zip(weights, terms, strict=True)), jnp.float32(0.0))
+    return _value(given, loss, **terms._asdict())
+
+
+def _simdino(given: Given) -> Value:
+    distance, rate = simdino_terms(given.student.logits, _teacher(given).logits, axis_name=given.axis_name)
+    return _value(given, distance - given.optim.coding_rate * rate, invariance=distance, coding_rate=rate)
+
+
+def _lejepa(given: Given) -> Value:
+    distance, gaussian = lejepa_terms(
+        given.student.logits, given.key, n_global=given.n_global, axis_name=given.axis_name
+    )
+    weight = given.optim.sigreg
+    return _value(given, (1.0 - weight) * distance + weight * gaussian, invariance=distance, sigreg=gaussian)
 
 
 def _teacher(given: Given) -> Views:
@@ -112,4 +143,11 @@ def _value(given: Given, loss: Float32[Array, ""], **means: Float32[Array, ""]) 
     return Value(loss, means, given.centre, jnp.zeros_like(given.centre))
 
 
-OBJECTIVES: dict[str, Objective] = {"dino": _dino, "byol": _byol, "simclr": _simclr}
+OBJECTIVES: dict[str, Objective] = {
+    "dino": _dino,
+    "byol": _byol,
+    "simclr": _simclr,
+    "vicreg": _vicreg,
+    "simdino": _simdino,
+    "lejepa": _lejepa,
+}

@@ -21,12 +21,15 @@ class Views(NamedTuple):
         Patch tokens of the global views, on request.
     stats
         Batch statistics after the pass; {} of networks without.
+    guesses
+        Of the adversary, of a student that has one.
     """
 
     logits: Float32[Array, "view batch out"]
     embeddings: Float32[Array, "view batch dim"]
     patches: Float[Array, "global_view batch patch dim"] | None
     stats: Any
+    guesses: Float32[Array, "view batch number"] | None = None
 
 
 def forward_views(
@@ -48,7 +51,8 @@ def forward_views(
     model, params
         Network and its parameters.
     batch
-        "global" (n_global, B, G, G, C) and, for the student, "local" (L, B, S, S, C); L may be 0.
+        "global" (n_global, B, G, G, C) and, for the student, "local" (L, B, S, S, C); L may be 0. "numbers" (view, B,
+        number), where the head is told how views were imaged.
     student
         Which role the network plays.
     stats
@@ -75,6 +79,7 @@ def forward_views(
         drops=None if drops is None else [_merge(part) for part in (drops[:n_global], drops[n_global:n_views])],
         masks=None if masks is None else _merge(masks),
         patches=patches,
+        conditions=_merge(batch["numbers"][:n_views]) if model.conditions else None,
         method=DINOModel.forward,
         mutable=["batch_stats"],
     )
@@ -86,7 +91,8 @@ def _split(outputs: Outputs, n_views: int, batch_size: int, stats: Any) -> Views
     patches = outputs.patches
     if patches is not None:
         patches = patches.reshape(-1, batch_size, *patches.shape[1:])
-    return Views(logits, embeddings.astype(jnp.float32), patches, stats)
+    guesses = None if outputs.guesses is None else outputs.guesses.reshape(n_views, batch_size, -1)
+    return Views(logits, embeddings.astype(jnp.float32), patches, stats, guesses)
 
 
 def _merge(x: Array) -> Array:

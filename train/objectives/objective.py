@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int32, Key
 
 from vis2img.models.dino_head import DINOModel
 from vis2img.models.layers import Array
@@ -14,6 +14,7 @@ from vis2img.train.config import OptimConfig
 from vis2img.train.objectives.choices import OBJECTIVES, Given, Metrics, settings_of_answers
 from vis2img.train.objectives.dinov2 import Masks, draw_masks, ibot_loss, koleo
 from vis2img.train.objectives.forward import Views, forward_views
+from vis2img.train.objectives.nuisance import nuisance_loss
 
 
 class Memory(NamedTuple):
@@ -59,6 +60,7 @@ def objective(
     batch: Mapping[str, Array],
     *,
     teacher: Any,
+    key: Key[Array, ""],
     model: DINOModel,
     optim: OptimConfig,
     teacher_temp: Float32[Array, ""],
@@ -73,6 +75,8 @@ def objective(
     memory : Memory
     batch
         Views, and "keys" (B,), the random key of each sample.
+    key
+        Of the step.
     model, optim, teacher_temp, axis_name
         As in `vis2img.train.step.train_step`.
     """
@@ -80,7 +84,7 @@ def objective(
     view = _of_student(model, params, memory, batch, masks)
     target = _of_teacher(model, teacher, memory, batch, masks) if optim.has_teacher else None
     n_global = batch["global"].shape[0]
-    given = Given(view, target, n_global, batch, memory.centre, optim, teacher_temp, axis_name)
+    given = Given(view, target, n_global, batch, memory.centre, key, optim, teacher_temp, axis_name)
 
     value = OBJECTIVES[optim.objective](given)
     total, means = value.loss, {"loss": value.loss, **value.means}
@@ -101,6 +105,12 @@ def objective(
             student_logits, teacher_logits, patch_centre, weight, **settings_of_answers(given)
         )
         total = total + optim.ibot * means["ibot"]
+
+    if view.guesses is not None:
+        # The weight is that of the reversed gradient: the head itself learns at the full rate.
+        values, known = batch["numbers"][: len(view.guesses)], batch["known"][: len(view.guesses)]
+        means["nuisance"] = nuisance_loss(view.guesses, values, known, axis_name)
+        total = total + means["nuisance"]
 
     stats, embeddings = jax.lax.stop_gradient((stats, (target or view).embeddings[:n_global]))
     return total, Extras(Memory(stats, value.centre, patch_centre), means, value.winners, embeddings)

@@ -38,3 +38,16 @@ def mean_over_pairs(
     # All views but itself = sum over views minus itself: V + n_global passes over K instead of V * n_global.
     others = jnp.sum(student, axis=0, keepdims=True) - student[:n_global]  # (n_global, B, K)
     return jnp.sum(teacher * others) / (n_global * (n_views - 1) * batch)
+
+
+def squared_distance(
+    student: Float[Array, "view batch width"], teacher: Float[Array, "global_view batch width"]
+) -> Float[Array, ""]:
+    """Squared distance of both, mean over pairs of different views and over samples; arrays as of `check_pairs`."""
+    n_global = teacher.shape[0]
+    check_pairs(student, teacher, n_global)
+    # Differences themselves, as |a|^2 + |b|^2 - 2 ab loses digits where views agree.
+    difference = student[:, None] - teacher[None]  # (V, n_global, B, W)
+    same = jnp.arange(student.shape[0])[:, None] == jnp.arange(n_global)[None]
+    of_pair = jnp.sum(difference**2, axis=(2, 3))
+    return jnp.sum(jnp.where(same, 0.0, of_pair)) / (n_global * (student.shape[0] - 1) * student.shape[1])

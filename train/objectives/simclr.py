@@ -6,7 +6,7 @@ outside the logarithm, as Khosla et al. 2020 have it (arXiv:2004.11362, equation
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 from vis2img.models.dino_head import l2_normalise
 from vis2img.models.layers import Array
@@ -18,6 +18,7 @@ def simclr_loss(
     *,
     n_global: int,
     temperature: float,
+    same: Bool[Array, "batch samples"] | None = None,
     axis_name: str | None = None,
 ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
     """Cross-entropy of choosing another view of the same sample by cosine, over temperature.
@@ -31,6 +32,9 @@ def simclr_loss(
         Number of global views.
     temperature
         Of the softmax.
+    same
+        Which samples of the whole batch show the same sky as one of this device (`vis2img.train.objectives.same_sky`):
+        their views are not chosen from; default: none but itself.
     axis_name
         Device axis: what is chosen from are the samples of all devices.
 
@@ -61,7 +65,10 @@ def simclr_loss(
     itself = of_same_view[:, None, :, None] & of_same[None, :, None]
     positive = of_same[None, :, None] & ~itself  # (V, B, n_global, samples)
 
-    logits = jnp.where(itself, -jnp.inf, logits)
+    left_out = itself
+    if same is not None:
+        left_out = itself | (same & ~of_same)[None, :, None]
+    logits = jnp.where(left_out, -jnp.inf, logits)
     total = jax.nn.logsumexp(logits, axis=(2, 3), keepdims=True)  # (V, B, 1, 1)
     pairs = n_global * (n_views - 1) * batch
     loss = jnp.sum(jnp.where(positive, total - logits, 0.0)) / pairs

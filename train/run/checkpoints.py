@@ -29,6 +29,7 @@ _NOT_READ = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "Permissi
 _PARTIAL = "*.orbax-checkpoint-tmp*"
 _SETTLE_SECONDS = 10.0
 _MARGIN = 1 << 20  # bytes, for what Orbax writes beside the arrays
+_LATER = ("usage",)  # of a state: checkpoints of earlier versions do not have them, and they start at 0
 
 
 class CheckpointError(Vis2imgError):
@@ -195,14 +196,15 @@ class CheckpointStore:
         note = self._read(step, "note", ocp.args.JsonRestore())
         if not isinstance(note, dict) or not {"shapes", "crc32", "extra"} <= note.keys():
             raise DamagedCheckpointError(f"checkpoint {step} in {self.folder} is damaged: its note is incomplete")
-        self._compare(step, note["shapes"], _shapes(blank))
         zeros = {name: np.zeros(x.shape, x.dtype) for name, x in blank.items()}
+        later = {name: zeros.pop(name) for name in _LATER if name in zeros and name not in note["shapes"]}
+        self._compare(step, note["shapes"], _shapes(zeros))
         arrays = self._read(step, "state", ocp.args.StandardRestore(zeros))
         # Orbax reads flipped bits without complaint.
         wrong = [name for name, crc in _checksums(arrays).items() if crc != note["crc32"].get(name)]
         if wrong:
             raise DamagedCheckpointError(f"checkpoint {step} in {self.folder} is damaged: wrong checksum of {wrong[0]}")
-        leaves = [jax.numpy.asarray(arrays[name]) for name in blank]
+        leaves = [jax.numpy.asarray({**arrays, **later}[name]) for name in blank]
         return jax.tree.unflatten(jax.tree.structure(template), leaves), note["extra"]
 
     def _open(self) -> ocp.CheckpointManager:

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 LINES, EVENTS = "metrics.jsonl", "tensorboard"
 GROUPS = {
-    "loss": ("loss", "accuracy", "kl", "koleo", "ibot", "grad_norm"),
-    "collapse": ("entropy", "usage", "feature_std", "rankme", "finite"),
+    "loss": (
+        *("loss", "accuracy", "same_sky", "kl", "koleo", "ibot", "nuisance", "grad_norm"),
+        *("invariance", "variance", "covariance", "coding_rate", "sigreg"),
+    ),
+    "collapse": ("entropy", "usage", "prototypes", "feature_std", "rankme", "finite"),
     "schedule": ("lr", "wd", "momentum", "teacher_temp"),
     "speed": ("samples_per_s", "mfu", "input_wait", "fresh_draws", "draw_age", "draw_reuse"),
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _FEW_OUTPUTS = 2.5  # of a batch; two were left in a failed run of docs/results.md, and three to five in one that worked
+_STARVING = 0.1  # of the prototypes, over 50 batches; of 128 about five were in use in a run that learnt little
 _SAME_FEATURES = 0.03  # feature_std, which is 1 for even directions; 0.2 and more in runs that work
 _FEW_DIMENSIONS, _LOST_RANK = 2.0, 0.1  # RankMe, and RankMe over its highest value
 _READINGS = 5  # of RankMe, which is not there at each step
@@ -28,7 +29,7 @@ class Finding:
     ----------
     kind : str
         "non-finite", "uniform collapse", "one-dimension collapse", "feature collapse", "dimensional collapse", "few
-        outputs" or "no learning".
+        outputs", "no learning" or "starving prototypes".
     message : str
         What was seen and what to try, in one line.
     stop : bool
@@ -55,7 +56,7 @@ def findings(
     ----------
     history : sequence of dict
         Metrics of consecutive steps, oldest first, with "loss" and "finite"; "entropy" [nat] and "usage" for DINO;
-        "feature_std", "rankme" and "lr" where there are any.
+        "prototypes", "feature_std", "rankme" and "lr" where there are any.
     out_dim : int
         Number of outputs K.
     objective : str
@@ -138,7 +139,19 @@ def _outputs(recent: Sequence[Metrics], out_dim: int, tolerance: float, settled:
             "freeze_last_layer_steps"
         )
         return Finding("no learning", message)
-    return None
+    return _starving(recent, out_dim)
+
+
+def _starving(recent: Sequence[Metrics], out_dim: int) -> Finding | None:
+    """Judge how many prototypes have been in use over some 50 batches."""
+    most = max(metrics.get("prototypes", math.inf) for metrics in recent)
+    if most >= _STARVING * out_dim:
+        return None
+    message = (
+        f"starving prototypes: {most:.0f} of {out_dim} have been in use in the last 50 batches, for {len(recent)} "
+        f"steps; set centring to sinkhorn, which uses all alike, or model.out_dim to {max(2, round(4 * most))}"
+    )
+    return Finding("starving prototypes", message)
 
 
 def _spread(recent: Sequence[Metrics]) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from vis2img.draws.numbers import NUMBERS
 from vis2img.errors import ParameterError
 from vis2img.views.crops import ViewConfig
 
@@ -30,6 +31,11 @@ class Batch:
     """int32 [batch]: Which field or picture of the source."""
     position: np.ndarray
     """float64 [batch, 2]: RA and Dec of the patch centres in rad; NaN of pictures."""
+    patch: np.ndarray
+    """float64 [batch]: Sides that patches of the field have at scale 1, rad; NaN of pictures."""
+    imaging: np.ndarray
+    """float32 [batch, n_global + n_local, number]: How each view was imaged, :data:`vis2img.draws.numbers.NUMBERS`; NaN
+    where that is not known, as of pictures."""
     draw_index: np.ndarray
     """int32 [batch, n_global + n_local]: Which draw of the field each view was cut from; with (seed, field) it replays.
     Of pictures 0."""
@@ -51,6 +57,8 @@ class Batch:
             turns=np.zeros((count, size), np.int8),
             item=np.zeros(size, np.int32),
             position=np.full((size, 2), np.nan),
+            patch=np.full(size, np.nan),
+            imaging=np.full((size, count, len(NUMBERS)), np.nan, np.float32),
             draw_index=np.zeros((size, count), np.int32),
             angle=np.zeros((size, count)),
             box=np.zeros((size, count, 3)),
@@ -64,8 +72,27 @@ class Batch:
         return [*self.global_views[:, sample], *self.local_views[:, sample]]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return what a training step takes: "global", "local" and "turns", views first."""
-        return {"global": self.global_views, "local": self.local_views, "turns": self.turns}
+        """Return what a training step takes, views first.
+
+        Returns
+        -------
+        dict
+            "global", "local" and "turns"; "imaging" (view, B, number); and of each sample "item" (1, B), "patch"
+            (1, B), float32, and "sky" (2, B, 3), the unit vector to its position as the sum of two float32 numbers,
+            which keep the digits of float64.
+        """
+        ra, dec = self.position.T
+        sky = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+        leading = sky.astype(np.float32)
+        return {
+            "global": self.global_views,
+            "local": self.local_views,
+            "turns": self.turns,
+            "imaging": self.imaging.swapaxes(0, 1),
+            "item": self.item[np.newaxis],
+            "patch": self.patch[np.newaxis].astype(np.float32),
+            "sky": np.stack([leading, (sky - leading).astype(np.float32)]),
+        }
 
 
 @dataclass(frozen=True)

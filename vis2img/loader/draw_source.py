@@ -6,7 +6,7 @@ workers: field -> draw -> shared memory        source: pool -> plan -> cut
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,8 @@ from vis2img.coordinates import sky_position
 from vis2img.draws.cache import DrawCache, check_cache
 from vis2img.draws.draw import Draw
 from vis2img.draws.field import Field
+from vis2img.draws.fits_field import FitsField
+from vis2img.draws.numbers import imaging_numbers
 from vis2img.errors import ParameterError
 from vis2img.loader.batches import Batch, Share, Source
 from vis2img.loader.config import LoaderConfig
@@ -48,6 +50,10 @@ class Plan:
     patches: list[tuple[float, float]]
     batch: tuple[int, int, int] = (0, 0, 0)
     """Seed, host and number, from which follows what varies in the views besides."""
+    sides: Sequence[float] = ()
+    """Of the patches of their fields at scale 1, rad."""
+    imaged: Sequence[bool] = ()
+    """Whether the parameters of the draws tell how they were made, as those of finished images do not."""
 
 
 class DrawSource(Source):
@@ -195,7 +201,9 @@ class DrawSource(Source):
         taken: dict[int, list[tuple[float, float]]] = {name: [] for name in names}
         samples = [self._sample(rng, fields[names[i]], taken[names[i]]) for i in choice]
         crops, patches = map(list, zip(*samples, strict=True))
-        return Plan(crops, patches, batch)
+        places = [sample[0].draw.field for sample in crops]
+        sides = [self.located.patches[field] for field in places]
+        return Plan(crops, patches, batch, sides, [not isinstance(self.fields[field], FitsField) for field in places])
 
     def _sample(
         self, rng: np.random.Generator, entries: list[Entry], taken: list[tuple[float, float]]
@@ -294,6 +302,10 @@ def cut_batch(plan: Plan, views: ViewConfig, channels: int, augment: CutoutAugme
         l, m = np.array(plan.patches[sample])
         first = crops[0].draw
         batch.position[sample] = sky_position(l, m, first.phase_centre, first.turn)
+    for sample, (side, imaged) in enumerate(zip(plan.sides, plan.imaged, strict=True)):
+        batch.patch[sample] = side
+        unit = side / views.patch_npix
+        batch.imaging[sample] = [imaging_numbers(crop.draw.params, unit, imaged) for crop in plan.crops[sample]]
     # All samples at once, which takes less than one by one.
     batch.item[:] = [crops[0].draw.field for crops in plan.crops]
     batch.turns[:] = np.array([[crop.turn for crop in crops] for crops in plan.crops]).T

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vis2img.train.run import checkpoints
 from vis2img.train.run.checkpoints import CheckpointError, CheckpointStore
 from vis2img.train.state import create_state
 
@@ -90,6 +91,21 @@ def test_an_interrupted_save_is_not_seen(tmp_path, saved, initial):
     (tmp_path / "x" / "9.orbax-checkpoint-tmp-1" / "state").mkdir(parents=True)
     with CheckpointStore(tmp_path / "x") as store:
         assert store.steps() == [3]
+
+
+def test_a_checkpoint_of_an_earlier_version_lacks_what_came_later(tmp_path, initial, monkeypatch):
+    whole = checkpoints._flatten
+
+    def of_then(state):
+        return {name: x for name, x in whole(state).items() if name != "usage"}
+
+    with CheckpointStore(tmp_path / "old") as store:
+        with monkeypatch.context() as before:
+            before.setattr(checkpoints, "_flatten", of_then)
+            store.save(initial, 3)
+        state, _ = store.restore(initial.replace(usage=initial.usage + 1.0))
+    assert not state.usage.any() and state.usage.shape == initial.usage.shape
+    assert whole(state).keys() == whole(initial).keys()
 
 
 def test_another_model_is_refused_by_name(saved, initial):

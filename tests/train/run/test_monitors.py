@@ -136,6 +136,16 @@ def test_two_outputs_left_are_few_and_three_are_not():
     assert "sinkhorn" in diagnose([record(usage=2 / 128)] * 100, out_dim=128).message
 
 
+def test_prototypes_that_nobody_chooses_for_long():
+    few = [record(usage=4 / 128) | {"prototypes": 5.0}] * 100
+    assert kinds(few) == ["starving prototypes"]
+    assert "5 of 128" in (message := diagnose(few, out_dim=128).message) and "sinkhorn" in message
+    assert "model.out_dim to 20" in message
+    # Few in a batch are enough if others have their turn.
+    assert kinds([row | {"prototypes": 13.0} for row in few]) == []
+    assert kinds([*few[1:], record() | {"prototypes": 40.0}]) == []
+
+
 def test_a_loss_that_stays_where_it_starts():
     stuck = [record(loss=math.log(K), entropy=4.0, usage=0.1)] * 10
     finding = judge(stuck)
