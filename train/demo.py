@@ -97,8 +97,8 @@ def _write(
         _draws_section(settings, fields[0], patches),
         Section(
             "Training",
-            f"DINO on {settings.steps} batches of {settings.data.batch_size} sky patches, "
-            f"vision transformer '{settings.model.variant}' with patches of {settings.model.patch} pixels.",
+            f"Objective '{settings.optim.objective}' on {settings.steps} batches of {settings.data.batch_size} sky "
+            f"patches, network '{settings.model.variant}'.",
             figures.curves_figure(read_metrics(settings.out), settings.model.out_dim),
         ),
         _accuracy_section(summaries(scores), label),

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import pytest
 from jax import export
 
+from vis2img.models.adversary import Adversary
 from vis2img.models.byol_head import BYOLHead
 from vis2img.models.dino_head import DINOHead, DINOModel
+from vis2img.models.projector import Projector
 from vis2img.models.resnet import ResNet
 from vis2img.models.vit import ViT
 from vis2img.train.config import OptimConfig
@@ -21,8 +23,10 @@ from vis2img.train.state import create_state
 from vis2img.train.step import train_step
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+# Of the Cholesky factorisation, which JAX promises to keep.
+FACTORISATIONS = {"lapack_spotrf_ffi", "cusolver_potrf_ffi"}
 # The random generator has a kernel of its own on CUDA; nothing else here may be more than StableHLO.
-KERNELS = {"cu_threefry2x32_ffi"}
+KERNELS = {"cu_threefry2x32_ffi"} | FACTORISATIONS
 BATCH = 4
 
 
@@ -35,6 +39,12 @@ def resnet():
     return DINOModel(ResNet((1, 1, 1, 1), False), BYOLHead(8, hidden=32))
 
 
+def alone(dtype=jnp.float32, adversary=False, conditions=0):
+    backbone = ViT(patch=4, dim=24, depth=1, heads=2, img_size=8, dtype=dtype)
+    other = Adversary(9, dtype=dtype) if adversary else None
+    return DINOModel(backbone, Projector(8, 16, dtype=dtype), adversary=other, conditions=conditions)
+
+
 CASES = {
     "dino": (vit, {}),
     "everything": (
@@ -43,6 +53,10 @@ CASES = {
     ),
     "sinkhorn": (vit, {"centring": "sinkhorn", "koleo": 0.1, "optimizer": "lars"}),
     "byol": (resnet, {"objective": "byol", "optimizer": "sgd"}),
+    "simclr": (partial(alone, dtype=jnp.bfloat16, adversary=True), {"objective": "simclr", "nuisance": "adversarial"}),
+    "simdino": (partial(alone, conditions=9), {"objective": "simdino", "nuisance": "condition"}),
+    "lejepa": (alone, {"objective": "lejepa"}),
+    "vicreg": (partial(alone, dtype=jnp.bfloat16), {"objective": "vicreg"}),
 }
 
 
@@ -53,6 +67,9 @@ def exported(case, platforms):
     shapes = {"global": (2, BATCH, 8, 8, 1), "local": (2, BATCH, 4, 4, 1)}
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
     batch["turns"] = jax.ShapeDtypeStruct((4, BATCH), jnp.uint8)
+    batch["item"] = jax.ShapeDtypeStruct((1, BATCH), jnp.int32)
+    for name, shape in {"imaging": (4, BATCH, 9), "patch": (1, BATCH), "sky": (2, BATCH, 3)}.items():
+        batch[name] = jax.ShapeDtypeStruct(shape, jnp.float32)
     step = jax.jit(partial(train_step, model=model, optim=optim, total_steps=20))
     return export.export(step, platforms=platforms)(state, batch)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vis2img.draws.draw import Draw
@@ -61,22 +62,40 @@ def draws_figure(draws: Sequence[Draw], l: float, m: float, side: float, size: i
 
 
 def curves_figure(metrics: dict[str, np.ndarray], out_dim: int) -> Figure:
-    """Show loss, teacher entropy and KL divergence, use of the prototypes, and spread of the features."""
-    figure = Figure(figsize=(12, 3), layout="constrained")
-    loss, entropy, usage, spread = figure.subplots(1, 4)
-    steps = metrics["step"]
+    """Show loss and spread of the features, and between them what the objective tells besides.
+
+    Of DINO that is teacher entropy and KL divergence, and use of the prototypes; of SimCLR its accuracy; of others
+    their terms.
+    """
+    steps, of_dino = metrics["step"], "entropy" in metrics
+    terms = ("invariance", "variance", "covariance", "coding_rate", "sigreg")
+    shown = ["entropy", "usage"] if of_dino else [name for name in ("accuracy", *terms) if name in metrics]
+    figure = Figure(figsize=(3 * (2 + len(shown)), 3), layout="constrained")
+    loss, *axes, spread = figure.subplots(1, 2 + len(shown))
     loss.plot(steps, metrics["loss"])
-    loss.axhline(math.log(out_dim), color="grey", ls=":", lw=1)
-    loss.set(title="loss (dotted: no information)", xlabel="step", ylabel="nat")
+    loss.set(title="loss", xlabel="step")
+    if of_dino:
+        loss.axhline(math.log(out_dim), color="grey", ls=":", lw=1)
+        loss.set(title="loss (dotted: no information)", ylabel="nat")
+        _answers(metrics, out_dim, *axes)
+    else:
+        for name, axis in zip(shown, axes, strict=True):
+            axis.plot(steps, metrics[name])
+            axis.set(title=name.replace("_", " "), xlabel="step")
+    spread.plot(steps, metrics["feature_std"])
+    spread.set(title="spread of normalised features", xlabel="step", ylim=(0, None))
+    return figure
+
+
+def _answers(metrics: dict[str, np.ndarray], out_dim: int, entropy: Axes, usage: Axes) -> None:
+    """Show what DINO's teacher answers."""
+    steps = metrics["step"]
     entropy.plot(steps, metrics["entropy"], label="teacher entropy")
     entropy.plot(steps, metrics["kl"], label="KL(teacher || student)")
     entropy.legend(fontsize=8)
     entropy.set(title="collapse: entropy at 0 or ln K", xlabel="step", ylabel="nat")
     usage.plot(steps, metrics["usage"] * out_dim)
     usage.set(title="prototypes used in a batch", xlabel="step", ylabel="number", ylim=(0, None))
-    spread.plot(steps, metrics["feature_std"])
-    spread.set(title="spread of normalised features", xlabel="step", ylim=(0, None))
-    return figure
 
 
 def queries_figure(rows: Sequence[Summary], queries: Mapping[str, str], chance: float) -> Figure:

@@ -125,6 +125,7 @@ def test_a_sample_is_the_student_three_times_and_the_teacher_once() -> None:
     assert counts[0] == counts[1] == pytest.approx(3 * (large + small) + large, abs=3 * resize)
     alone = ViewConfig(global_size=16, local_size=8, n_global=2, n_local=0)
     assert model_flops_per_sample(model, alone, 1) == 4 * large
+    assert model_flops_per_sample(model, alone, 1, teacher=False) == 3 * large
 
 
 @pytest.mark.parametrize(
