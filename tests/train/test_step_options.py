@@ -30,7 +30,7 @@ from vis2img.views.crops import ViewConfig
 STEPS, BATCH, OUT_DIM = 20, 8, 16
 # SGD and not AdamW, whose first step is the sign of the gradient, rounding noise included; the rate is 0.1.
 SGD = OptimConfig(optimizer="sgd", base_lr=3.2, warmup_steps=0, freeze_last_layer_steps=0, clip_grad=0.5, ibot=1.0)
-DINO_METRICS = {"loss", "entropy", "kl", "usage", "feature_std", "grad_norm", "finite"}
+DINO_METRICS = {"loss", "entropy", "kl", "usage", "prototypes", "feature_std", "grad_norm", "finite"}
 SCHEDULES = {"lr", "wd", "momentum", "teacher_temp"}
 
 
