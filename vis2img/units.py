@@ -31,6 +31,7 @@ ANGLE_UNITS = {
     "masec": 1e-3 * ARCSEC,
 }
 _FREQ_UNITS = {"GHz": 1e9, "MHz": 1e6, "kHz": 1e3, "Hz": 1.0}
+_TIME_UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTE_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _CASA_RANGE = re.compile(r"\s*(\d{1,9})\s*~\s*(\d{1,9})\s*")
 _CASA_CHANNELS = re.compile(r"\s*(\d{1,9}):(\d{1,9})(?:~(\d{1,9}))?\s*")
@@ -38,7 +39,9 @@ _CASA_UV_RANGE = re.compile(
     r"\s*(?:>\s*(?P<least>[\d.]+)|<\s*(?P<most>[\d.]+)|(?P<low>[\d.]+)\s*~\s*(?P<high>[\d.]+))\s*(?P<k>k?)lambda\s*"
 )
 _ZERO = re.compile(r"\s*0(\.0*)?\s*")
-_ANGLE = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([a-z]+)\s*")
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_ANGLE = re.compile(rf"\s*([-+]?{_NUMBER})\s*([a-z]+)\s*")
+_DURATION = re.compile(rf"\s*({_NUMBER})\s*([a-z]+)\s*")
 
 
 def parse_angle(text: str) -> float:
@@ -208,6 +211,32 @@ def format_bytes(value: float) -> str:
     return f"{value / _BYTE_UNITS[unit]:.3g}{unit}B"
 
 
+def parse_duration(text: str) -> float:
+    """Return ``90s``, ``10min``, ``1.5h``, ``2d``, or 0 in any unit, in seconds.
+
+    Raises
+    ------
+    ValueError
+        If the number or the unit is missing.
+    """
+    if _ZERO.fullmatch(text):
+        return 0.0
+    match = _DURATION.fullmatch(text)
+    if not match or match[2] not in _TIME_UNITS:
+        units = ", ".join(_TIME_UNITS)
+        raise ValueError(f"{text[:40]!r} is not a duration; write a number and a unit ({units}), e.g. 10min")
+    duration = float(match[1]) * _TIME_UNITS[match[2]]
+    if math.isinf(duration):
+        raise ValueError(f"{text[:40]!r} is not a duration: it is beyond all numbers")
+    return duration
+
+
+def format_duration(seconds: float, digits: int = 3) -> str:
+    """Return seconds in the unit that reads best, in a form that :func:`parse_duration` takes back."""
+    unit = next((unit for unit in ("d", "h", "min") if seconds >= _TIME_UNITS[unit]), "s")
+    return f"{seconds / _TIME_UNITS[unit]:.{digits}g}{unit}"
+
+
 def mjd_seconds(time: datetime) -> float:
     """Return a time (UTC) as a measurement set has it, s (MJD)."""
     return (time - _MJD_EPOCH).total_seconds()
@@ -229,6 +258,8 @@ class Form(PrimitiveConstructorSpec[Any]):
     """Text that gives the very same value; help texts are content with fewer digits."""
     bare: bool = True
     """Whether the numbers in memory mean something by themselves, as indices do and angles do not."""
+    takes_keys: bool = False
+    """Whether a YAML file gives keys and values in its place."""
 
     def read(self, value: Any) -> Any:
         """Return what ``value`` of a YAML file means; a ValueError says what is wrong with it."""
@@ -286,3 +317,6 @@ Direction = Annotated[
 Antennas = Annotated[tuple[str, ...], _form("A,B,...", parse_antennas, _spell_list)]
 Spws = Annotated[int | tuple[int, ...] | Literal["all"], _form("N,...|all", parse_spws, format_spws)]
 Memory = Annotated[float, _form("BYTES", parse_bytes, format_bytes, repr)]
+Duration = Annotated[
+    float, _form("DURATION", parse_duration, format_duration, lambda value: f"{float(value)!r}s", bare=False)
+]

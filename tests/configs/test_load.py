@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from vis2img.configs.load import build, draft, load, override
+from vis2img.configs.overlay import Overlay, lay_over
 from vis2img.configs.records import differences, to_options, to_record
 from vis2img.configs.values import FLAT
 from vis2img.errors import ParameterError, UsageError
 from vis2img.imaging.params import ImagingParams
-from vis2img.units import Angle, Antennas, Direction, IndexRange, Memory, Npix, Spws, UVRange
+from vis2img.units import Angle, Antennas, Direction, Duration, IndexRange, Memory, Npix, Spws, UVRange
 
 
 @dataclass(frozen=True)
@@ -217,3 +218,47 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert load(Settings, path, ["--out=~/other"]).out == f"{home}/other"
     path.write_text("out: ~nobody-of-that-name/x\n")
     assert load(Settings, path).out == "~nobody-of-that-name/x"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Settings of others, whose names are known later."""
+
+    variants: Overlay = field(default_factory=dict)
+    limit: Duration = 0.0
+
+
+def test_an_overlay_holds_any_keys_and_goes_over_a_configuration() -> None:
+    record = {"variants": {"a": {"data.sizes": ["1deg", "2deg"], "data": {"mode": "sync"}}}, "limit": "10min"}
+    comparison = build(Comparison, record, HERE)
+    assert comparison.limit == 600 and comparison.variants == record["variants"]
+    for saved in (False, True):
+        assert build(Comparison, to_record(comparison), HERE, saved=saved) == comparison
+    assert override(Comparison(), to_options(comparison), "compare") == comparison
+
+    base = Settings("run", Data(ms=("mine.ms",), spw=3))
+    over = lay_over(base, comparison.variants["a"], "variants.a")
+    assert over == replace(base, data=replace(base.data, sizes=(math.radians(1), math.radians(2)), mode="sync"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"data": {"moed": "sync"}}, r"^variants\.a: unknown key data\.moed; did you mean data\.mode\?$"),
+        ({"data.mode": "both"}, r"^variants\.a: data\.mode: 'both' is unknown"),
+        ({"warmup": 10}, r"^variants\.a: warmup = 10 must be less"),
+        ({"data.workers": -1}, r"^variants\.a: data\.workers = -1"),
+        ({"data": {"mode": "sync"}, "data.mode": "async"}, r"^variants\.a: the key mode is there twice$"),
+        ({"data": "x"}, r"^variants\.a: data takes keys of its own$"),
+    ],
+)
+def test_what_is_wrong_with_an_overlay_is_told_by_its_key(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ParameterError, match=words):
+        lay_over(Settings("run"), settings, "variants.a")
+
+
+def test_an_overlay_takes_keys_alone() -> None:
+    with pytest.raises(ParameterError, match="variants takes keys of its own"):
+        build(Comparison, {"variants": 3}, HERE)
+    with pytest.raises(UsageError, match="--variants: '3' holds no keys"):
+        override(Comparison(), ["--variants", "3"], "compare")

@@ -81,6 +81,16 @@ class ScoreTable:
         return counts.pop() if len(counts) == 1 else ""
 
 
+@dataclass(frozen=True)
+class TextTable:
+    """A table that stands at the head of the page: its title, what it shows, and its columns and rows as text."""
+
+    title: str
+    about: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 def score_tables(rows: Sequence[Summary]) -> list[ScoreTable]:
     """Return a table for each task and metric, curves and single numbers apart, in the order they come in."""
     tables = []
@@ -177,6 +187,7 @@ def write_report(
     *,
     title: str,
     facts: Mapping[str, str],
+    tables: Sequence[TextTable] = (),
     pictures: Sequence[tuple[str, Figure]] = (),
     columns: Sequence[Headline] = FIELDS,
     overwrite: bool = False,
@@ -196,6 +207,8 @@ def write_report(
     title : str
     facts : dict
         What the scores are of, by name: run, step, data, version, command.
+    tables : list of TextTable
+        At the head of the page.
     pictures : list of (title, Figure)
         Further figures, after those of the scores.
     columns : list of Headline
@@ -219,7 +232,7 @@ def write_report(
         png = to_png(figure)
         files[f"figure-{number:02d}-{_slug(name)}.png"] = png
         shown.setdefault(task, []).append((name, data_uri(png)))
-    files[PAGE] = _page(title, facts, means, shown, first).encode()
+    files[PAGE] = _page(title, facts, means, shown, first, tables).encode()
     write_whole(folder, files, overwrite)
     return folder / PAGE
 
@@ -234,6 +247,7 @@ def _page(
     means: Sequence[Summary],
     figures: Mapping[str, list[tuple[str, str]]],
     first: HeadlineTable,
+    heads: Sequence[TextTable],
 ) -> str:
     """Return the page; the figures are titles and data URIs by task, those of the user under no name."""
     tables = score_tables(means)
@@ -248,4 +262,4 @@ def _page(
         for number, task in enumerate(dict.fromkeys(table.task for table in tables))
     ]
     shown = {"title": title, "facts": facts, "tasks": tasks, "pictures": figures.get("", []), "about": ABOUT}
-    return render("tasks.html.j2", **shown, headlines=first)
+    return render("tasks.html.j2", **shown, headlines=first, heads=heads)

@@ -1,86 +1,89 @@
-"""The comparison that the project is about: which augmentation gives the better representation?
+"""The comparison that the project is about: what gives the better representation?
 
-Every arm trains the same network on the same fields with the same budget and the same seeds. What differs is how its
-views are made: by augmentation of one dirty image of each field (image-only), by one imaging parameter alone, by all of
-them, or by augmentation of CLEAN images. All are judged on other fields, by the same tasks, beside random weights, raw
-pixels and a network that was trained with the labels.
+Every arm trains on the same fields with the same budget and the same seeds. Arms are ways of making views: by
+augmentation of one dirty image of each field (image-only), by one imaging parameter alone, by all of them, or by
+augmentation of CLEAN images. Or they are variants: any settings of a run, laid over those of the study. All are judged
+on other fields, by the same tasks, beside random weights, raw pixels and a network that was trained with the labels.
 
 The folder holds everything, and the same command goes on with what is missing: ``study.yaml``, ``data/`` (measurement
-sets and CLEAN images), ``runs/ARM-SEED/``, ``scores/ARM-SEED.csv`` and in the end the report.
+sets and CLEAN images), ``budget/ARM.yaml``, ``runs/ARM-SEED/``, ``scores/ARM-SEED.csv`` and in the end the report.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
-from typing import ClassVar
-
-import numpy as np
+import re
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from typing import Any, ClassVar
 
 from vis2img.cluster.engine import Engine
+from vis2img.configs.overlay import Overlay, lay_over, nested
 from vis2img.dataset import open_ms
 from vis2img.draws.presets import PRESETS
 from vis2img.errors import OutputError, ParameterError, Vis2imgError
 from vis2img.loader.config import LoaderConfig
-from vis2img.simulate.config import SimulateConfig
 from vis2img.train.config import ModelConfig, OptimConfig
-from vis2img.train.demo_config import DemoConfig, observation
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.presets import preset
-from vis2img.units import ARCSEC, Angle
+from vis2img.train.study.skies import SkiesConfig, clean_path
+from vis2img.units import Duration, format_duration
 from vis2img.views.crops import ViewConfig
 from vis2img.views.pixel_changes import CutoutAugment
 
-CLEAN = "CLEAN"
+CLEAN, IMAGE_ONLY, FULL = "CLEAN", "image-only", "full"
 STRONG = "-strong"
 ARMS = (
-    "image-only", "full", CLEAN, f"image-only{STRONG}", f"{CLEAN}{STRONG}",
-    *(name for name in PRESETS if name.endswith("-only") and name != "image-only"),
+    IMAGE_ONLY, FULL, CLEAN, f"{IMAGE_ONLY}{STRONG}", f"{CLEAN}{STRONG}",
+    *(name for name in PRESETS if name.endswith("-only") and name != IMAGE_ONLY),
 )  # fmt: skip
+_NAME = re.compile(r"\w[\w.+-]{0,59}")
+# Settings of a run that are none of an arm, and what to do instead.
+_OWN = {
+    "out": "runs lie in out of the study",
+    "steps": "give steps or budget of the study",
+    "seed": "give seeds of the study",
+    "hosts": "a run of a study is one process",
+    "data.ms": "fields are simulated",
+    "data.weights": "all fields count alike",
+    "data.workers": "give workers of the study",
+    **dict.fromkeys(("checkpoint_every", "keep_every", "views_every"), "it goes with the length of the runs"),
+}
+
+
+@cache
+def _preset() -> TrainConfig:
+    return preset("study")
 
 
 @dataclass(frozen=True)
-class StudyConfig:
+class StudyConfig(SkiesConfig):
     """What is compared, on what, and how long."""
 
     COMMON: ClassVar = (
-        "out", "arms", "seeds", "fields", "test-fields", "steps", "batch-size", "workers", "cutouts", "model.variant",
-        "optim.objective",
+        "out", "arms", "base", "seeds", "fields", "test-fields", "steps", "budget", "batch-size", "workers", "cutouts",
+        "model.variant", "optim.objective",
     )  # fmt: skip
     """Options that --help describes; --help-all describes all."""
 
-    out: Path = Path("study")
-    """Folder for data, runs and report; the same command goes on with what is missing."""
-    arms: tuple[str, ...] = ARMS
-    """What makes the views: presets of the imaging prior (full: all parameters, NAME-only: one of them, image-only:
-    none), and CLEAN, image-only on images that WSClean restored; NAME-strong: views vary by ``strong``, too."""
+    arms: tuple[str, ...] = ()
+    """What is compared: presets of the imaging prior (full: all parameters vary, NAME-only: one of them, image-only:
+    none), CLEAN, image-only on images that WSClean restored, and variants; NAME-strong: views vary by strong, too.
+    Default: all variants, or without any all of the presets and CLEAN."""
+    variants: Overlay = field(default_factory=dict)
+    """Arms that are settings of a run over those of the study (arm full), as {NAME: {optim.objective: byol}, ...}."""
+    base: str | None = None
+    """Arm that the others are compared with; default: image-only and image-only-strong, or the first arm."""
     strong: CutoutAugment = field(
         default_factory=lambda: CutoutAugment(gain=(0.5, 2.0), noise=(0.0, 1.0), blur_probability=0.3)
     )
     """How finished pictures vary in arms NAME-strong, besides crops, flips and quarter turns."""
     seeds: int = 5
     """Runs of each arm, and random networks."""
-    fields: int = 12
-    """Simulated observations to train on."""
-    test_fields: int = 12
-    """Others, to score on."""
-    sources: int = 48
-    """Labelled sources in each."""
-    classes: tuple[str, ...] = ("compact", "fri", "frii", "bent")
-    """Their classes; of cutouts, those that are scored."""
-    flux_range: tuple[float, float] = (1e-2, 1e-1)
-    """Their flux densities in Jy."""
-    size_range: tuple[Angle, Angle] = (30 * ARCSEC, 90 * ARCSEC)
-    """Largest angular sizes of the extended ones."""
-    cutouts: tuple[Path, ...] = ()
-    """Pictures of real sources to observe instead of drawn ones (npz, FITS); each field has its own share of them."""
-    cutout_pixsize: Angle = 0.0
-    """Their pixel size, for npz files with catalogued sizes (FIRST: 1.8arcsec)."""
-    primary_beam: bool = False
-    """Whether the sources are seen through the primary beam."""
     steps: int = 2000
-    """Steps of each run."""
+    """Steps of each run. With a budget: the length that warmup_steps and the like are given for, which go with it."""
+    budget: Duration = 0.0
+    """Time that every arm has to train instead of a number of steps, which is measured first, arm by arm: leave the
+    machine alone meanwhile. 0s: steps."""
     batch_size: int = 32
     """Samples a step."""
     field_npix: int = 768
@@ -89,11 +92,13 @@ class StudyConfig:
     """Draws of each field that are kept at a time."""
     refresh_every: int = 20
     """Steps after which the oldest draws are replaced."""
-    views: ViewConfig = field(default_factory=lambda: preset("study").data.views)
+    views: ViewConfig = field(default_factory=lambda: _preset().data.views)
     """How views are cut."""
-    model: ModelConfig = field(default_factory=lambda: preset("study").model)
+    data: Overlay = field(default_factory=dict)
+    """More settings of the data of a run that all arms have, such as near_peaks."""
+    model: ModelConfig = field(default_factory=lambda: _preset().model)
     """Network."""
-    optim: OptimConfig = field(default_factory=lambda: preset("study").optim)
+    optim: OptimConfig = field(default_factory=lambda: _preset().optim)
     """Objective and optimiser."""
     supervised_steps: int = 600
     """Steps of the supervised network; 0: none."""
@@ -103,92 +108,160 @@ class StudyConfig:
     """Worker processes that make draws; 0: one per core."""
 
     def __post_init__(self) -> None:
-        arms = (*PRESETS, CLEAN)
-        for arm in self.arms:
-            if arm.removesuffix(STRONG) not in arms:
-                raise ParameterError(
-                    f"arms: {arm} is unknown; choose from {', '.join(arms)}, or one of them with {STRONG} behind"
-                )
-        for name in ("seeds", "fields", "steps", "sources"):
+        super().__post_init__()
+        for name in ("seeds", "steps"):
             if getattr(self, name) < 1:
                 raise ParameterError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.optim.warmup_steps >= self.steps:  # before anything is simulated
             raise ParameterError(
                 f"optim.warmup_steps = {self.optim.warmup_steps} must be less than steps = {self.steps}"
             )
-        if self.test_fields < 2:
-            raise ParameterError(f"test_fields must be at least 2, got {self.test_fields}")
+        for name in nested(self.data, "data"):
+            if f"data.{name}" in _OWN:
+                raise ParameterError(f"data.{name} is none of the settings of a study: {_OWN[f'data.{name}']}")
+        self._check_variants()
+        for arm in dict.fromkeys((*self.compared, *self.variants)):
+            self._check_arm(arm)
+        if self.base is not None and self.base not in self.compared:
+            raise ParameterError(f"base: {self.base} is none of the arms ({', '.join(self.compared)})")
 
-    def measurement_sets(self, test: bool) -> list[Path]:
-        """Return where the observations to train on, or to test on, are."""
-        kind, count = ("test", self.test_fields) if test else ("train", self.fields)
-        return [self.out / "data" / f"{kind}{i:03d}.ms" for i in range(count)]
+    def _check_variants(self) -> None:
+        known = [*(each.lower() for each in (*PRESETS, CLEAN)), "random-weights"]
+        for name, settings in self.variants.items():
+            word = str(name).lower()
+            if not isinstance(name, str) or not _NAME.fullmatch(name) or word in known or word.endswith(STRONG):
+                raise ParameterError(
+                    f"variants: {name} cannot be the name of one: take letters, digits and . + - _, no preset, nothing "
+                    f"that ends with {STRONG}, and no name twice, be it in other letters"
+                )
+            if not isinstance(settings, dict) and settings is not None:
+                raise ParameterError(f"variants.{name} takes keys of its own: settings of a run")
+            known.append(word)
 
-    def observation(self, index: int, test: bool) -> SimulateConfig:
-        """Return the simulation of a field: 64 MeerKAT dishes, a short track, 8 channels over a wide band."""
-        one = observation(DemoConfig(sources=self.sources), index)
-        if self.cutouts:
-            part = index + self.fields * test
-            one = replace(
-                one, n_sources=0, n_cutouts=self.sources, cutouts=self.cutouts, cutout_pixsize=self.cutout_pixsize,
-                cutout_part=(part, self.fields + self.test_fields),
-            )  # fmt: skip
-        return replace(
-            one,
-            out=self.measurement_sets(test)[index],
-            phase_centre=(np.radians(30.0 + 7 * index + 3 * test), np.radians(-25.0 - index % 12 - 12 * test)),
-            classes=one.classes if self.cutouts else self.classes,
-            primary_beam=self.primary_beam,
-            flux_range=self.flux_range,
-            size_range=self.size_range,
-            seed=5000 * test + index,
-        )
+    def _check_arm(self, arm: str) -> None:
+        there = (*PRESETS, CLEAN, *self.variants)
+        if arm.removesuffix(STRONG) not in there:
+            raise ParameterError(
+                f"arms: {arm} is unknown; choose from {', '.join(there)}, or one of them with {STRONG} behind"
+            )
+        self.run_config(arm, 0)
 
-    @cached_property
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The arms."""
+        return self.arms or tuple(self.variants) or ARMS
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """Arms that the others are compared with."""
+        if self.base is not None:
+            return (self.base,)
+        usual = tuple(arm for arm in (IMAGE_ONLY, f"{IMAGE_ONLY}{STRONG}") if arm in self.compared)
+        return usual or self.compared[:1]
+
+    @property
     def pixsize(self) -> float:
-        """Suggested pixel size [rad] of the measurement sets, which all have the same array and band."""
-        return min(open_ms(path).imaging_params().pixsize for path in self.measurement_sets(test=False)[:1])
+        """Suggested pixel size [rad] of the measurement sets, which have one array and band; 0 where none is there."""
+        first = self.measurement_sets(False)[0]
+        return open_ms(first).imaging_params().pixsize if first.exists() else 0.0
 
-    def run_config(self, arm: str, seed: int) -> TrainConfig:
-        """Return the run of an arm with a seed: nothing but the views differs between the arms.
+    def run_config(self, arm: str, seed: int, steps: int | None = None) -> TrainConfig:
+        """Return the run of an arm with a seed: nothing but what the arm stands for differs between the arms.
 
-        Views of CLEAN images are stretched by the noise of the dirty images, so that brightness looks alike in both.
+        Parameters
+        ----------
+        arm : str
+        seed : int
+        steps : int, optional
+            Of the run, in proportion to which all counts of steps are; default: ``steps``.
         """
-        return replace(
-            preset("study", self.out / "runs" / f"{arm.lower()}-{seed}"),
-            data=self.data_config(arm, test=False),
+        length = steps or self.steps
+        base = replace(
+            _preset(),
+            out=str(self.out / "runs" / f"{arm.lower()}-{seed}"),
+            data=self._data(arm, False, seed),
             model=self.model,
             optim=self.optim,
             steps=self.steps,
+        )
+        run = lay_over(base, self._settings(arm), f"variants.{arm.removesuffix(STRONG)}")
+        return replace(
+            run,
+            optim=_scaled(run.optim, length, self.steps),
+            steps=length,
             seed=seed,
-            checkpoint_every=max(1, self.steps // 2),
-            views_every=self.steps,
+            checkpoint_every=max(1, length // 2),
+            keep_every=0,
+            views_every=length,
         )
 
-    def data_config(self, arm: str, test: bool) -> LoaderConfig:
-        """Return the fields of an arm, as measurement sets or CLEAN images."""
-        clean = arm.removesuffix(STRONG) == CLEAN
-        strong = arm.endswith(STRONG)
-        sets = self.measurement_sets(test)
-        return replace(
-            preset("study").data,
+    def test_data(self, arm: str, seed: int) -> LoaderConfig:
+        """Return the fields to score on as an arm sees them: imaged in the fixed way, cut as its views are."""
+        data = self._data(arm if is_clean(arm) else IMAGE_ONLY, True, seed)
+        own = self.run_config(arm, seed).data
+        seen = ("views", "selection", "bands", "subbands", "field_npix", "fov", "noise")
+        return replace(data, **{name: getattr(own, name) for name in seen}, augment_fields=False)
+
+    def _settings(self, arm: str) -> dict[str, Any]:
+        """Return what a variant has over the study, without dots; refuse what the study sets."""
+        name = arm.removesuffix(STRONG)
+        where = f"variants.{name}"
+        settings = nested(self.variants.get(name) or {}, where)
+        data = settings.get("data")
+        inner = {f"data.{key}" for key in data} if isinstance(data, dict) else set()
+        for key in {*settings, *inner} & {*_OWN}:
+            raise ParameterError(f"{where}.{key} is none of the settings of an arm: {_OWN[key]}")
+        if "data.cutouts" in inner:  # pictures instead of fields
+            settings["data"] = {**settings["data"], "ms": []}
+        return settings
+
+    def _data(self, arm: str, test: bool, seed: int) -> LoaderConfig:
+        """Return the fields of an arm, as measurement sets or CLEAN images.
+
+        Views of CLEAN images are stretched by the noise of the dirty images, so that brightness looks alike in both.
+        """
+        clean, strong = is_clean(arm), arm.endswith(STRONG)
+        sets = self.measurement_sets(test, seed)
+        prior = arm.removesuffix(STRONG)
+        data = replace(
+            _preset().data,
             ms=tuple(str(clean_path(ms) if clean else ms) for ms in sets),
             batch_size=self.batch_size,
             field_npix=self.field_npix,
             draws_per_field=self.draws_per_field,
             refresh_every=self.refresh_every,
-            imaging="image-only" if clean else arm.removesuffix(STRONG),
+            imaging=IMAGE_ONLY if clean else prior if prior in PRESETS else FULL,
             image_pixsize=self.pixsize if clean else 0.0,
             augment_fields=strong,
             augment=self.strong if strong else CutoutAugment(),
             views=self.views,
             engine=Engine(workers=self.workers),
         )
+        return lay_over(data, self.data, "data")
 
     @property
     def has_clean(self) -> bool:
         """Whether an arm needs CLEAN images."""
-        return any(arm.removesuffix(STRONG) == CLEAN for arm in self.arms)
+        return any(map(is_clean, self.compared))
+
+    @property
+    def length(self) -> str:
+        """What every run has, for people."""
+        return f"{format_duration(self.budget)} of training" if self.budget else f"{self.steps} steps"
+
+
+def is_clean(arm: str) -> bool:
+    """Whether an arm trains on CLEAN images."""
+    return arm.removesuffix(STRONG) == CLEAN
+
+
+def _scaled(optim: OptimConfig, steps: int, usual: int) -> OptimConfig:
+    """Return the optimiser with counts of steps in the proportion that they have to the usual length of a run."""
+    if steps == usual:
+        return optim
+    counts = {each.name: getattr(optim, each.name) for each in fields(optim) if each.name.endswith("_steps")}
+    scaled = {name: min(round(count * steps / usual), steps - 1) for name, count in counts.items()}
+    return replace(optim, **scaled)
 
 
 def check_files(config: StudyConfig) -> None:
@@ -204,8 +277,3 @@ def check_files(config: StudyConfig) -> None:
             raise Vis2imgError(f"cutouts: {path} does not exist")
     if config.out.exists() and not config.out.is_dir():
         raise OutputError(f"{config.out} is a file; name a folder in out")
-
-
-def clean_path(ms: Path) -> Path:
-    """Return where the CLEAN image of a measurement set is."""
-    return ms.with_name(f"{ms.stem}.clean.fits")

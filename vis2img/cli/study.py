@@ -1,4 +1,4 @@
-"""``vis2img study``: which augmentation gives the better representation? The comparison in one command."""
+"""``vis2img study``: what gives the better representation? The comparison in one command."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from vis2img.cli import signals
 from vis2img.cli.progress import Bars
 from vis2img.configs.help_text import HELP as HELP_OPTIONS
 
-HELP = """usage: vis2img study [CONFIG.yaml] [--out DIR] [--arms ARM ...] [--seeds N] [--steps N] [--KEY VALUE ...]
+HELP = """usage: vis2img study [CONFIG.yaml] [--out DIR] [--arms ARM ...] [--seeds N] [--steps N | --budget TIME]
+                     [--KEY VALUE ...]
 
-Train one network with views made in different ways and compare what it is worth: by imaging parameters
-that vary (each alone, and all), by augmentation of fixed dirty images (image-only), and of CLEAN images
-(WSClean); beside random weights, pixels and a network trained with labels. Fields are simulated, with
-labels. Everything is kept in DIR, and the same command goes on with what is missing: DIR/report/report.html.
+Compare what networks are worth whose training differs in one thing, an arm: how views are made, by imaging
+parameters that vary (each alone, and all), by augmentation of fixed dirty images (image-only), and of CLEAN
+images (WSClean); or any settings of a run (variants, in CONFIG.yaml). Random weights, pixels and a network
+trained with labels stand beside them. Fields are simulated, with labels, others for each seed; arms have the
+same steps, or the same time (--budget 10min, measured first: leave the machine alone meanwhile).
+Everything is kept in DIR, and the same command goes on with what is missing: DIR/report/report.html.
 The same command, started several times (as an array of Slurm jobs, or one for each core or device), shares
 the work.
 

@@ -14,7 +14,7 @@ HELP = ("-h", "--help", "--help-all")
 _COLUMN = 24  # where descriptions begin
 _WIDEST = 100
 # Defaults that say nothing: that nothing is set, a flag that is off, a range without ends.
-_NO_DEFAULT = re.compile(r"\s*\(default: (none|None|False|:|0:|)\)$")
+_NO_DEFAULT = re.compile(r"\s*\(default: (none|None|False|:|0:|'{}'|)\)$")
 
 _DEFAULT = re.compile(r"\(default: \S{1,20}\)$")
 _UNBROKEN = "\0"  # a blank where no line is broken

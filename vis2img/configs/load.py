@@ -76,7 +76,7 @@ def load(cls: type[Config], path: Path, options: Sequence[str] | None = None, pr
 def build(
     cls: type[Config],
     record: Mapping[str, Any],
-    path: Path,
+    path: Path | str,
     base: Mapping[str, Any] | None = None,
     *,
     saved: bool = False,
@@ -102,7 +102,7 @@ def _checked(config: Any) -> Any:
 def draft(
     cls: type[Config],
     record: Mapping[str, Any],
-    path: Path,
+    path: Path | str,
     base: Mapping[str, Any] | None = None,
     *,
     saved: bool = False,
@@ -116,7 +116,7 @@ def draft(
         Dataclass whose fields, those of nested ones too, are the keys.
     record : mapping
         Keys, with _ or -, and values as YAML gives them.
-    path : Path
+    path : Path or str
         Where they come from, for messages.
     base : mapping, optional
         Values, in their types, of what the record leaves out; default: those of ``cls``. What neither has is
@@ -140,8 +140,8 @@ def draft(
             record[name], *record[key.rest] = record[name]
     for name, key in keys.items():
         value = (base or {}).get(name, key.default)
-        if name in record and key.nested != isinstance(record[name], dict):
-            wanted = "keys of its own" if key.nested else "a value, not keys"
+        if name in record and key.takes_keys != isinstance(record[name], dict):
+            wanted = "keys of its own" if key.takes_keys else "a value, not keys"
             raise ParameterError(f"{path}: {prefix}{name} takes {wanted}")
         if key.nested:
             part = record.pop(name, {})

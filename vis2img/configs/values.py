@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union
 
@@ -64,6 +65,11 @@ class Key(NamedTuple):
     def nested(self) -> bool:
         """Whether it holds keys of its own."""
         return dataclasses.is_dataclass(self.kind)
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether a YAML file gives keys and values for it: those of a dataclass, or any."""
+        return self.nested or (self.form is not None and self.form.takes_keys)
 
     def read(self, value: Any, default: Any, saved: bool = False) -> Any:
         """Return what ``value`` of a YAML file means; a ValueError says what is wrong with it."""
@@ -136,8 +142,14 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
-def keys_of(cls: type) -> dict[str, Key]:
+def keys_of(cls: type) -> Mapping[str, Key]:
     """Return what the fields of a dataclass take."""
+    key: Any = cls  # mypy does not know that classes can be hashed
+    return _keys_of(key)
+
+
+@functools.cache  # asked for again and again, and type hints take long to resolve
+def _keys_of(cls: Any) -> Mapping[str, Key]:
     hints = typing.get_type_hints(cls, include_extras=True)
     keys = {}
     for field in dataclasses.fields(cls):
@@ -145,7 +157,7 @@ def keys_of(cls: type) -> dict[str, Key]:
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         keys[field.name] = Key.of(hints[field.name], tyro.MISSING if default is dataclasses.MISSING else default)
-    return keys
+    return types.MappingProxyType(keys)
 
 
 def names_of(cls: type) -> list[str]:

@@ -77,7 +77,7 @@ def _wrong(problem: str, mark: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
-def parse_yaml(text: bytes, path: Path) -> Any:
+def parse_yaml(text: bytes, path: Path | str) -> Any:
     """Return what a YAML file of this text means.
 
     Raises
