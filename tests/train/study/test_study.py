@@ -254,6 +254,16 @@ def test_the_studies_of_the_examples_can_be_read(name: str) -> None:
     assert {"image-only", "full", CLEAN} <= {*config.arms} and config.seeds == 5
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_study_of_one_question_tells_its_command_and_time_and_has_arms_that_differ(path: Path) -> None:
+    config, head = load(StudyConfig, path), path.read_text().partition("\nout:")[0]
+    hours = len(config.compared) * config.seeds * config.budget / 3600
+    assert f"vis2img study examples/studies/{path.name}" in head and f": {hours:g} hours of training" in head
+    assert config.bases == (config.base,) and config.seeds >= 3
+    runs = [dataclasses.replace(config.run_config(arm, 0), out="run") for arm in config.compared]
+    assert all(one != other for i, one in enumerate(runs) for other in runs[:i])
+
+
 def test_the_picture_shows_the_differences_of_each_arm_with_their_intervals() -> None:
     rows = [
         Score("classification", arm, "k-NN", "balanced accuracy", 1.0, seed, value + 0.01 * seed)
