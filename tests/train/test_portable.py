@@ -23,8 +23,8 @@ from vis2img.train.state import create_state
 from vis2img.train.step import train_step
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-# Of the Cholesky factorisation, which JAX promises to keep.
-FACTORISATIONS = {"lapack_spotrf_ffi", "cusolver_potrf_ffi"}
+# Of the Cholesky factorisation and its gradient, which JAX promises to keep.
+FACTORISATIONS = {"lapack_spotrf_ffi", "lapack_strsm_ffi", "cusolver_potrf_ffi"}
 # The random generator has a kernel of its own on CUDA; nothing else here may be more than StableHLO.
 KERNELS = {"cu_threefry2x32_ffi"} | FACTORISATIONS
 BATCH = 4
