@@ -123,6 +123,8 @@ class DINOModel(nn.Module):
     turns : int
         What becomes of a trained one: over how many symmetries of the square, 1 or 8, the vector of a picture is
         averaged. Training looks at each view as it is.
+    stages : int
+        Of a trained residual network: how many of its last stages a vector is made of.
     adversary : Module, optional
         What the embeddings are to keep things from (`vis2img.models.adversary`), with parameters "adversary".
     conditions : int
@@ -132,6 +134,7 @@ class DINOModel(nn.Module):
     backbone: nn.Module
     head: nn.Module
     turns: int = 1
+    stages: int = 1
     adversary: nn.Module | None = None
     conditions: int = 0
 

@@ -125,7 +125,12 @@ class ResNet(nn.Module):
     @property
     def dim(self) -> int:
         """Channels of the last stage."""
-        return WIDTHS[-1] * (EXPANSION if self.bottleneck else 1)
+        return self.stage_dims[-1]
+
+    @property
+    def stage_dims(self) -> tuple[int, ...]:
+        """Channels of the four stages."""
+        return tuple(width * (EXPANSION if self.bottleneck else 1) for width in WIDTHS)
 
     @property
     def embedding_dim(self) -> int:

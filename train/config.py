@@ -68,6 +68,10 @@ class ModelConfig:
     turns: int = 1
     """Symmetries of the square over which vectors are averaged once the network is trained: 1 or 8, by every command
     that embeds or scores."""
+    stages: int = 1
+    """Last stages of a residual network that vectors are made of once it is trained: 1, the last, or up to 4, those
+    before it in front; the head is given the last alone. Early maps tell how many sources there are, and how they were
+    imaged, too."""
     registers: int = 0
     """Learned tokens beside the patches, which keep maps of attention clean (4 in the paper, for large models)."""
     layer_scale: float = 0.0
@@ -119,6 +123,7 @@ class ModelConfig:
         _require(self.turns in (1, 8), f"model.turns must be 1 or 8, got {self.turns}")
         _require(self.out_dim > 1, f"model.out_dim must be at least 2, got {self.out_dim}")
         _require(0.0 <= self.drop_path < 1.0, f"model.drop_path must be in [0, 1), got {self.drop_path}")
+        _require(1 <= self.stages <= 4, f"model.stages must be from 1 to 4, got {self.stages}")
         if self.is_resnet:
             fields_of_vit = ("registers", "layer_scale", "remat", "positions", "img_size")
             only_vit = {name: getattr(self, name) for name in fields_of_vit}
@@ -128,6 +133,7 @@ class ModelConfig:
             _require(self.norm in norms, f"model.norm must be {_one_of(norms[1:])}, got {self.norm}")
         else:
             _require(self.norm is None, f"model.norm: of residual networks only, and model.variant is {self.variant}")
+            _require(self.stages == 1, f"model.stages: of residual networks only, and model.variant is {self.variant}")
             _require(self.patch in PATCHES, f"model.patch must be {_one_of(PATCHES)}, got {self.patch}")
             _require(
                 self.positions in (None, *RESIZINGS),

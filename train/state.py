@@ -97,9 +97,9 @@ def build_model(
     head = _head(config, optim, axis_name)
     if optim.nuisance == "adversarial":
         adversary = Adversary(len(NUMBERS), weight=optim.nuisance_weight, dtype=jnp.dtype(config.precision))
-        return DINOModel(backbone, head, config.turns, adversary)
+        return DINOModel(backbone, head, config.turns, config.stages, adversary)
     conditions = len(NUMBERS) if optim.nuisance == "condition" else 0
-    return DINOModel(backbone, head, config.turns, conditions=conditions)
+    return DINOModel(backbone, head, config.turns, config.stages, conditions=conditions)
 
 
 def _head(config: ModelConfig, optim: OptimConfig, axis_name: str | None) -> nn.Module:

@@ -193,6 +193,8 @@ def _hash(config: TrainConfig, variables: Variables) -> str:
     told: list[Any] = [_told(config.data.views), config.model.positions]
     if config.model.pooling or config.model.turns > 1:  # earlier names stay what they were
         told += [config.model.pooling, config.model.turns]
+    if config.model.stages > 1:
+        told.append(config.model.stages)
     if config.data.noise != "image":
         told.append(config.data.noise)
     digest = hashlib.sha256(json.dumps(told).encode())

@@ -157,7 +157,8 @@ def embed_images(model: DINOModel, variables: Variables, images: np.ndarray, bat
 
 def vector_dim(model: DINOModel) -> int:
     """Length of a vector of :func:`embed_images`."""
-    return (1 if model.backbone.pooling else 2) * model.backbone.embedding_dim
+    own = (1 if model.backbone.pooling else 2) * model.backbone.embedding_dim
+    return own + (2 * sum(model.backbone.stage_dims[-model.stages : -1]) if model.stages > 1 else 0)
 
 
 def joined_tokens(model: DINOModel, variables: Variables, images: jax.Array) -> jax.Array:
@@ -165,7 +166,9 @@ def joined_tokens(model: DINOModel, variables: Variables, images: jax.Array) -> 
     embedding, out = model.backbone.apply(variables, images)
     if not model.backbone.pooling:
         embedding = jnp.concatenate([embedding, out["patches"].max(axis=1)], axis=1)
-    return embedding.astype(jnp.float32)
+    maps = [out[f"stage{4 - i}"].astype(jnp.float32) for i in range(model.stages - 1, 0, -1)]
+    earlier = [part for x in maps for part in (x.mean(axis=(1, 2)), x.max(axis=(1, 2)))]
+    return jnp.concatenate([*earlier, embedding.astype(jnp.float32)], axis=1)
 
 
 _forward = partial(jax.jit, static_argnums=0)(joined_tokens)

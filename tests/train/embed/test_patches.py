@@ -35,3 +35,20 @@ def test_a_vector_is_what_the_settings_say(settings, length):
         np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
     elif config.turns == 1:
         np.testing.assert_allclose(vectors, patches.mean(axis=1), rtol=1e-4, atol=1e-5)
+
+
+def test_earlier_stages_come_before_the_last():
+    config = ModelConfig(variant="resnet10", stages=3, hidden=8, bottleneck=8)
+    model, last = build_model(config, 32), build_model(ModelConfig(variant="resnet10", hidden=8, bottleneck=8), 32)
+    blank = jax.eval_shape(lambda: create_state(jax.random.key(0), model, OptimConfig(), (32, 32, 1)))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), backbone_variables(blank))
+    images = rng.normal(size=(2, 32, 32, 1)).astype(np.float32)
+    vectors = embed_images(model, variables, images, batch_size=2)
+
+    _, out = jax.jit(model.backbone.apply)(variables, images)
+    second, third = np.asarray(out["stage2"]), np.asarray(out["stage3"])
+    parts = [pool(axis=(1, 2)) for stage in (second, third) for pool in (stage.mean, stage.max)]
+    expected = np.concatenate([*parts, embed_images(last, variables, images, batch_size=2)], axis=1)
+    assert vectors.shape == (2, vector_dim(model))
+    np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
