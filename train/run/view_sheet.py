@@ -17,8 +17,9 @@ from vis2img.files import atomic_output
 from vis2img.imaging.figure_text import figure_text
 from vis2img.views.crops import turned
 
-# The scale is one for all, so that what differs between panels differs between views.
-VMIN, VMAX = -0.5, 4.0
+# The scale of a channel is one for all views, so that what differs between panels differs between views. Where none is
+# above 1, as of pixels over the brightest of their view, it ends there.
+VMIN, VMAX, VMAX_OF_PARTS = -0.5, 4.0, 1.0
 _LONGEST = 200  # letters of a note
 _PANEL, _WIDEST, _EDGE, _HEAD, _NOTE = 1.4, 24.0, 0.06, 0.42, 0.25  # inches
 _DPI, _FONT = 110, 6.5
@@ -93,11 +94,14 @@ def draw_views(views: Mapping[str, list[list[np.ndarray]]], note: str = "") -> F
     figure = Figure(figsize=(width, height), dpi=_DPI)
     if note:
         figure.text(_EDGE / width, 1 - _EDGE / height, figure_text(note, _LONGEST), fontsize=_FONT + 1, va="top")
+    peaks = [np.fmax.reduce(view, axis=(0, 1)) for *_, samples in columns for view in samples]
+    brightest = np.fmax.reduce(peaks)
+    tops = np.where(brightest > VMAX_OF_PARTS, VMAX, VMAX_OF_PARTS)
     for column, (name, number, samples) in enumerate(columns):
         for row, view in enumerate(samples):
             left, bottom = _EDGE + column * step, height - head - (row + 1) * (side + _EDGE) + _EDGE
             panel = figure.add_axes((left / width, bottom / height, side * across / width, side / height))
-            _show(panel, view)
+            _show(panel, (view - VMIN) / (tops - VMIN))
             if row == 0:
                 panel.set_title(_title(name, number, view), fontsize=_FONT, pad=3, linespacing=1.2)
     return figure
@@ -110,16 +114,16 @@ def _title(name: str, number: int, view: np.ndarray) -> str:
 
 
 def _show(panel: Axes, view: np.ndarray) -> None:
-    """Show a view [y, x, C]; pixels that are no number are cyan."""
+    """Show a view [y, x, C] of brightness from 0 to 1; pixels that are no number are cyan."""
     panel.set(xticks=[], yticks=[])
     size, channels = view.shape[1], view.shape[2]
     if channels == 3:
-        scaled = np.clip((view - VMIN) / (VMAX - VMIN), 0.0, 1.0)
+        scaled = np.clip(view, 0.0, 1.0)
         scaled = np.where(np.isfinite(scaled).all(axis=-1, keepdims=True), scaled, (0.0, 1.0, 1.0))
         panel.imshow(scaled, origin="lower", interpolation="nearest")
         return
     beside = np.moveaxis(view, 2, 1).reshape(view.shape[0], channels * size)
     colours = matplotlib.colormaps["inferno"].with_extremes(bad="cyan")
-    panel.imshow(beside, origin="lower", cmap=colours, vmin=VMIN, vmax=VMAX, interpolation="nearest")
+    panel.imshow(beside, origin="lower", cmap=colours, vmin=0.0, vmax=1.0, interpolation="nearest")
     for channel in range(1, channels):
         panel.axvline(channel * size - 0.5, color="white", linewidth=0.8)

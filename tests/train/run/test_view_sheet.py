@@ -51,7 +51,7 @@ def test_rows_are_samples_and_columns_views() -> None:
         "local 2 (student)\n8 x 8 pixels",
     ]
     images = [axis.images[0] for axis in figure.axes]
-    assert {image.get_clim() for image in images} == {(VMIN, VMAX)} and {image.origin for image in images} == {"lower"}
+    assert {image.get_clim() for image in images} == {(0, 1)} and {image.origin for image in images} == {"lower"}
     assert figure.texts[0].get_text() == r"step 7: costs \$5"
 
 
@@ -63,7 +63,15 @@ def test_channels_are_colours_or_beside_each_other(channels: int, shape: tuple[i
     assert shown.shape == shape
     if channels == 4:
         view = turned_views(arrays, 1)["global"][0][0]
-        np.testing.assert_array_equal(shown[:, 32:48], view[..., 2])
+        np.testing.assert_allclose(shown[:, 32:48], (view[..., 2] - VMIN) / (VMAX - VMIN), rtol=1e-6)
+
+
+def test_parts_of_the_brightest_pixel_fill_the_scale() -> None:
+    views = np.random.default_rng(0).uniform(0, 8, (2, 3, 16, 16, 2)).astype(np.float32)
+    views[..., 1] /= 8
+    views[0, 0, 0] = np.nan
+    shown = np.asarray(draw_views(turned_views({"global": views}, 3)).axes[1].images[0].get_array())
+    assert 1 < shown[:, :16].max() < 2 and 0.9 < shown[:, 16:].max() <= 1
 
 
 @pytest.mark.parametrize("channels", [1, 3])
