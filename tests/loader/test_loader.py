@@ -20,7 +20,10 @@ from vis2img.coordinates import direction_cosines
 from vis2img.errors import MeasurementSetError, OutputError, ParameterError, Vis2imgError
 from vis2img.loader.batches import Batch
 from vis2img.loader.config import LoaderConfig
+from vis2img.loader.fields import fields_of
+from vis2img.loader.handover import SharedFolder
 from vis2img.loader.loader import Loader
+from vis2img.loader.requests import DrawRequests
 from vis2img.random import draw_rng
 from vis2img.views.crops import ViewConfig
 from vis2img.views.stretch import Stretch
@@ -326,6 +329,17 @@ def test_draws_from_disk_give_the_batches_of_those_imaged(sets, workers, tmp_pat
     for total, words in ((1, "at least draws_per_field"), (3, "on each of 2 hosts")):
         with pytest.raises(ParameterError, match=words):
             Loader(config(sets, draws_total=total), 1, connection=workers, hosts=2)
+
+
+def test_a_draw_that_is_asked_for_twice_at_a_time_comes_twice(sets, workers) -> None:
+    shared = SharedFolder(10**8)
+    requests = DrawRequests(workers.client, fields_of(config(sets)), 1, shared)
+    for number in range(2):
+        requests.add(number, 0, 0, make=True)
+    ready = [requests.next_ready(block=True, in_order=True) for _ in range(2)]
+    first, second = (requests.fetch(each).draw.data for each in ready)
+    np.testing.assert_array_equal(first, second)
+    shared.close()
 
 
 def test_patches_of_several_sizes_lie_apart_and_within_the_field(sets, workers) -> None:

@@ -53,10 +53,10 @@ def run(argv: list[str], prog: str) -> int:
     command = parse(EmbedCommand, argv, prog)
     if command.weights is not None:
         command = replace(command, run=command.weights, inputs=(str(command.run), *command.inputs))
-    command = replace(command, run=resolve(command.run))
     command.check()
     check_suffix(command.output)
     check_outputs([command.output], command.overwrite)
+    command = replace(command, run=resolve(command.run))
     from vis2img.train.embed.check import check_files
 
     check_files(command)

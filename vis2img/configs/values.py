@@ -165,8 +165,13 @@ def names_of(cls: type) -> list[str]:
     return [each for name, key in keys_of(cls).items() for each in (names_of(key.kind) if key.flat else [name])]
 
 
+# What others call the settings of a training.
+_OTHER_WORDS = {"learning_rate": "base_lr", "lr": "base_lr", "tau": "temperature", "arch": "variant", "epochs": "steps"}
+
+
 def advice(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return the end of a complaint about an unknown name: what may have been meant, or what there is."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, 1)
+    word = _OTHER_WORDS.get(name.replace("-", "_"))
+    near = [each for each in known if each.replace("-", "_") == word] or difflib.get_close_matches(name, known, 1)
     return f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(known)}"

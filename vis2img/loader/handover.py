@@ -48,6 +48,7 @@ def deliver(
     seed: int,
     number: int,
     index: int,
+    ticket: int,
     nthreads: int,
     folder: str,
     key: str,
@@ -57,7 +58,7 @@ def deliver(
     process = psutil.Process()
     start, before = time.perf_counter(), _bytes_read(process)
     draw = make_draw(field, seed, number, index, nthreads, cache.draw if cache else None)
-    name = f"{number}-{index}.npy"
+    name = f"{number}-{index}-{ticket}.npy"
     left = leave(folder, key, name, draw.data)
     return Delivery(
         draw=replace(draw, data=np.empty((0, 0, 0), np.float32)) if left else draw,

@@ -33,6 +33,8 @@ class Request:
     number: int
     field: int
     index: int
+    ticket: int
+    """Of its own, as the same draw may be asked for twice at a time."""
     future: Any
     repeats: int = 0
 
@@ -71,7 +73,7 @@ class DrawRequests:
     ) -> None:
         self.client, self.fields = client, fields
         self._seed, self._shared, self._nthreads, self._cache = seed, shared, nthreads, cache
-        self.repeated = 0
+        self.repeated, self._tickets = 0, 0
         self._pending: deque[Request] = deque()
         self._news, self._stopped = threading.Event(), False
         self._workers = (-math.inf, 0)
@@ -81,15 +83,18 @@ class DrawRequests:
 
     def add(self, number: int, field: int, index: int, *, make: bool) -> None:
         """Ask for draw ``index`` of a field, number ``number`` of the schedule; or keep its place without making it."""
-        self._pending.append(Request(number, field, index, self._submit(field, index) if make else None))
+        self._tickets += 1
+        future = self._submit(field, index, self._tickets) if make else None
+        self._pending.append(Request(number, field, index, self._tickets, future))
 
-    def _submit(self, field: int, index: int) -> Any:
+    def _submit(self, field: int, index: int, ticket: int) -> Any:
         shared = self._shared
         arguments = (
             self.fields[field],
             self._seed,
             field,
             index,
+            ticket,
             self._nthreads,
             str(shared.path),
             shared.key,
@@ -152,7 +157,7 @@ class DrawRequests:
         log.warning("a worker %s %s; the draw is repeated", what, self.fields[request.field])
         self.repeated += 1
         time.sleep(_PAUSE)
-        request.future = self._submit(request.field, request.index)
+        request.future = self._submit(request.field, request.index, request.ticket)
         return True
 
     def _check_client(self) -> None:

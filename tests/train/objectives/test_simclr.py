@@ -105,7 +105,7 @@ def test_training_tells_samples_apart(run):
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"] and rows[-1]["accuracy"] > max(0.8, rows[0]["accuracy"])
     assert rows[0]["loss"] == pytest.approx(np.log(2 * BATCH - 1), rel=0.3)
     assert set(rows[0]) == {
-        *("loss", "accuracy", "feature_std", "grad_norm", "lr", "wd", "momentum", "teacher_temp", "finite")
+        *("loss", "accuracy", "same_sky", "feature_std", "grad_norm", "lr", "wd", "momentum", "teacher_temp", "finite")
     }
 
 

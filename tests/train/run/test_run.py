@@ -397,7 +397,7 @@ def test_more_devices_than_there_are_is_told_with_their_number(config: TrainConf
         (["--data.views.n-global", "1"], "data.views need n_global"),
         (["--data.selection.times", "5:2"], "data.selection.times 5:2"),
         (["--optim.base-rl", "1"], "unknown option --optim.base-rl; did you mean --optim.base-lr?"),
-        (["--optim.learning-rate=1"], "unknown option --optim.learning-rate; known: objective,"),
+        (["--optim.learning-rate=1"], "unknown option --optim.learning-rate; did you mean --optim.base-lr?"),
         (["--stepz", "5"], "did you mean --steps?"),
         (["--no-steps"], "unknown option --no-steps"),
     ],
