@@ -28,6 +28,7 @@ from vis2img.train.report.page import Section, write_report
 from vis2img.train.report.token_pictures import attention_figure
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.run import read_metrics, train
+from vis2img.train.run.stopping import Stopped
 
 # How the queries of a score are seen, beside a gallery that is centred and imaged in the fixed way.
 QUERIES = {ALIKE: "imaged alike", "full": "imaged otherwise", SHIFTED: "off centre"}
@@ -47,10 +48,13 @@ def run_demo(config: DemoConfig, report: Progress) -> tuple[Path, list[Score]]:
     ------
     Vis2imgError
         If the folder cannot be written or holds something else.
+    Stopped
+        If the training was asked to stop; the same call goes on.
     """
     _simulate(config, report)
     settings = train_config(config)
-    train(settings, progress=report)
+    if not train(settings, progress=report).finished:
+        raise Stopped
 
     report("evaluating", 0, 1)
     patches, _ = field_patches(settings, read_truths(settings), tuple(QUERIES))
@@ -108,12 +112,13 @@ def _write(
             "red: of another class.",
             figures.neighbours_figure(images, label, patches.field, encoder.encode(images), examples),
         ),
-        Section(
-            "Attention",
-            f"Where the class token looks in the last block, head by head: {', '.join(map(str, label[examples]))}.",
-            attention_figure(encoder.model, encoder.variables, images[examples]),
-        ),
     ]
+    if not settings.model.is_resnet:
+        shown = ", ".join(map(str, label[examples]))
+        picture = attention_figure(encoder.model, encoder.variables, images[examples])
+        sections.append(
+            Section("Attention", f"Where the class token looks in the last block, head by head: {shown}.", picture)
+        )
     path = config.out / "report.html"
     summary = (
         f"vis2img demonstration: {config.fields} simulated observations, from measurement sets to a trained network. "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from vis2img.train.evaluate.encoders import Encoder
 from vis2img.train.evaluate.field_tasks import FieldTasks
 from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, field_patches, linked_fields, read_truths
 from vis2img.train.run.run import load_run
+from vis2img.train.run.stopping import Stopped
 
 pytestmark = [pytest.mark.usefixtures("compile_once"), pytest.mark.timeout(900)]
 WAYS = (ALIKE, SHIFTED, "full", "robust -1 and 1")
@@ -31,9 +34,17 @@ WAYS = (ALIKE, SHIFTED, "full", "robust -1 and 1")
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """Folder, report, scores and stages of a small demonstration."""
+    """Folder, report, scores and stages of a small demonstration that was stopped in training, and went on."""
     stages: list[str] = []
+
+    def stop(stage: str, *_: object) -> None:
+        if stage == "training":
+            os.kill(os.getpid(), signal.SIGTERM)
+
     config = DemoConfig(out=tmp_path_factory.mktemp("demo") / "demo", fields=2, sources=20, steps=25)
+    with pytest.raises(Stopped):
+        run_demo(config, stop)
+    assert not (config.out / "report.html").exists()
     path, scores = run_demo(config, lambda stage, *_: stages.append(stage))
     return config.out, path, scores, stages
 

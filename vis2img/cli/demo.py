@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 
 from vis2img.cli.progress import Bars
@@ -31,9 +32,14 @@ def run(argv: list[str], prog: str) -> int:
     # They load JAX, scikit-learn and matplotlib, which --help does not wait for.
     from vis2img.train.demo import QUERIES, run_demo
     from vis2img.train.evaluate.scores import summaries, to_json
+    from vis2img.train.run.stopping import Stopped
 
     with Bars(command.quiet or command.json) as bars:
-        path, scores = run_demo(command, bars)
+        try:
+            path, scores = run_demo(command, bars)
+        except Stopped:
+            print("stopped; the same command goes on", file=sys.stderr)
+            return 0
     rows = summaries(scores)
     if command.json:
         print(json.dumps({"report": str(path), "scores": json.loads(to_json(rows))}, indent=1))
