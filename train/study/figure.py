@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
 from vis2img.imaging.figure_text import figure_text
 from vis2img.train.evaluate.scores import MINUS, Summary
+from vis2img.train.report.headlines import FIELDS, Headline
 from vis2img.train.report.plots import PALETTE
 
-_BALANCED = "balanced accuracy"
-# Title, task, setting, metric and x of what a study is judged by; for all of them more is better.
-HEADLINES = (
-    ("k-NN", "classification", "k-NN", _BALANCED, 1.0),
-    ("linear probe", "classification", "linear probe", _BALANCED, 1.0),
-    (
-        "other half of\nthe band, probe",
-        "transfer",
-        "lower and upper half of the band, linear probe",
-        _BALANCED,
-        math.nan,
-    ),
-    ("off centre, k-NN", "transfer", "to off centre, k-NN", _BALANCED, math.nan),
-    ("compact sources, R²", "regression", "compact sources, ridge", "R2", math.nan),
-    ("flux, R²", "regression", "flux, ridge", "R2", math.nan),
-)
+_JUDGED_BY = {
+    "k-NN, alike", "k-NN, otherwise", "k-NN, off centre", "k-NN, robust -1 to 1", "linear, alike", "linear, otherwise",
+    "compact, R²", "flux, R²",
+}  # fmt: skip
+# Columns that a study is judged by; for all of them more is better.
+HEADLINES = tuple(column for column in FIELDS if column.title in _JUDGED_BY)
 
 
 def differences_figure(summaries: Sequence[Summary], bases: Sequence[str]) -> Figure:
@@ -41,19 +31,15 @@ def differences_figure(summaries: Sequence[Summary], bases: Sequence[str]) -> Fi
     bases : list of str
         Names of arms.
     """
-    rows_by = {
-        (*row.representation.split(MINUS), row.task, row.setting, row.metric, repr(float(row.x))): row
-        for row in summaries
-        if MINUS in row.representation
-    }
-    arms = list(dict.fromkeys(key[0] for key in rows_by if key[0] not in bases))
-    figure = Figure(figsize=(2.1 * len(HEADLINES) + 1.6, 0.34 * len(arms) + 1.5), layout="constrained")
+    found = [row.representation.split(MINUS)[0] for row in summaries if MINUS in row.representation]
+    arms = [arm for arm in dict.fromkeys(found) if arm not in bases]
+    figure = Figure(figsize=(1.8 * len(HEADLINES) + 1.6, 0.34 * len(arms) + 1.5), layout="constrained")
     axes = figure.subplots(1, len(HEADLINES), sharey=True, squeeze=False)[0]
-    for axis, (title, *what, x) in zip(axes, HEADLINES, strict=True):
+    for axis, column in zip(axes, HEADLINES, strict=True):
         axis.axvline(0, color="0.6", linewidth=1)
-        axis.set_title(title, fontsize=9)
+        axis.set_title(column.title.replace(", ", ",\n", 1), fontsize=9)
         for i, base in enumerate(bases):
-            rows = [(place, rows_by.get((arm, base, *what, repr(float(x))))) for place, arm in enumerate(arms)]
+            rows = [(place, difference(summaries, column, arm, base)) for place, arm in enumerate(arms)]
             shown = [(place - 0.12 + 0.24 * i, row) for place, row in rows if row is not None]
             axis.errorbar(
                 [row.mean for _, row in shown], [y for y, _ in shown],
@@ -69,3 +55,8 @@ def differences_figure(summaries: Sequence[Summary], bases: Sequence[str]) -> Fi
     axes[0].invert_yaxis()
     axes[0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(-0.9, -0.12), ncols=len(bases), frameon=False)
     return figure
+
+
+def difference(summaries: Sequence[Summary], column: Headline, arm: str, base: str) -> Summary | None:
+    """Return the row "ARM minus BASE" of a column; None where it was not scored."""
+    return column.of([row for row in summaries if row.representation == f"{arm}{MINUS}{base}"])

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from vis2img.errors import Vis2imgError
-from vis2img.train.evaluate.scores import MINUS, Summary
+from vis2img.train.evaluate.scores import Summary
 from vis2img.train.report.scores_page import TextTable
 from vis2img.train.run.folder import read_config_of
 from vis2img.train.run.metrics_log import read_metrics
 from vis2img.train.study.budget import Pace
 from vis2img.train.study.config import CLEAN, FULL, IMAGE_ONLY, STRONG, StudyConfig
-from vis2img.train.study.figure import HEADLINES
+from vis2img.train.study.figure import HEADLINES, difference
 from vis2img.train.study.folder import budget_path
 from vis2img.units import format_duration
 
@@ -69,17 +69,12 @@ def _what_helps(config: StudyConfig, rows: Sequence[Summary], base: str) -> Text
 
 
 def _titles() -> list[str]:
-    return [title.replace("\n", " ") for title, *_ in HEADLINES]
+    return [column.title for column in HEADLINES]
 
 
 def _differences(rows: Sequence[Summary], arm: str, base: str) -> list[Summary | None]:
     """Return the difference of two arms in each of the headlines, None where it was not scored."""
-    there = {
-        (row.task, row.setting, row.metric, repr(float(row.x))): row
-        for row in rows
-        if row.representation == f"{arm}{MINUS}{base}"
-    }
-    return [there.get((task, setting, metric, repr(float(x)))) for _, task, setting, metric, x in HEADLINES]
+    return [difference(rows, column, arm, base) for column in HEADLINES]
 
 
 def _mean_difference(rows: Sequence[Summary], arm: str, base: str) -> float:
