@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Float32
 
-from vis2img.models.layers import Array, Linear, batch_norm, gelu, logits_of
+from vis2img.models.layers import Array, Linear, gelu, hidden_layers, logits_of
 
 # Only the direction of v matters to the output, but its length sets how fast that direction can turn: keep
 # the published U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
@@ -62,15 +62,9 @@ class DINOHead(nn.Module):
         self, embedding: Float[Array, "row dim"], *, train: bool = False, student: bool = True
     ) -> Float32[Array, "row {self.out_dim}"]:
         """Map embeddings to logits; ``student`` changes nothing, as both roles are alike."""
-        x = embedding
-        for i in range(self.layers):
-            last = i == self.layers - 1
-            width = self.bottleneck if last else self.hidden
-            x = Linear(width, self.dtype, name=f"mlp{i}")(x)
-            if not last:
-                if self.use_bn:
-                    x = batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name=f"bn{i}")
-                x = gelu(x)
+        settings: dict[str, Any] = {"use_bn": self.use_bn, "axis_name": self.axis_name, "dtype": self.dtype}
+        x = hidden_layers(embedding, self.hidden, self.layers - 1, gelu, train=train, **settings)
+        x = Linear(self.bottleneck, self.dtype, name=f"mlp{self.layers - 1}")(x)
         x = l2_normalise(x, axis=-1)  # (N, bottleneck)
         return _LastLayer(self.out_dim, self.norm_last_layer, self.dtype, name="last_layer")(x)
 

@@ -4,6 +4,7 @@ Parameters and values are those of ``flax.linen``. What XLA makes of the automat
 transposed order before products, which on CPUs takes a third of a training step (docs/benchmarks.md).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -111,6 +112,26 @@ def batch_norm(
     # Flax takes a mean in float32 off a bfloat16, which strict promotion of dtypes refuses.
     with jax.numpy_dtype_promotion("standard"):
         return norm(x)
+
+
+def hidden_layers(
+    x: Float[Array, "row in"],
+    width: int,
+    count: int,
+    activation: Callable[[Array], Array],
+    *,
+    use_bn: bool,
+    train: bool,
+    axis_name: str | None,
+    dtype: Any,
+) -> Float[Array, "row {width}"]:
+    """Linear layers "mlp0", "mlp1", ... of a head, each behind it normalised as "bn0", ... if so wanted, and bent."""
+    for i in range(count):
+        x = Linear(width, dtype, name=f"mlp{i}")(x)
+        if use_bn:
+            x = batch_norm(x, train=train, axis_name=axis_name, dtype=dtype, name=f"bn{i}")
+        x = activation(x)
+    return x
 
 
 class LayerNorm(nn.Module):

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Float32
 
-from vis2img.models.layers import Array, Linear, batch_norm
+from vis2img.models.layers import Array, Linear, hidden_layers
 
 
 class Projector(nn.Module):
@@ -40,10 +40,6 @@ class Projector(nn.Module):
         self, embedding: Float[Array, "row dim"], *, train: bool = False, student: bool = True
     ) -> Float32[Array, "row {self.out_dim}"]:
         """Map embeddings to projections; ``student`` changes nothing."""
-        x = embedding
-        for i in range(self.layers - 1):
-            x = Linear(self.hidden, self.dtype, name=f"mlp{i}")(x)
-            if self.use_bn:
-                x = batch_norm(x, train=train, axis_name=self.axis_name, dtype=self.dtype, name=f"bn{i}")
-            x = nn.relu(x)
+        settings: dict[str, Any] = {"use_bn": self.use_bn, "axis_name": self.axis_name, "dtype": self.dtype}
+        x = hidden_layers(embedding, self.hidden, self.layers - 1, nn.relu, train=train, **settings)
         return Linear(self.out_dim, self.dtype, name=f"mlp{self.layers - 1}")(x).astype(jnp.float32)

@@ -16,7 +16,7 @@ from vis2img.train import schedules
 from vis2img.train.config import OptimConfig
 from vis2img.train.objectives.augment import jitter_views, turn_views
 from vis2img.train.objectives.choices import Metrics
-from vis2img.train.objectives.devices import over_devices
+from vis2img.train.objectives.devices import device_count, first_sample, over_devices
 from vis2img.train.objectives.dino import ema_update, feature_std
 from vis2img.train.objectives.nuisance import standardised
 from vis2img.train.objectives.objective import Extras, Memory, objective
@@ -93,8 +93,7 @@ def train_step(
     """
     batch = turn_views(batch)
     per_device = batch["global"].shape[1]
-    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-    values = schedule_values(state.step, optim, batch=per_device * devices, total_steps=total_steps)
+    values = schedule_values(state.step, optim, batch=per_device * device_count(axis_name), total_steps=total_steps)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     keys = _sample_keys(key, per_device, axis_name)
     batch = (jitter_views(batch, keys, views) if views else batch) | {"keys": keys}
@@ -167,8 +166,8 @@ def _sample_keys(key: Key[Array, ""], per_device: int, axis_name: str | None) ->
 
     So what is random is the same on any number of devices and in any number of parts.
     """
-    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * per_device
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(per_device))
+    samples = first_sample(per_device, axis_name) + jnp.arange(per_device)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(samples)
 
 
 def _apply(

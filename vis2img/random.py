@@ -6,6 +6,8 @@ the interface: only while they stay as they are does a run replay.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 EVALUATION_SEED = 2**31 - 1  # of draws to evaluate on: no training run has it by default
@@ -62,6 +64,11 @@ def pointing_rng(seed: int) -> np.random.Generator:
 def askap_rng() -> np.random.Generator:
     """Return the generator of the places of the antennas of ASKAP, which are the same in every run."""
     return _generator(_ASKAP)
+
+
+def log_uniform(rng: np.random.Generator, ends: tuple[float, float]) -> float:
+    """Return a number between two positive ones, of which each factor comes alike."""
+    return math.exp(rng.uniform(math.log(ends[0]), math.log(ends[1])))
 
 
 def simulation_streams(seed: int) -> tuple[np.random.Generator, list[int]]:

@@ -25,7 +25,7 @@ from vis2img.train.run.run import load_run
 from vis2img.train.state import backbone_variables, build_model, create_state
 from vis2img.train.weights.pretrained import load_pretrained
 from vis2img.train.weights.released import resolve, shown
-from vis2img.views.crops import ViewConfig
+from vis2img.views.crops import TURNS, ViewConfig, turned
 
 # Settings that have always been part of the hash of a network.
 _FIRST_OF_VIEWS = {
@@ -113,7 +113,8 @@ class Embedder:
         """
         if self.model.turns == 1:
             return joined_tokens(self.model, self.variables, images)
-        views = [jnp.rot90(side, turn, axes=(1, 2)) for side in (images, images[:, :, ::-1]) for turn in range(4)]
+        upright = jnp.moveaxis(images, 0, 2)  # (y, x, image, channel)
+        views = [jnp.moveaxis(turned(upright, turn), 2, 0) for turn in range(TURNS)]
         return jnp.mean(jnp.stack([joined_tokens(self.model, self.variables, view) for view in views]), axis=0)
 
     def embed(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:

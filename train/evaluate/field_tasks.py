@@ -17,7 +17,7 @@ from vis2img.train.evaluate.classification import SHARES, Classification
 from vis2img.train.evaluate.classifiers import KNN, fits_of
 from vis2img.train.evaluate.config import TASKS, EvaluateConfig, check_tasks
 from vis2img.train.evaluate.encoders import Encoder
-from vis2img.train.evaluate.folds import Samples, mean_view
+from vis2img.train.evaluate.folds import Samples, mean_vectors, mean_view
 from vis2img.train.evaluate.invariance import Invariance
 from vis2img.train.evaluate.neighbours import NEAR, Voting
 from vis2img.train.evaluate.rare import RareClasses
@@ -124,7 +124,7 @@ class FieldTasks:
             yield from self._transfer(vectors, turned, Transfer(folds, fits), seeds)
         if "invariance" in self.tasks:
             seen = {way: vectors[way] for way in (*PARAMETERS, "full") if way in vectors}
-            otherwise = {way: each.mean(axis=0) if each.ndim == 3 else each for way, each in seen.items()}
+            otherwise = {way: mean_vectors(each) for way, each in seen.items()}
             yield from Invariance().run(train.inputs, otherwise, seeds)
         if "regression" in self.tasks and self.tiles is not None:
             yield from self._regression(self.tiles, encoder, folds, seeds)
@@ -146,8 +146,7 @@ class FieldTasks:
 
     def _regression(self, tiles: TilePatches, encoder: Encoder, folds: int, seeds: Sequence[int]) -> Pairs:
         """Yield errors of two numbers from vectors, from brightness beside them, and from brightness alone."""
-        vectors, numbers = encoder.vectors(tiles.images, "one"), log_brightness(tiles.brightness)
-        vectors = vectors.mean(axis=0) if vectors.ndim == 3 else vectors
+        vectors, numbers = mean_vectors(encoder.vectors(tiles.images, "one")), log_brightness(tiles.brightness)
         flux = np.where(tiles.flux > 0, tiles.flux, np.nan)
         targets = (("compact sources", tiles.compact, False), ("flux", flux, True))
         for target, values, log in targets:

@@ -41,7 +41,12 @@ class Samples:
 
 def mean_view(samples: Samples) -> Samples:
     """Return the samples with the mean over their views, where they have several."""
-    return replace(samples, inputs=samples.inputs.mean(axis=0)) if samples.inputs.ndim == 3 else samples
+    return replace(samples, inputs=mean_vectors(samples.inputs))
+
+
+def mean_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors [n, dim], of several views [view, n, dim] their mean."""
+    return vectors.mean(axis=0) if vectors.ndim == 3 else vectors
 
 
 def without_copies(samples: Samples, folds: int = 1) -> tuple[Samples, np.ndarray]:

@@ -66,13 +66,12 @@ def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> Evalua
     if config.fine_tune and "classification" in config.tasks:
         scores += _fine_tuned(encoders, tasks, replace(config, shares=tuned_shares), progress)
 
-    shown = tasks.train if tasks.test is None else tasks.test
     return Evaluation(
         scores,
         _facts(config, settings) | {"k-NN": _voting_in_words(tasks.voting)} | facts | {"vis2img": __version__},
         left_out,
         trained[0],
-        shown,
+        tasks.train if tasks.test is None else tasks.test,
     )
 
 

@@ -26,6 +26,11 @@ def join_samples(x: Shaped[Array, "view batch *rest"], axis_name: str | None) ->
     return jnp.asarray(x) if axis_name is None else jax.lax.all_gather(x, axis_name, axis=1, tiled=True)
 
 
+def device_count(axis_name: str | None) -> int:
+    """Number of devices along the axis; 1 without one."""
+    return 1 if axis_name is None else jax.lax.axis_size(axis_name)
+
+
 def first_sample(batch: int, axis_name: str | None) -> Int32[Array, ""]:
     """Place of this device's first sample among those of all devices, of which each has ``batch``."""
     return jnp.asarray(0 if axis_name is None else jax.lax.axis_index(axis_name) * batch, jnp.int32)

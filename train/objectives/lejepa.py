@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, Key
 
 from vis2img.models.dino_head import l2_normalise
 from vis2img.models.layers import Array
-from vis2img.train.objectives.devices import over_devices
+from vis2img.train.objectives.devices import device_count, over_devices
 
 SLICES = 256
 _FURTHEST, _POINTS = 5.0, 9  # of the integral over t from 0; from -5 these are the paper's 17
@@ -42,7 +42,7 @@ def sigreg(
     # A point of t at a time, so that memory is that of one.
     real, imaginary = jax.lax.map(lambda at: _characteristic(at * along), jnp.asarray(t))  # (T, V, S)
     real, imaginary = over_devices(jax.lax.pmean, (real, imaginary), axis_name)
-    samples = vectors.shape[1] * (1 if axis_name is None else jax.lax.axis_size(axis_name))
+    samples = vectors.shape[1] * device_count(axis_name)
     distance = (real - gaussian[:, None, None]) ** 2 + imaginary**2
     return samples * jnp.sum(jnp.mean(distance, axis=(1, 2), keepdims=True) * weights)
 

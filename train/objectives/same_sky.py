@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Bool
 
 from vis2img.models.layers import Array
-from vis2img.train.objectives.devices import first_sample, join_samples
+from vis2img.train.objectives.devices import device_count, first_sample, join_samples
 
 
 def same_sky(batch: Mapping[str, Array], reach: float, axis_name: str | None = None) -> Bool[Array, "batch samples"]:
@@ -25,9 +24,8 @@ def same_sky(batch: Mapping[str, Array], reach: float, axis_name: str | None = N
         Device axis of the batch.
     """
     batch_size = batch["global"].shape[1]
-    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     sample = first_sample(batch_size, axis_name) + jnp.arange(batch_size)
-    itself = sample[:, None] == jnp.arange(devices * batch_size)[None]
+    itself = sample[:, None] == jnp.arange(device_count(axis_name) * batch_size)[None]
     if "item" not in batch:
         return itself
 

@@ -15,6 +15,7 @@ import numpy as np
 from vis2img.draws.presets import PRESETS, PriorConfig
 from vis2img.errors import ParameterError
 from vis2img.imaging.params import MIN_NPIX, ImagingParams
+from vis2img.random import log_uniform
 from vis2img.units import Angle
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class ImagingPrior:
         two priors has the same value in both: draw 3 of ``weighting-only`` is weighted as draw 3 of ``full``.
         """
         ranges, (smallest, largest), uv_max = self.ranges, self.pixsize, self.uv_max
-        pixsize = math.exp(rng.uniform(math.log(smallest), math.log(largest)))
+        pixsize = log_uniform(rng, (smallest, largest))
         npix = 2 * math.ceil(self.fov / pixsize / 2 - 1e-9)
 
         count = len(ranges.weightings)

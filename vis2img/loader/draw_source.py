@@ -33,7 +33,7 @@ from vis2img.loader.pool import DrawPool, Entry
 from vis2img.loader.requests import DrawRequests
 from vis2img.loader.schedule import Schedule
 from vis2img.progress import Progress, no_progress
-from vis2img.random import batch_rng, changes_rng
+from vis2img.random import batch_rng, changes_rng, log_uniform
 from vis2img.views.crops import Crop, ViewConfig, cut, plan_crops
 from vis2img.views.pixel_changes import CutoutAugment, cut_changed
 from vis2img.views.positions import WeightMap, random_position, without_blanks
@@ -212,7 +212,7 @@ class DrawSource(Source):
         draws = [entry.draw for entry in entries]
         patch, (low, high) = self.located.patches[draws[0].field], self.config.patch_scale
         if (low, high) != (1.0, 1.0):
-            patch *= math.exp(rng.uniform(math.log(low), math.log(high)))
+            patch *= log_uniform(rng, (low, high))
         l, m = self._place(rng, draws, patch)
         if self.config.apart:
             l, m = self._apart(rng, draws, patch, (l, m), taken)

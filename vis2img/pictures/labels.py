@@ -16,6 +16,7 @@ from vis2img.pictures.classes import UNKNOWN, confidence, labels_of
 from vis2img.pictures.cutouts import RawCutouts
 from vis2img.pictures.cutting import Pictures, Square, cut_picture, one_picture
 from vis2img.pictures.formats import read_raw
+from vis2img.views.brightness import NUMBERS, pixel_brightness
 from vis2img.views.crops import TURNS, ViewConfig, turned
 
 _LEAST = 8  # pixels a side
@@ -199,9 +200,8 @@ def _peak_over_noise(picture: Pictures, side: int) -> float:
     ny, nx = picture.images[0].shape
     y, x = (ny - side) // 2, (nx - side) // 2
     middle = picture.images[0][y : y + side, x : x + side]
-    peak = middle.max() if middle.dtype.kind != "f" else np.nan_to_num(middle, nan=-np.inf, posinf=-np.inf).max()
-    above = float(peak) - float(picture.background[0])
-    return above / float(picture.noise[0]) if np.isfinite(above) else 0.0
+    above = middle - np.float64(picture.background[0])
+    return float(np.nan_to_num(pixel_brightness(above, float(picture.noise[0]))[NUMBERS.index("snr")]))
 
 
 def symmetric_views(images: np.ndarray) -> np.ndarray:

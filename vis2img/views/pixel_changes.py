@@ -17,6 +17,7 @@ import numpy as np
 from numba import njit
 
 from vis2img.errors import ParameterError
+from vis2img.random import log_uniform
 from vis2img.views.crops import Crop, cut, fits
 from vis2img.views.resample import fill_turned, turn_middle
 from vis2img.views.stretch import Stretches, stretch_view, stretches_of
@@ -101,13 +102,13 @@ class CutoutAugment:
         """
         angle = rng.uniform(0.0, 2 * math.pi)
         noise, offset = rng.uniform(*self.noise), rng.uniform(*self.offset)
-        gain = _log_uniform(rng, self.gain)
+        gain = log_uniform(rng, self.gain)
         blur, clip, area = (rng.uniform(*getattr(self, name)) for name in ("blur", "clip", "erase"))
         blurred, clipped, erased = rng.random(3) < [getattr(self, name) for name in _CHANCES]
         shape, x, y = rng.random(3)
-        zoom = 1.0 if self.zoom == (1.0, 1.0) else _log_uniform(rng, self.zoom)
+        zoom = 1.0 if self.zoom == (1.0, 1.0) else log_uniform(rng, self.zoom)
         shift = rng.uniform(-self.shift, self.shift, 2) if self.shift else (0.0, 0.0)
-        power = 1.0 if self.power == (1.0, 1.0) else _log_uniform(rng, self.power)
+        power = 1.0 if self.power == (1.0, 1.0) else log_uniform(rng, self.power)
         return ViewChange(
             angle=angle if self.rotate else 0.0,
             noise=noise,
@@ -121,10 +122,6 @@ class CutoutAugment:
             power=power,
             mirror=self.beyond == "mirror",
         )
-
-
-def _log_uniform(rng: np.random.Generator, ends: Range) -> float:
-    return math.exp(rng.uniform(math.log(ends[0]), math.log(ends[1])))
 
 
 @dataclass(frozen=True)
