@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_dino import clip_per_tensor, schedule_values
 
-from vis2img.models.resnet import VARIANTS, WIDTHS
+from vis2img.models.resnet import STAGES, VARIANTS
 from vis2img.train.config import ModelConfig, OptimConfig
 from vis2img.train.weights.names import to_timm
 
@@ -54,10 +54,10 @@ class Network(nn.Module):
         super().__init__()
         variant = VARIANTS[config.variant]
         norm, self.parts = config.norm or variant.norm, config.parts or ("mean",)
-        self.conv1 = nn.Conv2d(in_chans, WIDTHS[0], variant.stem, 2, variant.stem // 2, bias=False)
-        self.bn1 = _norm(WIDTHS[0], norm)
-        inside = WIDTHS[0]
-        for stage, (width, depth) in enumerate(zip(WIDTHS, variant.depths, strict=True), start=1):
+        inside, widths = config.width, [config.width << stage for stage in range(STAGES)]
+        self.conv1 = nn.Conv2d(in_chans, inside, variant.stem, 2, variant.stem // 2, bias=False)
+        self.bn1 = _norm(inside, norm)
+        for stage, (width, depth) in enumerate(zip(widths, variant.depths, strict=True), start=1):
             blocks = []
             for i in range(depth):
                 blocks.append(Block(inside, width, 2 if stage > 1 and i == 0 else 1, norm))

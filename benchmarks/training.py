@@ -52,7 +52,9 @@ def noise(options: argparse.Namespace) -> dict[str, np.ndarray]:
 def model_config(options: argparse.Namespace) -> ModelConfig:
     """Return the network that both sides train."""
     if options.variant in RESNETS:
-        return ModelConfig(variant=options.variant, norm=options.norm, precision=options.precision, hidden=1024)
+        return ModelConfig(
+            variant=options.variant, norm=options.norm, width=options.width, precision=options.precision, hidden=1024
+        )
     return ModelConfig(
         variant=options.variant,
         patch=options.patch,
@@ -318,6 +320,7 @@ def main() -> None:
     parser.add_argument("ms", type=Path, nargs="?", help="measurement set of the command loader")
     parser.add_argument("--variant", default="small", choices=["micro", "tiny", "small", "base", *RESNETS])
     parser.add_argument("--norm", choices=["batch", "group"], help="of a residual network; default: its own")
+    parser.add_argument("--width", type=int, default=64, help="of the first stage of a residual network")
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--global-size", type=int, default=224)

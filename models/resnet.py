@@ -19,7 +19,8 @@ from vis2img.models.pooling import Part, Pooling, embedding_dim, max_pool
 
 Norm = Literal["batch", "group"]
 EXPANSION = 4  # output over inner channels of a bottleneck block
-WIDTHS = (64, 128, 256, 512)  # inner channels of the four stages
+WIDTH = 64  # inner channels of the first stage; each further stage has twice as many
+STAGES = 4
 
 
 class Variant(NamedTuple):
@@ -105,6 +106,8 @@ class ResNet(nn.Module):
         Side of the kernel of the first convolution, odd.
     norm : str
         "batch", as published, or "group" (`vis2img.models.layers.GroupNorm`).
+    width : int
+        Inner channels of the first stage, and channels of the stem; each further stage has twice as many.
     pooling : tuple of str
         What the embedding is made of (`vis2img.models.pooling`): "mean", "max", "attention"; none: the mean.
     dtype : dtype
@@ -118,6 +121,7 @@ class ResNet(nn.Module):
     bottleneck: bool
     stem: int = 7
     norm: Norm = "batch"
+    width: int = WIDTH
     pooling: tuple[Part, ...] = ()
     dtype: Any = jnp.float32
     axis_name: str | None = None
@@ -130,7 +134,12 @@ class ResNet(nn.Module):
     @property
     def stage_dims(self) -> tuple[int, ...]:
         """Channels of the four stages."""
-        return tuple(width * (EXPANSION if self.bottleneck else 1) for width in WIDTHS)
+        return tuple(width * (EXPANSION if self.bottleneck else 1) for width in self.widths)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Inner channels of the four stages."""
+        return tuple(self.width << stage for stage in range(STAGES))
 
     @property
     def embedding_dim(self) -> int:
@@ -197,11 +206,11 @@ class ResNet(nn.Module):
         self, images: Float[Array, "batch y x channel"], train: bool
     ) -> tuple[Float[Array, "batch row column {self.dim}"], dict[str, Array]]:
         """Return the last feature map, and all of them by name."""
-        x = Conv(WIDTHS[0], self.stem, 2, self.dtype, name="conv1")(images)
+        x = Conv(self.width, self.stem, 2, self.dtype, name="conv1")(images)
         x = nn.relu(_norm(x, self.norm, train, self.axis_name, self.dtype, "bn1"))
         x = max_pool(x)
         out = {"stem": x}
-        for stage, (width, depth) in enumerate(zip(WIDTHS, self.depths, strict=True), start=1):
+        for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True), start=1):
             for i in range(depth):
                 stride = 2 if stage > 1 and i == 0 else 1
                 block = ResidualBlock(

@@ -81,7 +81,7 @@ def build_model(
     shared: dict[str, Any] = {"pooling": config.parts, "dtype": jnp.dtype(config.precision)}
     if config.is_resnet:
         chosen = {} if config.norm is None else {"norm": config.norm}
-        backbone: Any = make_resnet(config.variant, axis_name=axis_name, **chosen, **shared)
+        backbone: Any = make_resnet(config.variant, width=config.width, axis_name=axis_name, **chosen, **shared)
     else:
         backbone = make_vit(
             f"{config.variant}/{config.patch}",

@@ -13,7 +13,7 @@ from vis2img.dataset import open_ms
 from vis2img.draws import observed_field
 from vis2img.draws.field import make_draw
 from vis2img.draws.observed_field import FieldData, ObservedField
-from vis2img.draws.peaks import find_peaks, usable_cells
+from vis2img.draws.peaks import find_peaks, middles_of_emission, usable_cells
 from vis2img.draws.prior import ImagingPrior
 from vis2img.errors import EmptyImageError, MeasurementSetError
 from vis2img.imaging.params import ImagingParams
@@ -146,6 +146,24 @@ def test_peaks_are_found_where_the_sources_are() -> None:
     data[70, 20], data[10, 100], data[73, 25] = 1.0, 0.5, 0.9  # the last is too near the first
     peaks = find_peaks(data, 0.01, params) / ARCSEC
     assert sorted(map(tuple, np.rint(peaks).astype(int))) == [(-36, -38), (44, 22)]
+
+
+def test_patches_may_lie_in_the_middle_of_what_shines() -> None:
+    """Lobes of a double source share one middle, what is alone is its own; noise moves them by less than a pixel."""
+    params = ImagingParams((160, 96), ARCSEC)
+    y, x = np.mgrid[:96, :160]
+    data = np.random.default_rng(0).normal(scale=0.01, size=(96, 160)).astype(np.float32)
+    for flux, column, row in ((1.0, 30, 40), (0.6, 54, 50), (0.8, 130, 60)):
+        data += np.float32(flux) * np.exp(-0.5 * ((x - column) ** 2 + (y - row) ** 2) / 2.0**2).astype(np.float32)
+    data[:, 158:] = np.nan
+    peaks = find_peaks(data, 0.01, params)
+    assert len(peaks) == 3
+    middles = middles_of_emission(data, 0.01, params, peaks, 80 * ARCSEC)
+    l, m = (middles[np.argsort(middles[:, 0])] / ARCSEC).T
+    np.testing.assert_allclose([l[0], m[0]], [80 - 130, 60 - 48], atol=0.5)
+    # Near the middle of 30 and 54, 40 and 50, towards the brighter lobe.
+    assert len(middles) == 2 and 34 < 80 - l[1] < 46 and 41 < m[1] + 48 < 47
+    assert middles_of_emission(data, 0.01, params, peaks[:0], 80 * ARCSEC).shape == (0, 2)
 
 
 @pytest.mark.filterwarnings("ignore::vis2img.errors.Vis2imgWarning")  # of baselines shorter than dishes

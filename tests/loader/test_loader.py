@@ -360,6 +360,23 @@ def test_patches_of_several_sizes_lie_apart_and_within_the_field(sets, workers) 
         Loader(config(sets, field_npix=128, patch_scale=(1.0, 8.0)), 1, connection=workers)
 
 
+def test_a_double_source_may_lie_in_the_middle_of_its_patch(make_ms, workers) -> None:
+    """With peak_middles patches lie between the lobes; without, on one of them."""
+    lobes = np.array([[-4.0, 3.0], [5.0, 3.0]])  # suggested pixels; a patch has 32, whose sixth is the Gaussian
+    (seen, pixsize) = {}, fields_of(config((str(make_ms(name="one", antennas=16, times=8).path),)))[0].pixsize
+    sources = tuple((1.0, *place) for place in lobes * pixsize)
+    path = str(make_ms(name="double", antennas=16, times=8, sources=sources).path)
+    for middles in (False, True):
+        wanted = config(
+            (path,), field_npix=128, imaging="image-only", near_peaks=1.0, peak_offset=0.0, peak_middles=middles
+        )
+        wanted = replace(wanted, views=replace(VIEWS, patch_npix=32, global_scale=(1.0, 1.0)))
+        with Loader(wanted, 1, connection=workers) as loader:
+            boxes = np.concatenate([loader.next_batch().box[:, 0, :2] for _ in range(2)]) / pixsize
+        seen[middles] = np.linalg.norm(boxes[:, None] - lobes, axis=2).min(axis=1)  # from the nearer lobe
+    assert np.median(seen[False]) < 1 and np.median(seen[True]) > 4
+
+
 def least_distances(batch: Batch) -> Iterator[float]:
     """Yield how far each patch is from the next one of its field."""
     for i in range(len(batch)):

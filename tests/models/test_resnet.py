@@ -10,7 +10,7 @@ from vis2img.models.resnet import ResNet, make_resnet
 from vis2img.train.weights.names import from_torch, to_timm
 
 
-def torch_resnet(depths, bottleneck, channels, stem=7, norm="batch"):
+def torch_resnet(depths, bottleneck, channels, stem=7, norm="batch", first=64):
     """A ResNet with the names of torchvision, written from the paper's table 1 and torchvision's documentation."""
     torch = pytest.importorskip("torch", reason="PyTorch, the reference, is not installed")
     nn = torch.nn
@@ -43,11 +43,11 @@ def torch_resnet(depths, bottleneck, channels, stem=7, norm="batch"):
     class Network(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv1 = nn.Conv2d(channels, 64, stem, 2, stem // 2, bias=False)
-            self.bn1 = normalise(64)
-            inside = 64
+            self.conv1 = nn.Conv2d(channels, first, stem, 2, stem // 2, bias=False)
+            self.bn1 = normalise(first)
+            inside = first
             for stage, depth in enumerate(depths):
-                width, blocks = 64 * 2**stage, []
+                width, blocks = first * 2**stage, []
                 for i in range(depth):
                     blocks.append(Block(inside, width, 2 if stage and i == 0 else 1))
                     inside = width * 4 if bottleneck else width
@@ -100,12 +100,18 @@ def close(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    ("variant", "shape"), [("resnet10", (3, 64, 48, 2)), ("resnet18", (2, 45, 64, 1)), ("resnet50", (1, 64, 33, 3))]
+    ("variant", "width", "shape"),
+    [
+        ("resnet10", 64, (3, 64, 48, 2)),
+        ("resnet10", 24, (3, 64, 48, 1)),
+        ("resnet18", 64, (2, 45, 64, 1)),
+        ("resnet50", 64, (1, 64, 33, 3)),
+    ],
 )
-def test_outputs_are_those_of_pytorch(variant, shape):
+def test_outputs_are_those_of_pytorch(variant, width, shape):
     """Odd sizes tell symmetric padding from "SAME"."""
-    model = make_resnet(variant)
-    reference = torch_resnet(model.depths, model.bottleneck, shape[3], model.stem, model.norm).eval()
+    model = make_resnet(variant, width=width)
+    reference = torch_resnet(model.depths, model.bottleneck, shape[3], model.stem, model.norm, first=width).eval()
     state = {name: value.numpy() for name, value in reference.state_dict().items()}
     variables = from_torch(state, shapes_of(model, shape[3]))
     images = images_of(shape)

@@ -127,7 +127,8 @@ def _with_positions(config: TrainConfig) -> TrainConfig:
         positions, size = kept.get("positions"), kept.get("img_size")
     else:
         patch = None if model.is_resnet else model.patch
-        own = Architecture(model.variant, patch, model.registers, model.layer_scale > 0)
+        width = model.width if model.is_resnet else None
+        own = Architecture(model.variant, patch, model.registers, model.layer_scale > 0, width)
         positions, size = learned_positions(model.weights, own)
     settled = replace(model, positions=model.positions or positions, img_size=model.img_size or size)
     return replace(config, model=settled)

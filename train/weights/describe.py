@@ -21,16 +21,20 @@ class Architecture(NamedTuple):
         Register tokens.
     layer_scale : bool
         Whether branches are scaled.
+    width : int, optional
+        Channels of the first stage of a ResNet; None for a ViT.
     """
 
     variant: str
     patch: int | None = None
     registers: int = 0
     layer_scale: bool = False
+    width: int | None = None
 
     def __str__(self) -> str:
         extras = [f"{self.registers} registers"] if self.registers else []
         extras += ["LayerScale"] if self.layer_scale else []
+        extras += [f"width {self.width}"] if self.width not in (None, resnet.WIDTH) else []
         patch = f"/{self.patch}" if self.patch else ""
         return f"{self.variant}{patch}" + (f" with {' and '.join(extras)}" if extras else "")
 
@@ -46,6 +50,8 @@ class Architecture(NamedTuple):
             changes.append(f"registers {self.registers}")
         if self.layer_scale != model.layer_scale:
             changes.append("layer_scale above 0" if self.layer_scale else "layer_scale 0")
+        if self.width and self.width != model.width and model.width:
+            changes.append(f"width {self.width}")
         if not changes:
             return ""
         return f": the file is of a {self}, the model here a {model}; use {', '.join(changes)}"
@@ -83,7 +89,9 @@ def architecture(shapes: Mapping[str, tuple[int, ...]], patch: int | None) -> Ar
         bottleneck = "layer1.0.conv3.weight" in shapes
         same = [name for name, spec in resnet.VARIANTS.items() if spec[:2] == (depths, bottleneck)]
         kind = "bottleneck" if bottleneck else "plain"
-        return Architecture(same[0] if same else f"ResNet of {depths} {kind} blocks")
+        variant = same[0] if same else f"ResNet of {depths} {kind} blocks"
+        # Of a vector, which has one shape in either library.
+        return Architecture(variant, width=shapes["bn1.weight"][0] if "bn1.weight" in shapes else None)
     raise ValueError(
         f"neither a ViT nor a ResNet: its first array is {next(iter(shapes), 'absent')}; known are the names of {KNOWN}"
     )

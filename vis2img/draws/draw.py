@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vis2img.coordinates import lm_to_pixel
-from vis2img.draws.peaks import find_peaks, usable_cells
+from vis2img.draws.peaks import find_peaks, middles_of_emission, usable_cells
 from vis2img.imaging.beam import beam_solid_angle
 from vis2img.imaging.params import ImagingParams
 
@@ -74,10 +74,14 @@ class Draw:
         area = math.nan if beam is None else beam_solid_angle(beam[0], beam[1]) or math.nan
         return cls(data, params, phase_centre, noise, channels, peaks, usable, turn, beam_area=area)
 
-    def peak_flux(self) -> np.ndarray:
-        """Return the brightness of the peaks in the first channel, Jy/beam: float64 [peak]."""
+    def middles(self, side: float) -> np.ndarray:
+        """Return the middles of what shines around the peaks, for patches of ``side`` rad: float64 [place, 2]."""
+        return middles_of_emission(self.data[0], float(self.noise[0]), self.params, self.peaks, side)
+
+    def flux_at(self, places: np.ndarray) -> np.ndarray:
+        """Return the brightness in the first channel at (l, m) [place, 2] within it, Jy/beam: float64 [place]."""
         ny, nx = self.data.shape[1:]
-        x, y = lm_to_pixel(self.peaks[:, 0], self.peaks[:, 1], (nx, ny), self.params.pixsize)
+        x, y = lm_to_pixel(places[:, 0], places[:, 1], (nx, ny), self.params.pixsize)
         return self.data[0, np.rint(y).astype(int), np.rint(x).astype(int)].astype(np.float64)
 
     def record(self) -> dict[str, Any]:

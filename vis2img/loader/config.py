@@ -67,6 +67,9 @@ class FieldsConfig:
     peaks: Literal["alike", "by_flux"] = "alike"
     """Which peak a patch is placed near. alike: any, so mostly faint ones; by_flux: each factor of two in brightness
     comes alike, whatever the number of its peaks."""
+    peak_middles: bool = False
+    """Whether patches lie near the middles of what shines around peaks instead of near the peaks, so that a source of
+    two lobes is in the middle of its patch and not one of its lobes."""
     peak_offset: float = 0.125
     """How far a peak lies from the middle of its patch at most, along each axis, in sides of the patch; from 0 to
     0.5."""

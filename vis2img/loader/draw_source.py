@@ -112,6 +112,7 @@ class DrawSource(Source):
         cache = self._cache(varies)
         self._weighted = not schedule.visits  # the pool holds fields that are visited in proportion already
         self._maps: WeakKeyDictionary[Draw, WeightMap] = WeakKeyDictionary()
+        self._middles_of: WeakKeyDictionary[Draw, np.ndarray] = WeakKeyDictionary()
 
         with ExitStack() as stack:
             self._connection = connection or stack.enter_context(connect(config.engine))
@@ -226,9 +227,17 @@ class DrawSource(Source):
     def _place(self, rng: np.random.Generator, draws: list[Draw], patch: float) -> tuple[float, float]:
         """Return where a patch lies, near a peak of one of the draws or anywhere."""
         config, draw = self.config, draws[int(rng.integers(len(draws)))]
-        flux = draw.peak_flux() if config.peaks == "by_flux" else None
+        peaks = self._middles(draw) if config.peak_middles else draw.peaks
+        # Between lobes there may be less than nothing.
+        flux = np.maximum(draw.flux_at(peaks), draw.noise[0]) if config.peaks == "by_flux" else None
         allowed = self._common(draws)
-        return random_position(rng, allowed, patch, draw.peaks, config.near_peaks, config.peak_offset, flux)
+        return random_position(rng, allowed, patch, peaks, config.near_peaks, config.peak_offset, flux)
+
+    def _middles(self, draw: Draw) -> np.ndarray:
+        """Return the middles of what shines around the peaks of a draw, for patches of the usual side."""
+        if draw not in self._middles_of:
+            self._middles_of[draw] = draw.middles(self.located.patches[draw.field])
+        return self._middles_of[draw]
 
     def _apart(
         self,

@@ -273,6 +273,11 @@ def torch_shapes(model, patch=None, channels=3):
             make_vit("micro/8"),
             "of a resnet18, the model here a micro/8; use variant resnet18$",
         ),
+        (
+            make_resnet("resnet18", width=32),
+            make_resnet("resnet18"),
+            "of a resnet18 with width 32, the model here a resnet18; use width 32$",
+        ),
         (make_vit("micro/8"), make_resnet("resnet18"), "of a micro/8, the model here a resnet18; use variant micro$"),
     ],
 )
@@ -285,11 +290,12 @@ def test_another_architecture_is_named_with_what_to_use(file, model, words):
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        (make_vit("tiny/16"), ("tiny", 16, 0, False)),
-        (make_vit("small/8", registers=4), ("small", 8, 4, False)),
-        (make_vit("micro/4", layer_scale=1.0), ("micro", 4, 0, True)),
-        (make_resnet("resnet18"), ("resnet18", None, 0, False)),
-        (make_resnet("resnet50"), ("resnet50", None, 0, False)),
+        (make_vit("tiny/16"), ("tiny", 16, 0, False, None)),
+        (make_vit("small/8", registers=4), ("small", 8, 4, False, None)),
+        (make_vit("micro/4", layer_scale=1.0), ("micro", 4, 0, True, None)),
+        (make_resnet("resnet18"), ("resnet18", None, 0, False, 64)),
+        (make_resnet("resnet50"), ("resnet50", None, 0, False, 64)),
+        (make_resnet("resnet10", width=32), ("resnet10", None, 0, False, 32)),
     ],
 )
 def test_architectures_are_told_from_shapes(model, expected):
