@@ -163,9 +163,13 @@ class ModelConfig:
 class OptimConfig:
     """Objective, optimiser, schedules, and the teacher."""
 
-    objective: Literal["dino", "byol", "simclr", "vicreg", "simdino", "lejepa"] = "dino"
+    objective: Literal["dino", "byol", "simclr", "vicreg", "simdino", "lejepa", "clusters"] = "dino"
     """dino, byol (no prototypes, a predictor instead), simdino (no prototypes, a coding rate instead); or, of the
-    student alone, simclr (contrastive), vicreg (variance and covariance) or lejepa (vectors spread as a Gaussian)."""
+    student alone, simclr (contrastive), vicreg (variance and covariance), lejepa (vectors spread as a Gaussian) or
+    clusters (tell from any view in which cluster its place is, by what the untrained network, or model.weights, see in
+    an image made in the fixed way)."""
+    clusters: tuple[int, ...] = (8, 16, 32, 64)
+    """Numbers of clusters, each of which is a target of its own."""
     temperature: float = 0.1
     """Temperature of SimCLR's softmax."""
     same_sky: float = 0.0
@@ -243,6 +247,8 @@ class OptimConfig:
         _require(not told, "optim.nuisance condition tells the head of views, not of patches: set optim.ibot to 0")
         weighed = all(math.isfinite(weight) and weight >= 0.0 for weight in self.vicreg)
         _require(weighed, f"optim.vicreg must be three weights of at least 0, got {self.vicreg}")
+        several = bool(self.clusters) and min(self.clusters) > 1
+        _require(several, f"optim.clusters must be numbers of at least 2, got {self.clusters}")
         _require(0.0 < self.sigreg < 1.0, f"optim.sigreg must be in (0, 1), got {self.sigreg}")
         momentum, of_centre = self.momentum_teacher, self.centre_momentum
         _require(0.0 <= momentum <= 1.0, f"optim.momentum_teacher must be in [0, 1], got {momentum}")

@@ -116,7 +116,8 @@ def _head(config: ModelConfig, optim: OptimConfig, axis_name: str | None) -> nn.
         )
     if optim.objective == "byol":
         return BYOLHead(config.bottleneck, config.hidden, **shared)
-    return Projector(config.bottleneck, config.hidden, config.projector_layers, config.use_bn_in_head, **shared)
+    out = sum(optim.clusters) if optim.objective == "clusters" else config.bottleneck
+    return Projector(out, config.hidden, config.projector_layers, config.use_bn_in_head, **shared)
 
 
 def create_state(rng: jax.Array, model: DINOModel, optim: OptimConfig, image_shape: tuple[int, int, int]) -> TrainState:

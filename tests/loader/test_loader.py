@@ -16,13 +16,15 @@ import pytest
 from PIL import Image as PillowImage
 
 from vis2img.cluster.engine import Connection, Engine, connect
-from vis2img.coordinates import direction_cosines
+from vis2img.coordinates import direction_cosines, sky_position
+from vis2img.draws.field import make_draw
 from vis2img.errors import MeasurementSetError, OutputError, ParameterError, Vis2imgError
 from vis2img.loader.batches import Batch
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import fields_of
 from vis2img.loader.handover import SharedFolder
 from vis2img.loader.loader import Loader
+from vis2img.loader.places import Places
 from vis2img.loader.requests import DrawRequests
 from vis2img.random import draw_rng
 from vis2img.views.crops import ViewConfig
@@ -375,6 +377,49 @@ def test_a_double_source_may_lie_in_the_middle_of_its_patch(make_ms, workers) ->
             boxes = np.concatenate([loader.next_batch().box[:, 0, :2] for _ in range(2)]) / pixsize
         seen[middles] = np.linalg.norm(boxes[:, None] - lobes, axis=2).min(axis=1)  # from the nearer lobe
     assert np.median(seen[False]) < 1 and np.median(seen[True]) > 4
+
+
+def test_patches_lie_at_places_and_bring_their_codes(sets, workers) -> None:
+    """Of a field without places there are no samples; samples lie up to the offset away from theirs."""
+    wanted = config(sets, field_npix=128, peak_offset=0.1, views=replace(VIEWS, global_scale=(1.0, 1.0)))
+    fields = fields_of(wanted)
+    draw = make_draw(fields[0], 1, 0, 0)
+    rng = np.random.default_rng(0)
+    l, m = rng.uniform(-20, 20, (2, 5)) * fields[0].pixsize
+    position = np.stack(sky_position(l, m, draw.phase_centre, draw.turn), axis=-1)
+    codes = np.arange(10, dtype=np.int32).reshape(5, 2)
+    places = Places([str(fields[0]), "elsewhere"], np.zeros(5, np.int64), position, codes)
+    with Loader(wanted, 1, connection=workers, places=places) as loader:
+        batches = [loader.next_batch() for _ in range(4)]
+    with Loader(wanted, 1, connection=workers) as loader:
+        assert "codes" not in loader.next_batch().arrays()
+    seen = np.concatenate([batch.codes for batch in batches])
+    boxes = np.concatenate([batch.box[:, 0, :2] for batch in batches])
+    which = seen[:, 0] // 2
+    np.testing.assert_array_equal(seen, codes[which])
+    assert len(set(which)) > 3 and all((batch.item == 0).all() for batch in batches)
+    np.testing.assert_array_equal(batches[0].arrays()["codes"], batches[0].codes.T)
+    off = np.abs(boxes - np.stack([l, m], axis=1)[which]).max(axis=1) / batches[0].patch[0]
+    assert 0.02 < off.max() <= 0.1 + 1e-9
+    with pytest.raises(ParameterError, match="no place that patches are to lie at"):
+        Loader(wanted, 1, connection=workers, places=replace(places, names=["elsewhere", "nowhere"]))
+
+
+def test_places_are_read_as_written_or_refused(tmp_path: Path) -> None:
+    position, path = np.array([[1.0, -0.5], [2.0, 0.25]]), tmp_path / "places.npz"
+    places = Places(["a.ms", "b.ms"], np.array([1, 0]), position, np.array([[3], [4]], np.int32))
+    places.write(path)
+    again = Places.read(path)
+    assert again.names == places.names
+    for name in ("field", "position", "codes"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(places, name))
+    np.testing.assert_array_equal(again.of("b.ms"), [0])
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(Vis2imgError, match=r"places\.npz holds no places or is damaged"):
+        Places.read(path)
+    replace(places, field=np.array([1, 7])).write(path)
+    with pytest.raises(Vis2imgError, match="its arrays do not fit"):
+        Places.read(path)
 
 
 def least_distances(batch: Batch) -> Iterator[float]:

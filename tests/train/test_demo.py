@@ -21,10 +21,10 @@ from vis2img.simulate.sky.source import SkyComponent, SkyCutout, SkySource, sing
 from vis2img.simulate.truth.truth import Truth
 from vis2img.train.demo import run_demo
 from vis2img.train.demo_config import DemoConfig
-from vis2img.train.embed.patches import cut_patches, evaluation_draw
 from vis2img.train.evaluate.encoders import Encoder
 from vis2img.train.evaluate.field_tasks import FieldTasks
 from vis2img.train.evaluate.simulated import ALIKE, SHIFTED, field_patches, linked_fields, read_truths
+from vis2img.train.patches import cut_patches, evaluation_draw
 from vis2img.train.run.run import load_run
 from vis2img.train.run.stopping import Stopped
 

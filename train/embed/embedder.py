@@ -18,7 +18,7 @@ from vis2img.errors import ParameterError
 from vis2img.models.dino_head import DINOModel
 from vis2img.pictures.labels import array_images
 from vis2img.train.embed.check import read_export
-from vis2img.train.embed.patches import Variables, embed_images, joined_tokens
+from vis2img.train.patches import Variables, embed_images, joined_tokens
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.folder import patch_angles
 from vis2img.train.run.run import load_run
@@ -174,7 +174,7 @@ def pretrained(name: str | Path) -> Embedder:
 
     Examples
     --------
-    >>> network = vis2img.pretrained("meerkat-v1")
+    >>> network = vis2img.pretrained("first-v1")
     >>> images = network.preprocess(cutouts)  # [image, y, x], Jy/beam -> [image, size, size, channel]
     >>> vectors = jax.jit(network.apply)(images)  # [image, dim]
     """

@@ -26,8 +26,8 @@ from vis2img.pictures.cutouts import fits_files
 from vis2img.pictures.formats import read_raw
 from vis2img.pictures.labels import network_images
 from vis2img.train.embed.config import EmbedConfig
-from vis2img.train.embed.patches import cut_around, evaluation_draw, grid_positions, tiles
 from vis2img.train.embed.positions import Positions, position_names
+from vis2img.train.patches import cut_around, evaluation_draw, grid_positions, tiles
 from vis2img.units import ARCSEC, format_angle
 from vis2img.views.crops import ViewConfig
 

@@ -32,8 +32,8 @@ from vis2img.progress import Progress, no_progress
 from vis2img.train.embed.config import EmbedConfig, check_suffix
 from vis2img.train.embed.embedder import Embedder
 from vis2img.train.embed.inputs import PatchChunk, PatchField, expand_inputs, patch_fields, run_patch_angle
-from vis2img.train.embed.patches import embed_images, vector_dim
 from vis2img.train.embed.table import EmbeddingTable, merge_embeddings, read_columns, thumbnail, write_embeddings
+from vis2img.train.patches import embed_images, vector_dim
 from vis2img.views.brightness import NUMBERS
 
 

@@ -14,8 +14,8 @@ from sklearn.decomposition import PCA
 from vis2img.models.dino_head import DINOModel
 from vis2img.pictures.labels import symmetric_views
 from vis2img.train.embed.embedder import Embedder
-from vis2img.train.embed.patches import Variables, embed_images
 from vis2img.train.evaluate.check import check_seeds
+from vis2img.train.patches import Variables, embed_images
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.state import backbone_variables, build_model, create_state
 
@@ -67,7 +67,7 @@ class NetworkEncoder(Encoder):
 
 
 def network_encoder(name: str, seed: int, model: DINOModel, variables: Variables) -> NetworkEncoder:
-    """Return the representation of a network; the vectors are those of `vis2img.train.embed.patches.embed_images`."""
+    """Return the representation of a network; the vectors are those of `vis2img.train.patches.embed_images`."""
     return NetworkEncoder(
         name,
         seed,

@@ -1,6 +1,6 @@
 """A network trained further with labels: fine-tuning, and from random weights the supervised baseline.
 
-The classifier is one linear layer on the vector that `vis2img.train.embed.patches` gives; everything is trained.
+The classifier is one linear layer on the vector that `vis2img.train.patches` gives; everything is trained.
 Learning rates fall towards the input (Clark et al. 2020, arXiv:2003.10555, as BEiT and MAE do). Pictures are turned,
 mirrored, zoomed and moved at random, labels are smoothed (Szegedy et al. 2016, arXiv:1512.00567), and the prediction of
 a picture is the mean over the eight symmetries of the square.
@@ -23,12 +23,12 @@ from scipy.ndimage import affine_transform
 
 from vis2img.errors import ParameterError
 from vis2img.models.dino_head import DINOModel
-from vis2img.train.embed.patches import Variables, joined_tokens
 from vis2img.train.evaluate.classification import accuracies
 from vis2img.train.evaluate.folds import Samples, few_labels, share_or_count, validation_folds
 from vis2img.train.evaluate.kept import kept
 from vis2img.train.evaluate.scores import Pairs
 from vis2img.train.evaluate.tune_config import FineTuneConfig
+from vis2img.train.patches import Variables, joined_tokens
 from vis2img.views.crops import TURNS, turned
 
 Head = dict[str, jax.Array]

@@ -23,7 +23,7 @@ from vis2img.pictures.groups import linked, position_groups
 from vis2img.progress import Progress, no_progress
 from vis2img.random import EVALUATION_SEED, draw_rng
 from vis2img.simulate.truth.truth import Truth
-from vis2img.train.embed.patches import cut_patches, evaluation_draw, grid_positions
+from vis2img.train.patches import cut_patches, evaluation_draw, grid_positions
 from vis2img.train.run.config import TrainConfig
 from vis2img.units import ARCSEC
 

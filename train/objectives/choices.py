@@ -9,6 +9,7 @@ from jaxtyping import Float32, Key
 from vis2img.models.layers import Array
 from vis2img.train.config import OptimConfig
 from vis2img.train.objectives.byol import byol_loss
+from vis2img.train.objectives.clusters import cluster_loss
 from vis2img.train.objectives.dino import dino_loss
 from vis2img.train.objectives.forward import Views
 from vis2img.train.objectives.lejepa import lejepa_terms
@@ -133,6 +134,11 @@ def _lejepa(given: Given) -> Value:
     return _value(given, (1.0 - weight) * distance + weight * gaussian, invariance=distance, sigreg=gaussian)
 
 
+def _clusters(given: Given) -> Value:
+    loss, accuracy = cluster_loss(given.student.logits, given.batch["codes"], given.optim.clusters)
+    return _value(given, loss, accuracy=accuracy)
+
+
 def _teacher(given: Given) -> Views:
     assert given.teacher is not None
     return given.teacher
@@ -150,4 +156,5 @@ OBJECTIVES: dict[str, Objective] = {
     "vicreg": _vicreg,
     "simdino": _simdino,
     "lejepa": _lejepa,
+    "clusters": _clusters,
 }

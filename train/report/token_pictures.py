@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 from vis2img.errors import ParameterError
 from vis2img.models.dino_head import DINOModel
 from vis2img.models.vit import ViT
-from vis2img.train.embed.patches import Variables, attention_maps
+from vis2img.train.patches import Variables, attention_maps
 
 MASS = 0.6
 _CELL, _FONT = 1.5, 8  # inches, points

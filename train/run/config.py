@@ -72,6 +72,10 @@ class TrainConfig:
             raise ParameterError(
                 f"keep_every = {self.keep_every} must be a multiple of checkpoint_every = {self.checkpoint_every}"
             )
+        if self.optim.objective == "clusters" and self.data.cutouts:
+            raise ParameterError("optim.objective clusters images fields in the fixed way: it needs data.ms")
+        if self.optim.objective == "clusters" and self.hosts.count > 1:
+            raise ParameterError("optim.objective clusters trains on one host so far: use its devices, or simclr")
         views, patch = self.data.views, self.model.patch
         if self.model.is_resnet:
             if self.optim.ibot:

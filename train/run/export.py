@@ -28,6 +28,7 @@ from vis2img.train.weights.describe import Architecture
 from vis2img.train.weights.names import describe, to_timm
 from vis2img.views.crops import ViewConfig
 
+_OF_TIMM = ("resnet18", "resnet50")
 _NOTE = (
     "images are (batch, channel, y, x) here and channels-last in vis2img: dirty images over the noise of each channel, "
     "stretched as said under 'stretch' (a list: channels for each), kinds asinh, power and linear so that 5 sigma is "
@@ -117,7 +118,8 @@ def run_metadata(config: TrainConfig, backbone: Any, arrays: Mapping[str, np.nda
 
     Keys: "variant", "patch" and "positions" (of a ViT: how it resizes them, see `vis2img.models.positions`), "img_size"
     [pixel] (that they are learned for), "channels", "step", "vis2img" (its version),
-    "normalisation" and "stretch" (of the images), and "timm", the keywords of ``timm.create_model`` as JSON.
+    "normalisation" and "stretch" (of the images), and, of networks that timm has, "timm": the keywords of its
+    ``create_model`` as JSON.
     """
     architecture = describe(arrays)
     size, channels = getattr(backbone, "img_size", config.data.views.global_size), config.data.channels
@@ -129,8 +131,9 @@ def run_metadata(config: TrainConfig, backbone: Any, arrays: Mapping[str, np.nda
         "vis2img": __version__,
         "normalisation": _NOTE,
         "stretch": json.dumps(_stretch_record(config.data.views)),
-        "timm": json.dumps(timm_keywords(architecture, backbone, size, channels)),
     }
+    if architecture.patch or (architecture.variant in _OF_TIMM and architecture.width == resnet.WIDTH):
+        metadata["timm"] = json.dumps(timm_keywords(architecture, backbone, size, channels))
     if architecture.patch is None:
         return metadata
     return {**metadata, "patch": str(architecture.patch), "positions": backbone.resizing}

@@ -18,6 +18,7 @@ from vis2img.cluster.engine import Connection, connect
 from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader.draw_source import DrawSource
 from vis2img.loader.loader import Loader
+from vis2img.loader.places import Places
 from vis2img.models.dino_head import DINOModel
 from vis2img.progress import Progress, no_progress
 from vis2img.train.hosts import is_first, start_hosts
@@ -43,6 +44,7 @@ from vis2img.train.state import TrainState, backbone_variables, build_model, cre
 from vis2img.train.weights.describe import Architecture
 from vis2img.train.weights.pretrained import learned_positions, load_pretrained
 
+_PLACES = "places.npz"
 _COMPILING = "the first step compiles now, which takes a while"
 __all__ = ["ABANDONED", "RunResult", "load_run", "read_metrics", "train"]
 
@@ -150,6 +152,9 @@ def _train(
             state, extra = store.restore_last_good(template, on_warning, repair=is_first())
         else:
             state, extra = _initial(template, config), {}
+        places = None
+        if config.optim.objective == "clusters":
+            places = _places(config, folder, model, None if store.steps() else state, stop, progress)
         fastest = full_rate(config, model)  # while the workers have nothing to do yet
         with Loader(
             config.data,
@@ -158,6 +163,7 @@ def _train(
             state=_loader_state(extra, folder),
             host=jax.process_index(),
             hosts=jax.process_count(),
+            places=places,
             progress=_before_compiling(progress) if is_first() else no_progress,
         ) as loader:
             if isinstance(loader.source, DrawSource) and is_first():
@@ -167,6 +173,29 @@ def _train(
                     for name, text in located.told.items():
                         on_field(f"{name}: {text}")
             return Loop(config, folder, store, loader, fastest, stop, progress, on_warning).run(state, model)
+
+
+def _places(
+    config: TrainConfig,
+    folder: Path,
+    model: DINOModel,
+    state: TrainState | None,
+    stop: StopRequest,
+    progress: Progress,
+) -> Places:
+    """Return the places of a run and their clusters, which are found before its first step and kept in its folder.
+
+    ``state`` is that before the first step; none: there are checkpoints.
+    """
+    path = folder / _PLACES
+    if state is None:
+        return Places.read(path)
+    from vis2img.train.clusters import cluster_places
+
+    variables, clusters = backbone_variables(state), config.optim.clusters
+    found = stop.call(lambda: cluster_places(config.data, clusters, model, variables, config.seed, progress))
+    found.write(path)
+    return found
 
 
 def _before_compiling(progress: Progress) -> Progress:

@@ -19,12 +19,12 @@ class WeightsCommand:
 
     examples:
       vis2img weights
-      vis2img weights meerkat-v1
-      vis2img embed meerkat-v1 obs.ms -o patches.parquet
-      vis2img train run.yaml --model.weights meerkat-v1
+      vis2img weights first-v1
+      vis2img embed first-v1 cutouts.npz -o pictures.parquet
+      vis2img train run.yaml --model.weights first-v1
 
     A name stands for its weights wherever a run folder or exported weights may stand, and in Python:
-    vis2img.pretrained("meerkat-v1"). A file or folder of that name in the current folder comes first.
+    vis2img.pretrained("first-v1"). A file or folder of that name in the current folder comes first.
     """
 
     name: tyro.conf.Positional[str | None] = None

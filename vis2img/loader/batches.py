@@ -45,10 +45,13 @@ class Batch:
     box: np.ndarray
     """float64 [batch, n_global + n_local, 3]: Centre and side of each view before that turn: (l, m) about the phase
     centre of its draw, rad; of pictures (x, y) from the middle, pixels."""
+    codes: np.ndarray
+    """int32 [batch, head]: Of the places that the patches lie at, see :class:`vis2img.loader.places.Places`; else there
+    is no head."""
 
     @classmethod
-    def empty(cls, views: ViewConfig, size: int, channels: int) -> Batch:
-        """Return a batch of ``size`` samples whose views are still to be cut."""
+    def empty(cls, views: ViewConfig, size: int, channels: int, heads: int = 0) -> Batch:
+        """Return a batch of ``size`` samples whose views are still to be cut, with so many codes each."""
         count = views.n_views
         large, small = (views.jitter.cut_size(side) for side in (views.global_size, views.local_size))
         return cls(
@@ -62,6 +65,7 @@ class Batch:
             draw_index=np.zeros((size, count), np.int32),
             angle=np.zeros((size, count)),
             box=np.zeros((size, count, 3)),
+            codes=np.zeros((size, heads), np.int32),
         )
 
     def __len__(self) -> int:
@@ -79,12 +83,13 @@ class Batch:
         dict
             "global", "local" and "turns"; "imaging" (view, B, number); and of each sample "item" (1, B), "patch"
             (1, B), float32, and "sky" (2, B, 3), the unit vector to its position as the sum of two float32 numbers,
-            which keep the digits of float64.
+            which keep the digits of float64; and where there are some, "codes" (head, B).
         """
         ra, dec = self.position.T
         sky = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
         leading = sky.astype(np.float32)
-        return {
+        coded = {"codes": self.codes.T} if self.codes.size else {}
+        return coded | {
             "global": self.global_views,
             "local": self.local_views,
             "turns": self.turns,

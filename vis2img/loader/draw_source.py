@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from vis2img.cluster.engine import Connection, connect
-from vis2img.coordinates import sky_position
+from vis2img.coordinates import direction_cosines, sky_position
 from vis2img.draws.cache import DrawCache, check_cache
 from vis2img.draws.draw import Draw
 from vis2img.draws.field import Field
@@ -29,6 +29,7 @@ from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import largest_patch, open_fields
 from vis2img.loader.handover import SharedFolder
 from vis2img.loader.lost_fields import LostField, as_started
+from vis2img.loader.places import Places
 from vis2img.loader.pool import DrawPool, Entry
 from vis2img.loader.requests import DrawRequests
 from vis2img.loader.schedule import Schedule
@@ -54,6 +55,8 @@ class Plan:
     """Of the patches of their fields at scale 1, rad."""
     imaged: Sequence[bool] = ()
     """Whether the parameters of the draws tell how they were made, as those of finished images do not."""
+    codes: np.ndarray | None = None
+    """int32 [sample, head]: Of the places that the patches lie at."""
 
 
 class DrawSource(Source):
@@ -67,6 +70,8 @@ class DrawSource(Source):
         Workers to use; default: those that ``config`` names.
     state : dict, optional
         From :meth:`state`.
+    places : Places, optional
+        Where patches lie, and their codes; see :class:`vis2img.loader.loader.Loader`.
     progress : callable, optional
         Told the draws made, of those wanted, while the pool fills.
 
@@ -89,6 +94,7 @@ class DrawSource(Source):
         *,
         connection: Connection | None = None,
         state: Mapping[str, Any] | None = None,
+        places: Places | None = None,
         progress: Progress = no_progress,
     ) -> None:
         self.config, self.share, self._progress = config, share, progress
@@ -97,6 +103,10 @@ class DrawSource(Source):
             self.located = as_started(self.located, state["fields"])
         self.fields = self.located.fields
         self._names = [str(field) for field in self.fields]
+        self.places = places
+        self._own_places = [places.of(name) for name in self._names] if places else []
+        if places and not any(map(len, self._own_places)):
+            raise ParameterError("no place that patches are to lie at is in the fields of this run")
         # Draws that are all alike need not be made twice.
         varies = any(field.prior.varies for field in self.fields)
         per_field = config.draws_per_field if varies else 1
@@ -196,33 +206,52 @@ class DrawSource(Source):
         batch = self.share.seed, self.share.host, number
         rng = batch_rng(*batch)
         fields = self.pool.fields()
-        names = list(fields)
+        names = [name for name in fields if not self.places or len(self._own_places[name])] or list(fields)
         weights = np.array([self.located.weights[f] if self._weighted else 1.0 for f in names])
         choice = rng.choice(len(names), size=self.share.size, p=weights / weights.sum())
         taken: dict[int, list[tuple[float, float]]] = {name: [] for name in names}
         samples = [self._sample(rng, fields[names[i]], taken[names[i]]) for i in choice]
-        crops, patches = map(list, zip(*samples, strict=True))
+        crops, patches, chosen = map(list, zip(*samples, strict=True))
         places = [sample[0].draw.field for sample in crops]
         sides = [self.located.patches[field] for field in places]
-        return Plan(crops, patches, batch, sides, [not isinstance(self.fields[field], FitsField) for field in places])
+        imaged = [not isinstance(self.fields[field], FitsField) for field in places]
+        codes = self.places.codes[chosen] if self.places else None
+        return Plan(crops, patches, batch, sides, imaged, codes)
 
     def _sample(
         self, rng: np.random.Generator, entries: list[Entry], taken: list[tuple[float, float]]
-    ) -> tuple[list[Crop], tuple[float, float]]:
-        """Choose a patch, apart from those taken in this batch, to which it is added, and its views."""
+    ) -> tuple[list[Crop], tuple[float, float], int]:
+        """Choose a patch, apart from those taken in this batch, to which it is added, and its views.
+
+        And say at which of the places it lies; -1: at none.
+        """
         draws = [entry.draw for entry in entries]
         patch, (low, high) = self.located.patches[draws[0].field], self.config.patch_scale
         if (low, high) != (1.0, 1.0):
             patch *= log_uniform(rng, (low, high))
-        l, m = self._place(rng, draws, patch)
-        if self.config.apart:
+        l, m, place = *self._place(rng, draws, patch), -1
+        if self.places:
+            l, m, place = self._at_a_place(rng, self.places, draws, patch)
+        elif self.config.apart:
             l, m = self._apart(rng, draws, patch, (l, m), taken)
         taken.append((l, m))
         crops = plan_crops(rng, draws, l, m, patch, self.config.views)
         by_draw = {id(entry.draw): entry for entry in entries}
         for crop in crops:
             by_draw[id(crop.draw)].uses += 1
-        return crops, (l, m)
+        return crops, (l, m), place
+
+    def _at_a_place(
+        self, rng: np.random.Generator, places: Places, draws: list[Draw], patch: float
+    ) -> tuple[float, float, int]:
+        """Return where a patch lies, up to the offset from one of the places in a field, and which it is."""
+        draw, offset = draws[0], self.config.peak_offset * patch
+        place = int(rng.choice(self._own_places[draw.field]))
+        ra, dec = places.position[place]
+        l, m, _ = direction_cosines(ra, dec, draw.phase_centre, draw.turn)
+        reach = self._common(draws).reach
+        l, m = np.clip(np.array([l, m]) + rng.uniform(-offset, offset, 2), -reach, reach)
+        return float(l), float(m), place
 
     def _place(self, rng: np.random.Generator, draws: list[Draw], patch: float) -> tuple[float, float]:
         """Return where a patch lies, near a peak of one of the draws or anywhere."""
@@ -294,7 +323,9 @@ def _largest_draw(fields: list[Field]) -> int:
 
 def cut_batch(plan: Plan, views: ViewConfig, channels: int, augment: CutoutAugment | None = None) -> Batch:
     """Cut what was planned, and vary the pictures if ``augment`` says how; many threads may do so at a time."""
-    batch = Batch.empty(views, len(plan.crops), channels)
+    batch = Batch.empty(views, len(plan.crops), channels, 0 if plan.codes is None else plan.codes.shape[1])
+    if plan.codes is not None:
+        batch.codes[:] = plan.codes
     batch.box[:] = [[(crop.l, crop.m, crop.side) for crop in crops] for crops in plan.crops]
     sides = np.repeat([views.global_size, views.local_size], [views.n_global, views.n_local])
     for sample, crops in enumerate(plan.crops):

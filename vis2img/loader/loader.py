@@ -24,6 +24,7 @@ from vis2img.loader.batches import Batch, Share, Source
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.draw_source import DrawSource
 from vis2img.loader.picture_source import PictureSource
+from vis2img.loader.places import Places
 from vis2img.machine import cores
 from vis2img.progress import Progress, no_progress
 
@@ -47,6 +48,9 @@ class Loader:
         From :meth:`state`, to go on where a loader stopped: with the same batches, of fields in synchronous mode.
     host, hosts : int
         Which host this is, and of how many. Each takes its share of the draws and of each batch: none comes twice.
+    places : Places, optional
+        Where patches lie in fields, up to ``peak_offset`` away, whatever ``near_peaks`` and ``peaks`` say; batches have
+        the codes. Fields without any give no samples.
     progress : callable, optional
         Told the draws made while the pool fills, or the pictures looked at.
 
@@ -72,6 +76,7 @@ class Loader:
         state: dict[str, Any] | None = None,
         host: int = 0,
         hosts: int = 1,
+        places: Places | None = None,
         progress: Progress = no_progress,
     ) -> None:
         share = Share(config.batch_size, seed, host, hosts)
@@ -79,7 +84,7 @@ class Loader:
         self.source: Source = (
             PictureSource(config, share, state=state, progress=progress)
             if config.cutouts
-            else DrawSource(config, share, connection=connection, state=state, progress=progress)
+            else DrawSource(config, share, connection=connection, state=state, places=places, progress=progress)
         )
         self._state = dict(state) if state else {"batches": 0, **self.source.state()}
         self.wait_seconds = 0.0

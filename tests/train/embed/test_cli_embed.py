@@ -27,8 +27,8 @@ from vis2img.loader.fields import fields_of, patch_angle
 from vis2img.locks import locked
 from vis2img.train.config import ModelConfig, OptimConfig
 from vis2img.train.embed.embedder import Embedder
-from vis2img.train.embed.patches import cut_patches, embed_images, evaluation_draw, grid_positions
 from vis2img.train.embed.table import read_embeddings
+from vis2img.train.patches import cut_patches, embed_images, evaluation_draw, grid_positions
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.run import train
 from vis2img.units import format_angle

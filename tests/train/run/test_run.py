@@ -22,11 +22,14 @@ from tests.helpers.runs import assert_same_end, stop_at
 from vis2img.cluster.engine import Engine
 from vis2img.configs.load import build, draft, load, override
 from vis2img.configs.records import to_record
+from vis2img.coordinates import direction_cosines
+from vis2img.dataset import open_ms
 from vis2img.draws.presets import load_prior
 from vis2img.errors import BusyError, MeasurementSetError, OutputError, ParameterError, Vis2imgError
 from vis2img.loader.config import LoaderConfig
+from vis2img.loader.places import Places
 from vis2img.models.vit import make_vit
-from vis2img.train.config import ModelConfig, OptimConfig
+from vis2img.train.config import HostsConfig, ModelConfig, OptimConfig
 from vis2img.train.run.checkpoints import CheckpointStore
 from vis2img.train.run.config import TrainConfig
 from vis2img.train.run.export import export_run, write_safetensors
@@ -102,6 +105,44 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config: TrainCo
         train(config)
     prior.unlink()  # a run keeps its own copy
     assert load_run(config.out)[0].data.imaging == str(Path(config.out) / "prior.yaml")
+
+
+@pytest.mark.timeout(900)  # three runs, each of which compiles
+def test_a_run_on_clusters_keeps_its_places_and_resumes(config: TrainConfig, make_ms, tmp_path: Path) -> None:
+    sources = np.array([[1e-3, -2e-3], [-2e-3, 1e-3]])
+    ms = make_ms(name="two", antennas=8, times=8, channels=6, sources=tuple((1.0, *place) for place in sources))
+    optim = replace(config.optim, objective="clusters", clusters=(2,), base_lr=0.02, momentum_teacher=0.5)
+    data = replace(config.data, ms=(str(ms.path),), field_npix=128, peak_offset=0.0)
+    config = replace(config, optim=optim, data=data, model=replace(config.model, turns=8))
+    whole = replace(config, out=str(tmp_path / "whole"))
+    assert train(whole).finished
+    places = Places.read(Path(whole.out) / "places.npz")
+    assert places.codes.shape == (2, 1) and set(places.codes[:, 0]) == {0, 1}  # one for each source
+    ra, dec = places.position.T
+    outline = open_ms(config.data.ms[0]).outline(config.data.selection)
+    found = direction_cosines(ra, dec, outline.phase_centre)[:, :2]
+    off = np.linalg.norm(found[:, None] - sources, axis=2).min(axis=1)
+    assert (off < 2e-4).all()
+    assert (np.array(read_metrics(whole.out)["loss"]) > 0).all()
+
+    assert train(config, progress=stop_at(4)).step == 4
+    kept = (Path(config.out) / "places.npz").read_bytes()
+    (Path(config.out) / "places.npz").unlink()
+    with pytest.raises(Vis2imgError, match=r"places\.npz holds no places or is damaged"):
+        train(config)
+    (Path(config.out) / "places.npz").write_bytes(kept)
+    assert train(config).finished
+    assert_same_end(config.out, whole.out)
+
+
+def test_clusters_need_fields_and_one_host(config: TrainConfig) -> None:
+    optim = replace(config.optim, objective="clusters")
+    with pytest.raises(ParameterError, match=r"clusters images fields .* needs data\.ms"):
+        replace(config, optim=optim, data=replace(config.data, ms=(), cutouts=("a.npz",), subbands=1))
+    with pytest.raises(ParameterError, match=r"clusters trains on one host"):
+        replace(config, optim=optim, hosts=HostsConfig("a:1", 2))
+    with pytest.raises(ParameterError, match=r"asks for 64 sources, and the fields show 1:"):
+        train(replace(config, optim=optim, data=replace(config.data, field_npix=96)))
 
 
 def test_a_folder_with_other_things_is_left_alone(config: TrainConfig) -> None:

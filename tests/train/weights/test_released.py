@@ -126,6 +126,24 @@ def test_what_lies_here_wins_and_what_is_nowhere_is_told(tmp_path: Path, files: 
     assert released.resolve(there) == there  # and is not warned of again
 
 
+@pytest.mark.parametrize("name", released.names())
+def test_what_is_released_loads_and_tells_sources_apart(name: str, monkeypatch) -> None:
+    """At most 25 MB, a card that can be read, and vectors that follow the source and not how it is turned."""
+    monkeypatch.setattr(released, "FOLDER", Path(released.__file__).parent)
+    told = released.released(name)
+    assert told.megabytes <= 25 and name in told.card.command
+    network = vis2img.pretrained(name)
+    y, x = np.mgrid[:128, :128] - 63.5
+    double = np.exp(-(y**2 + (x - 16) ** 2) / 30) + np.exp(-(y**2 + (x + 16) ** 2) / 30)
+    single = np.exp(-(y**2 + x**2) / 30)
+    noise = np.random.default_rng(0).normal(0, 0.01, (4, 128, 128))
+    pictures = np.stack([double, double.T, single, np.roll(single, 2, axis=1)]) + noise
+    vectors = network.embed(network.preprocess(pictures.astype(np.float32), noise=0.01))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    likeness = unit @ unit.T
+    assert np.isfinite(vectors).all() and min(likeness[0, 1], likeness[2, 3]) > likeness[:2, 2:].max() + 0.05
+
+
 def test_a_name_embeds_as_python_does(cli: Callable, tmp_path: Path, images: np.ndarray) -> None:
     np.savez(tmp_path / "cutouts.npz", images=images)
     outcome = cli("embed", NAME, "cutouts.npz", "-o", "out.parquet")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vis2img.train.config import ModelConfig, OptimConfig
-from vis2img.train.embed.patches import embed_images, vector_dim
+from vis2img.train.patches import embed_images, vector_dim
 from vis2img.train.state import backbone_variables, build_model, create_state
 
 
