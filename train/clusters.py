@@ -7,6 +7,7 @@ for each number of clusters.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from vis2img.coordinates import sky_position
-from vis2img.errors import ParameterError
+from vis2img.errors import ParameterError, Vis2imgError
 from vis2img.loader.config import LoaderConfig
 from vis2img.loader.fields import open_fields
 from vis2img.loader.places import Places
@@ -22,6 +23,7 @@ from vis2img.models.dino_head import DINOModel
 from vis2img.progress import Progress, no_progress
 from vis2img.train.patches import Variables, cut_patches, embed_images, evaluation_draw
 
+log = logging.getLogger(__name__)
 _COMPONENTS = 32
 _SPREAD = 0.25  # exponent on the variance of a component that it is divided by; 0.5 would make all alike
 _RESTARTS = 4
@@ -36,7 +38,7 @@ def cluster_places(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Places:
-    """Find the places of all fields, and their clusters.
+    """Find the places of all fields, and their clusters; fields that cannot be imaged are left out, and named.
 
     Parameters
     ----------
@@ -55,13 +57,18 @@ def cluster_places(
     ------
     ParameterError
         If there are fewer places than clusters.
-    Vis2imgError
-        If no field can be imaged.
+    MeasurementSetError
+        If no field can be opened.
     """
     located = open_fields(config)
     names, field, positions, vectors = [str(each) for each in located.fields], [], [], []
     for number, (source, patch, allowed) in enumerate(zip(located.fields, located.patches, located.maps, strict=True)):
-        draw = evaluation_draw(source)
+        progress("looking for sources", number, len(names))
+        try:
+            draw = evaluation_draw(source)
+        except Vis2imgError as error:
+            log.warning("skipped: %s", error)
+            continue
         middles = draw.middles(patch)
         l, m = middles[(np.abs(middles) <= allowed.reach).all(axis=1)].T
         inside = allowed.allows(l, m)
@@ -71,7 +78,7 @@ def cluster_places(
             positions.append(patches.position)
             field.append(np.full(len(patches.images), number))
             vectors.append(embed_images(model, variables, patches.images))
-        progress("looking for sources", number + 1, len(names))
+    progress("looking for sources", len(names), len(names))
     count = sum(map(len, vectors))
     if count < max(clusters):
         raise ParameterError(

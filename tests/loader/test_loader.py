@@ -391,6 +391,7 @@ def test_patches_lie_at_places_and_bring_their_codes(sets, workers) -> None:
     places = Places([str(fields[0]), "elsewhere"], np.zeros(5, np.int64), position, codes)
     with Loader(wanted, 1, connection=workers, places=places) as loader:
         batches = [loader.next_batch() for _ in range(4)]
+        assert loader.unused() == {str(fields[1]): "none of the places that patches are to lie at is in it"}
     with Loader(wanted, 1, connection=workers) as loader:
         assert "codes" not in loader.next_batch().arrays()
     seen = np.concatenate([batch.codes for batch in batches])

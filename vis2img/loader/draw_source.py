@@ -39,6 +39,7 @@ from vis2img.views.crops import Crop, ViewConfig, cut, plan_crops
 from vis2img.views.pixel_changes import CutoutAugment, cut_changed
 from vis2img.views.positions import WeightMap, random_position, without_blanks
 
+_NO_PLACE = "none of the places that patches are to lie at is in it"
 _TRIES = 8  # places that are looked at for a patch apart from others
 _SPARE_DRAWS = 4  # that batches in the queue still use when they have left the pool
 
@@ -135,7 +136,8 @@ class DrawSource(Source):
         in_order = config.mode == "sync"
         self.pool = DrawPool(requests, schedule, state=state, in_order=in_order, refreshes=self._refreshes)
         lost = {i: field.why for i, field in enumerate(self.fields) if isinstance(field, LostField)}
-        self.pool.failed = {**lost, **self.pool.failed}
+        empty = {i: _NO_PLACE for i, own in enumerate(self._own_places) if not len(own)}
+        self.pool.failed = {**empty, **lost, **self.pool.failed}
 
     def _cache(self, varies: bool) -> DrawCache | None:
         """Return where draws are kept on disk, if they are."""
@@ -206,7 +208,7 @@ class DrawSource(Source):
         batch = self.share.seed, self.share.host, number
         rng = batch_rng(*batch)
         fields = self.pool.fields()
-        names = [name for name in fields if not self.places or len(self._own_places[name])] or list(fields)
+        names = list(fields)
         weights = np.array([self.located.weights[f] if self._weighted else 1.0 for f in names])
         choice = rng.choice(len(names), size=self.share.size, p=weights / weights.sum())
         taken: dict[int, list[tuple[float, float]]] = {name: [] for name in names}
@@ -245,13 +247,15 @@ class DrawSource(Source):
         self, rng: np.random.Generator, places: Places, draws: list[Draw], patch: float
     ) -> tuple[float, float, int]:
         """Return where a patch lies, up to the offset from one of the places in a field, and which it is."""
-        draw, offset = draws[0], self.config.peak_offset * patch
+        draw, offset, allowed = draws[0], self.config.peak_offset * patch, self._common(draws)
         place = int(rng.choice(self._own_places[draw.field]))
         ra, dec = places.position[place]
-        l, m, _ = direction_cosines(ra, dec, draw.phase_centre, draw.turn)
-        reach = self._common(draws).reach
-        l, m = np.clip(np.array([l, m]) + rng.uniform(-offset, offset, 2), -reach, reach)
-        return float(l), float(m), place
+        middle = np.array(direction_cosines(ra, dec, draw.phase_centre, draw.turn))[:2]
+        for _ in range(_TRIES):
+            l, m = np.clip(middle + rng.uniform(-offset, offset, 2), -allowed.reach, allowed.reach)
+            if allowed.allows(l, m):
+                return float(l), float(m), place
+        return float(middle[0]), float(middle[1]), place
 
     def _place(self, rng: np.random.Generator, draws: list[Draw], patch: float) -> tuple[float, float]:
         """Return where a patch lies, near a peak of one of the draws or anywhere."""
