@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_dino import clip_per_tensor, schedule_values
 
-from vis2img.models.resnet import STAGES, VARIANTS
+from vis2img.models.resnet import VARIANTS, make_resnet
 from vis2img.train.config import ModelConfig, OptimConfig
 from vis2img.train.weights.names import to_timm
 
@@ -54,7 +54,7 @@ class Network(nn.Module):
         super().__init__()
         variant = VARIANTS[config.variant]
         norm, self.parts = config.norm or variant.norm, config.parts or ("mean",)
-        inside, widths = config.width, [config.width << stage for stage in range(STAGES)]
+        inside, widths = config.width, make_resnet(config.variant, width=config.width).widths
         self.conv1 = nn.Conv2d(in_chans, inside, variant.stem, 2, variant.stem // 2, bias=False)
         self.bn1 = _norm(inside, norm)
         for stage, (width, depth) in enumerate(zip(widths, variant.depths, strict=True), start=1):

@@ -20,7 +20,6 @@ from vis2img.models.pooling import Part, Pooling, embedding_dim, max_pool
 Norm = Literal["batch", "group"]
 EXPANSION = 4  # output over inner channels of a bottleneck block
 WIDTH = 64  # inner channels of the first stage; each further stage has twice as many
-STAGES = 4
 
 
 class Variant(NamedTuple):
@@ -139,7 +138,7 @@ class ResNet(nn.Module):
     @property
     def widths(self) -> tuple[int, ...]:
         """Inner channels of the four stages."""
-        return tuple(self.width << stage for stage in range(STAGES))
+        return tuple(self.width << stage for stage in range(len(self.depths)))
 
     @property
     def embedding_dim(self) -> int:

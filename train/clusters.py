@@ -70,9 +70,8 @@ def cluster_places(
             log.warning("skipped: %s", error)
             continue
         middles = draw.middles(patch)
-        l, m = middles[(np.abs(middles) <= allowed.reach).all(axis=1)].T
-        inside = allowed.allows(l, m)
-        position = np.stack(sky_position(l[inside], m[inside], draw.phase_centre, draw.turn), axis=-1)
+        l, m = middles[allowed.within(middles)].T
+        position = np.stack(sky_position(l, m, draw.phase_centre, draw.turn), axis=-1)
         patches = cut_patches(draw, source, config.views, position)
         if len(patches.images):
             positions.append(patches.position)

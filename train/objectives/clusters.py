@@ -8,8 +8,8 @@ whose targets do not move while the network learns.
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Float, Float32, Int
 
 from vis2img.models.layers import Array
@@ -45,9 +45,9 @@ def cluster_loss(
         raise ValueError(f"{logits.shape[-1]} logits and {len(codes)} codes do not fit {clusters} clusters")
     losses, hits, start = [], [], 0
     for code, count in zip(codes, clusters, strict=True):
-        told = jax.nn.log_softmax(logits[..., start : start + count].astype(jnp.float32), axis=-1)  # (V, B, K)
-        right = jnp.arange(count)[None, None] == code[None, :, None]
-        losses.append(-jnp.sum(jnp.where(right, told, 0.0)) / (told.shape[0] * told.shape[1]))
-        hits.append(jnp.mean((jnp.argmax(told, axis=-1) == code[None]).astype(jnp.float32)))
+        told = logits[..., start : start + count].astype(jnp.float32)  # (V, B, K)
+        right = jnp.broadcast_to(code, told.shape[:2])
+        losses.append(jnp.mean(optax.softmax_cross_entropy_with_integer_labels(told, right)))
+        hits.append(jnp.mean((jnp.argmax(told, axis=-1) == right).astype(jnp.float32)))
         start += count
     return sum(losses, jnp.float32(0.0)) / len(losses), sum(hits, jnp.float32(0.0)) / len(hits)

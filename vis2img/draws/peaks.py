@@ -62,30 +62,28 @@ def middles_of_emission(
 
     pixsize = params.pixsize
     sigma = side * _WIDTH / pixsize  # pixels, as all below
-    reach = math.ceil(_FARTHEST * sigma)
-    middles = []
-    for x, y in np.stack(lm_to_pixel(peaks[:, 0], peaks[:, 1], params.npix, pixsize), axis=-1):
-        place = np.array([x, y])
+    places = np.stack(lm_to_pixel(peaks[:, 0], peaks[:, 1], params.npix, pixsize), axis=-1)
+    for i in range(len(places)):
         for _ in range(_STEPS):
-            left, lower = (max(0, int(at) - reach) for at in place)
-            square = data[lower : lower + 2 * reach + 1, left : left + 2 * reach + 1]
-            bright = np.where(square > _EMISSION_SIGMA * noise, square, 0.0)  # what is blank is not above
-            column, row = left + np.arange(square.shape[1]), lower + np.arange(square.shape[0])
-            near = [
-                np.exp(-0.5 * ((at - centre) / sigma) ** 2) for at, centre in zip((column, row), place, strict=True)
-            ]
-            weight = np.sqrt(bright) * near[1][:, None] * near[0][None, :]
-            total = weight.sum()
-            if not total > 0:
+            before, places[i] = places[i].copy(), _mean_around(data, _EMISSION_SIGMA * noise, places[i], sigma)
+            if np.abs(places[i] - before).max() < _STILL:
                 break
-            before, place = place, np.array([(weight * column).sum(), (weight * row[:, None]).sum()]) / total
-            if np.abs(place - before).max() < _STILL:
-                break
-        middles.append(place)
-    places = np.array(middles).reshape(-1, 2)
-    again = {second for _, second in cKDTree(places).query_pairs(_SAME * side / pixsize)} if middles else set()
+    again = {second for _, second in cKDTree(places).query_pairs(_SAME * side / pixsize)} if len(places) else set()
     places = np.delete(places, sorted(again), axis=0)
     return np.stack(pixel_to_lm(places[:, 0], places[:, 1], params.npix, pixsize), axis=-1)
+
+
+def _mean_around(data: np.ndarray, least: float, place: np.ndarray, sigma: float) -> np.ndarray:
+    """Return the mean place (x, y), in pixels, of what is above ``least`` around one; itself if nothing is."""
+    reach = math.ceil(_FARTHEST * sigma)
+    left, lower = (max(0, int(at) - reach) for at in place)
+    square = data[lower : lower + 2 * reach + 1, left : left + 2 * reach + 1]
+    bright = np.where(square > least, square, 0.0)  # what is blank is not above
+    column, row = left + np.arange(square.shape[1]), lower + np.arange(square.shape[0])
+    x, y = (np.exp(-0.5 * ((at - centre) / sigma) ** 2) for at, centre in zip((column, row), place, strict=True))
+    weight = np.sqrt(bright) * y[:, None] * x[None, :]
+    total = weight.sum()
+    return np.array([(weight * column).sum(), (weight * row[:, None]).sum()]) / total if total > 0 else place
 
 
 def _reduced(function: np.ufunc, values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

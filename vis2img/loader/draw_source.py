@@ -252,9 +252,8 @@ class DrawSource(Source):
         ra, dec = places.position[place]
         middle = np.array(direction_cosines(ra, dec, draw.phase_centre, draw.turn))[:2]
         for _ in range(_TRIES):
-            l, m = np.clip(middle + rng.uniform(-offset, offset, 2), -allowed.reach, allowed.reach)
-            if allowed.allows(l, m):
-                return float(l), float(m), place
+            if near := allowed.near(rng, middle, offset):
+                return *near, place
         return float(middle[0]), float(middle[1]), place
 
     def _place(self, rng: np.random.Generator, draws: list[Draw], patch: float) -> tuple[float, float]:

@@ -33,6 +33,18 @@ class WeightMap:
         """Return which positions have weight."""
         return self.weight[self._cell(m), self._cell(l)] > 0
 
+    def within(self, places: Float64[np.ndarray, "place 2"]) -> Int[np.ndarray, " row"]:
+        """Return which of the positions (l, m) lie in the square and have weight: their rows, in order."""
+        inside = np.flatnonzero(np.all(np.abs(places) <= self.reach, axis=1))
+        return inside[self.allows(places[inside, 0], places[inside, 1])]
+
+    def near(
+        self, rng: np.random.Generator, place: Float64[np.ndarray, 2], offset: float
+    ) -> tuple[float, float] | None:
+        """Return a position up to ``offset`` rad along each axis from ``place``, or none if that has no weight."""
+        l, m = np.clip(place + rng.uniform(-offset, offset, 2), -self.reach, self.reach)
+        return (float(l), float(m)) if self.allows(l, m) else None
+
     def draw(self, rng: np.random.Generator) -> tuple[float, float]:
         """Return a random position (l, m), rad."""
         total = np.cumsum(self.weight)
@@ -161,14 +173,12 @@ def random_position(
         Brightness of the peaks, positive: each factor of two of it comes alike; default: each peak does.
     """
     if len(peaks) and rng.random() < near_peaks:
-        inside = np.flatnonzero(np.all(np.abs(peaks) <= allowed.reach, axis=1))
-        inside = inside[allowed.allows(peaks[inside, 0], peaks[inside, 1])]
+        inside = allowed.within(peaks)
         if len(inside) and flux is not None:
             octave = np.floor(np.log2(flux[inside]))
             inside = inside[octave == rng.choice(np.unique(octave))]
         if len(inside):
-            near = peaks[inside[int(rng.integers(len(inside)))]] + rng.uniform(-patch * offset, patch * offset, 2)
-            l, m = np.clip(near, -allowed.reach, allowed.reach)
-            if allowed.allows(l, m):
-                return float(l), float(m)
+            peak = peaks[inside[int(rng.integers(len(inside)))]]
+            if near := allowed.near(rng, peak, patch * offset):
+                return near
     return allowed.draw(rng)
